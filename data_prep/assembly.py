@@ -6,7 +6,7 @@ alone; then each shard is written on its own, so by any process, and its bytes d
 neither the sources' sizes nor the processes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,11 +112,21 @@ def plan_shards(
     dropped: NDArray[np.int64],
     block_tokens: int,
     shard_tokens: int,
+    add_lengths: Callable[[NDArray[np.int64]], None],
 ) -> Iterator[ShardPlan]:
     """Find the documents of each shard, reading document lengths only.
 
     A shard is closed by the block with which it reaches `shard_tokens`. A shard, and so a
     split, of no documents is not planned.
+
+    Args:
+        split: the side of the corpus, for the names of its shards.
+        sources: the shards that its documents lie in, in order.
+        dropped: rising numbers of documents to leave out, int64 [N].
+        block_tokens: the size of a block.
+        shard_tokens: the size of a shard.
+        add_lengths: called with the tokens of the documents of each source that stay, int64
+            [D]; so in the order in which they will lie in the shards.
     """
     slices: list[Slice] = []
     shards = blocks = held_by_block = held_by_shard = 0
@@ -125,6 +135,7 @@ def plan_shards(
         numbers, lens = source.documents()
         if len(dropped):
             lens[is_dropped(numbers, dropped)] = 0
+        add_lengths(lens[lens > 0])  # every document has a token
         before = np.concatenate([[0], np.cumsum(lens)])
         start = done = 0
         for end in block_ends(lens, block_tokens, held_by_block):
@@ -220,7 +231,7 @@ class ShardAssembler:
             source.shard.close()
 
 
-def sum_up(shards: Sequence[WrittenShard], index: FileInfo) -> SplitInfo:
+def sum_up(shards: Sequence[WrittenShard], index: FileInfo, lengths: FileInfo) -> SplitInfo:
     """The manifest's entry for a split of these shards."""
 
     def total(name: str) -> list[Any]:
@@ -237,6 +248,7 @@ def sum_up(shards: Sequence[WrittenShard], index: FileInfo) -> SplitInfo:
         label_counts=label_counts,
         corpus_counts=total("corpus_counts"),
         index=index,
+        lengths=lengths,
         shards=[shard.info for shard in shards],
     )
 

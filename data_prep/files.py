@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 CHUNK_BYTES = 1 << 20
 
@@ -27,8 +30,9 @@ def name_file(error: OSError, path: Path) -> None:
         error.filename = str(path)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under `path`: written beside it, flushed to disk, then renamed.
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written under `path`: beside it, flushed to disk at the end, then renamed.
 
     Raises:
         OSError: the disk is full or the folder may not be written; `path` is unchanged.
@@ -36,7 +40,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial = partial_name(path)
     try:
         with open(partial, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -46,6 +50,16 @@ def write_atomically(path: Path, data: bytes) -> None:
             name_file(error, path)
         raise
     sync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` under `path` as `open_atomically` does.
+
+    Raises:
+        OSError: the disk is full or the folder may not be written; `path` is unchanged.
+    """
+    with open_atomically(path) as file:
+        file.write(data)
 
 
 def sha256_of(path: Path) -> str:

@@ -2,8 +2,9 @@
 
 `manifest.json` lists every shard with its size, its counts and its checksum, and so stays
 small: about 200 bytes a shard. The block tables of a split's shards, which let a reader go to
-any document without scanning, lie in one array beside it. The fingerprint covers all
-checksums, so two corpora with the same fingerprint hold the same bytes.
+any document without scanning, lie in one array beside it, and the lengths of the documents in
+another. The fingerprint covers all checksums, so two corpora with the same fingerprint hold
+the same bytes.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from data_prep.errors import PrepError
 from data_prep.files import write_atomically
 from data_prep.vocabulary import Vocabulary
 
-FORMAT: Final = "megapt-shards/2"
+FORMAT: Final = "megapt-shards/3"
 MANIFEST_NAME = "manifest.json"
 
 
@@ -56,6 +57,8 @@ class SplitInfo(_Model):
         index: the block tables of all shards, one after another: a .npy file of int64
             [blocks, 3] whose rows are the byte offset of a block in its tar, its documents
             and its tokens.
+        lengths: the tokens of every document in the order of the shards: a .npy file of
+            uint32 [documents].
         shards: the tars, in order.
     """
 
@@ -66,6 +69,7 @@ class SplitInfo(_Model):
     label_counts: list[int]
     corpus_counts: list[int]
     index: FileInfo
+    lengths: FileInfo
     shards: list[ShardInfo]
 
 
@@ -91,7 +95,7 @@ class Manifest(_Model):
     """What a corpus folder holds.
 
     Attributes:
-        format: always "megapt-shards/2".
+        format: always "megapt-shards/3".
         fingerprint: SHA-256 over everything below, so also over every shard's checksum.
         vocabulary: the reserved ids and the size of the tokenizer.
         tokenizer: the tokenizer's file in the same folder.
@@ -130,30 +134,45 @@ class Manifest(_Model):
         """Read and check `folder`/manifest.json.
 
         Raises:
-            PrepError: the file is missing, is not JSON, has another format or other fields,
-                or was edited (its fingerprint does not match its content).
+            PrepError: the file is missing, or see `parse`.
         """
         path = Path(folder) / MANIFEST_NAME
         try:
-            fields = json.loads(path.read_bytes())
+            data = path.read_bytes()
         except FileNotFoundError:
             raise PrepError(
                 f"{path}: no such file; a corpus folder is what `megapt-prep build` writes"
             ) from None
+        return cls.parse(data, str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> "Manifest":
+        """Check the content of a manifest.json.
+
+        Args:
+            data: the content.
+            where: the path or URL that it is from, for errors.
+
+        Raises:
+            PrepError: it is not JSON, has another format or other fields, or was edited (its
+                fingerprint does not match its content).
+        """
+        try:
+            fields = json.loads(data)
         except ValueError as error:
-            raise PrepError(f"{path}: not JSON ({error}); build the corpus again") from None
+            raise PrepError(f"{where}: not JSON ({error}); build the corpus again") from None
         found = fields.get("format") if isinstance(fields, dict) else None
         if found != FORMAT:
-            raise PrepError(f"{path}: format is {found!r}, this version reads {FORMAT!r}")
+            raise PrepError(f"{where}: format is {found!r}, this version reads {FORMAT!r}")
         try:
             manifest = cls.model_validate(fields)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise PrepError(f"{path}: {where}: {first['msg']}; build the corpus again") from None
+            field = ".".join(str(part) for part in first["loc"])
+            raise PrepError(f"{where}: {field}: {first['msg']}; build the corpus again") from None
         if manifest.computed_fingerprint() != manifest.fingerprint:
             raise PrepError(
-                f"{path}: the content does not match its fingerprint {manifest.fingerprint}: "
+                f"{where}: the content does not match its fingerprint {manifest.fingerprint}: "
                 "the file was edited or damaged; build the corpus again or copy it anew"
             )
         return manifest
@@ -176,7 +195,7 @@ class Manifest(_Model):
     def files(self) -> set[str]:
         """Names of the files of the corpus folder that the manifest vouches for, and its own."""
         of_splits = (
-            {split.index.file, *(shard.file for shard in split.shards)}
+            {split.index.file, split.lengths.file, *(shard.file for shard in split.shards)}
             for split in self.splits.values()
         )
         return {MANIFEST_NAME, self.tokenizer.file}.union(*of_splits)

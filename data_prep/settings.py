@@ -54,7 +54,7 @@ class BuildSettings(BaseModel):
     record_seconds: float = Field(default=60.0, gt=0, le=1e6)
     max_poisonous: int = Field(default=10, ge=0)
     rules: Literal[2] = RULES
-    format: Literal["megapt-shards/2"] = FORMAT
+    format: Literal["megapt-shards/3"] = FORMAT
 
     @classmethod
     def of_files(cls, *paths: str | Path, **options: Any) -> "BuildSettings":

@@ -42,15 +42,34 @@ def read_index(folder: Path, split: SplitInfo) -> NDArray[np.int64]:
     Raises:
         PrepError: the file is missing or is not what the manifest describes.
     """
-    path = folder / split.index.file
-    check_size(path, split.index)
+    blocks = sum(info.blocks for info in split.shards)
+    return _map_array(folder, split.index, np.int64, (blocks, 3), "index")
+
+
+def read_lengths(folder: Path, split: SplitInfo) -> NDArray[np.uint32]:
+    """The tokens of every document of a split, uint32 [documents], memory-mapped.
+
+    They lie in the order of the shards.
+
+    Raises:
+        PrepError: the file is missing or is not what the manifest describes.
+    """
+    return _map_array(folder, split.lengths, np.uint32, (split.documents,), "lengths")
+
+
+def _map_array(
+    folder: Path, info: FileInfo, kind: type[np.generic], shape: tuple[int, ...], what: str
+) -> NDArray[Any]:
+    path = folder / info.file
+    check_size(path, info)
+    wrong = damaged(path, f"not the {what} that the manifest describes")
     try:
-        table: NDArray[np.int64] = np.load(path, mmap_mode="r")
+        array = np.lib.format.open_memmap(path, mode="r")
     except ValueError:
-        table = np.empty(0, dtype=np.int64)
-    if table.dtype != np.int64 or table.shape != (sum(info.blocks for info in split.shards), 3):
-        raise damaged(path, "not the index that the manifest describes")
-    return table
+        raise wrong from None
+    if array.dtype != kind or array.shape != shape or array.offset + array.nbytes != info.bytes:
+        raise wrong
+    return array
 
 
 def check_size(path: Path, info: FileInfo) -> None:
@@ -83,6 +102,18 @@ def damaged(path: Path, found: str) -> PrepError:
     return PrepError(
         f"{path}: {found}: the file was changed or damaged; build the corpus again or copy it anew"
     )
+
+
+def _read_header(header: bytes) -> tuple[str, int]:
+    """Name and size of a tar member; `tarfile` reads all fields, which takes five times as long.
+
+    Raises:
+        ValueError: the checksum is wrong, or this is no header.
+    """
+    stored = header[148:156]
+    if int(stored.rstrip(b" \0"), 8) != sum(header) - sum(stored) + 8 * ord(" "):
+        raise ValueError("the checksum is wrong")
+    return header[:100].rstrip(b"\0").decode("ascii"), int(header[124:136].rstrip(b" \0"), 8)
 
 
 class Shard:
@@ -136,6 +167,24 @@ class Shard:
         """Number in the input of each document of a block, int64 [D], rising."""
         return self._array(self._members(index), index, "documents")
 
+    def block_labels(self, index: int) -> NDArray[np.int32]:
+        """Label of each document of a block, int32 [D]; all -1 if the corpus has no labels."""
+        labels: NDArray[np.int32] = self._or_default(self._members(index), index, "labels")
+        return labels
+
+    def tokens(self, index: int) -> NDArray[Any]:
+        """Tokens of a block, uint16 or uint32 [T], a read-only view of the map."""
+        return self._array(self._members(index), index, "tokens")
+
+    def marks(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Where words and where sentences start in a block, each bool [T]."""
+        members, tokens = self._members(index), int(self.table[index, 2])
+        words, sentences = (
+            np.unpackbits(self._array(members, index, name), count=tokens).view(np.bool_)
+            for name in ("words", "sentences")
+        )
+        return words, sentences
+
     def ids(self, index: int) -> NDArray[np.object_]:
         """Id of each document of a block, object [D]; all "" if the corpus keeps none."""
         members = self._members(index)
@@ -155,13 +204,12 @@ class Shard:
             PrepError: the bytes there are not the block that the manifest describes.
         """
         members = self._members(index)
-        documents, total = self.table[index, 1:].tolist()
-        words = self._array(members, index, "words")
-        sentences = self._array(members, index, "sentences")
+        words, sentences = self.marks(index)
+        documents = int(self.table[index, 1])
         return BlockData(
             tokens=self._array(members, index, "tokens"),
-            words=np.unpackbits(words, count=total).view(np.bool_),
-            sentences=np.unpackbits(sentences, count=total).view(np.bool_),
+            words=words,
+            sentences=sentences,
             lens=self._array(members, index, "lens"),
             bytes=self._array(members, index, "bytes"),
             documents=self._array(members, index, "documents"),
@@ -201,13 +249,11 @@ class Shard:
         found: dict[str, tuple[int, int]] = {}
         try:
             while "words" not in found:  # the last member in sorted order
-                header = tarfile.TarInfo.frombuf(
-                    data[offset : offset + TAR_HEADER_BYTES], "ascii", "strict"
-                )
-                found[header.name.split(".")[1]] = (offset + TAR_HEADER_BYTES, header.size)
-                padded = -(-header.size // TAR_HEADER_BYTES) * TAR_HEADER_BYTES
-                offset += TAR_HEADER_BYTES + padded
-        except (tarfile.HeaderError, IndexError, UnicodeDecodeError):
+                name, size = _read_header(data[offset : offset + TAR_HEADER_BYTES])
+                offset += TAR_HEADER_BYTES
+                found[name.split(".")[1]] = (offset, size)
+                offset += -(-size // TAR_HEADER_BYTES) * TAR_HEADER_BYTES
+        except (ValueError, IndexError):
             raise self._damaged(f"no member header of block {index} at byte {offset}") from None
         return found
 

@@ -18,10 +18,12 @@ from data_prep.assembly import (
     write_index,
 )
 from data_prep.execution import Executor, Work
-from data_prep.files import sync_folder, write_atomically
-from data_prep.manifest import FORMAT, SplitInfo
+from data_prep.files import sha256_of, sync_folder, write_atomically
+from data_prep.lengths import write_lengths
+from data_prep.manifest import FORMAT, FileInfo, SplitInfo
 from data_prep.progress import ByteProgress
 from data_prep.shard_writer import Layout
+from data_prep.shards import read_lengths
 from data_prep.workspace import Workspace, content_key
 
 Task = TypeVar("Task")
@@ -73,7 +75,7 @@ def write_splits(
     shard_tokens: int,
     dropped: Path | None = None,
 ) -> dict[str, SplitInfo]:
-    """Write the shards and the indexes of a corpus into its workspace.
+    """Write the shards, indexes and lengths of a corpus into its workspace.
 
     Args:
         workspace: where the corpus grows.
@@ -94,10 +96,14 @@ def write_splits(
         OSError: the disk is full.
     """
     numbers = np.load(dropped, mmap_mode="r") if dropped else np.empty(0, dtype=np.int64)
-    plans = {
-        split: list(plan_shards(split, parts, numbers, block_tokens, shard_tokens))
-        for split, parts in sources.items()
-    }
+    plans: dict[str, list[ShardPlan]] = {}
+    lengths: dict[str, FileInfo] = {}
+    for split, parts in sources.items():
+        # What stays of the sources decides them, so no finished shard is read after a kill.
+        path = workspace.corpus / f"{split}.lengths.npy"
+        with write_lengths(path) as add:
+            plans[split] = list(plan_shards(split, parts, numbers, block_tokens, shard_tokens, add))
+        lengths[split] = FileInfo(file=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
     every = [plan for planned in plans.values() for plan in planned]
     shape = [FORMAT, layout, labels, corpora, block_tokens]
     keys = [content_key(shape, _content(plan, dropped)) for plan in every]
@@ -126,7 +132,9 @@ def write_splits(
         if planned:
             shards = [written[plan.file] for plan in planned]
             blocks = [tables[plan.file] for plan in planned]
-            splits[split] = sum_up(shards, write_index(workspace.corpus, split, blocks))
+            table = write_index(workspace.corpus, split, blocks)
+            splits[split] = sum_up(shards, table, lengths[split])
+            read_lengths(workspace.corpus, splits[split])  # one for every document written
     return splits
 
 

@@ -17,7 +17,7 @@ from data_prep.errors import PrepError
 from data_prep.files import write_atomically
 from data_prep.inputs import InputSettings
 from data_prep.manifest import Manifest
-from data_prep.shards import open_shards
+from data_prep.shards import open_shards, read_lengths
 
 RECORD_NAME = "build.json"
 
@@ -123,4 +123,5 @@ def find_corpus(output: Path, record: BuildRecord, *, overwrite: bool) -> Manife
         )
     for split in manifest.splits.values():
         open_shards(output, split)
+        read_lengths(output, split)
     return manifest

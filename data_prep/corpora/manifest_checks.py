@@ -1,4 +1,4 @@
-"""Checking what lies beside the shards: manifest, tokenizer, indexes, the record of the build."""
+"""Checking what lies beside the shards: manifest, tokenizer, indexes, lengths, the record."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from data_prep.corpora.faults import Verdict
 from data_prep.errors import PrepError
 from data_prep.files import sha256_of
 from data_prep.manifest import FORMAT, MANIFEST_NAME, FileInfo, Manifest, SplitInfo
-from data_prep.shards import read_index
+from data_prep.shards import read_index, read_lengths
 from data_prep.tokenizers import load_tokenizer
 
 
@@ -120,6 +120,19 @@ def check_index(folder: Path, split: SplitInfo, verdict: Verdict) -> NDArray[np.
             verdict.add(file, f"its counts of {info.file} are not those of the manifest")
             return None
     return table
+
+
+def check_lengths(folder: Path, split: SplitInfo, verdict: Verdict) -> bool:
+    """Whether the lengths of a split are there to compare its shards with."""
+    file = split.lengths.file
+    if not _check_file(folder, split.lengths, verdict):
+        return False
+    try:
+        read_lengths(folder, split)
+    except PrepError as error:
+        verdict.add(file, str(error).removeprefix(f"{folder / file}: "))
+        return False
+    return True
 
 
 def check_record(folder: Path, manifest: Manifest, verdict: Verdict) -> None:

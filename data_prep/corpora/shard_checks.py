@@ -30,12 +30,17 @@ class ShardTask:
         first_block: number of its first block in the split.
         table: its part of the index, int64 [blocks, 3]; None if the index is damaged, so that
             only the checksum can be checked.
+        first_document: number of its first document in the split.
+        lengths: file with the tokens of the split's documents; None if it is damaged, so that
+            they cannot be compared.
     """
 
     split: str
     info: ShardInfo
     first_block: int
     table: NDArray[np.int64] | None
+    first_document: int
+    lengths: str | None
 
     def __str__(self) -> str:
         return f"shard {self.info.file}"
@@ -121,8 +126,11 @@ class ShardChecker:
         if bounds[0] != 0 or any(np.diff(bounds) <= 0):
             report("the index gives its blocks offsets that do not rise from 0")
             return
+        lengths = np.load(self.folder / task.lengths, mmap_mode="r") if task.lengths else None
+        stop = task.first_document
         for place, (start, documents, tokens) in enumerate(rows):
             key = task.first_block + place
+            stop += documents
             region = file.read(bounds[place + 1] - start)
             if not region:
                 report(f"the file ends before this block, {len(rows) - place} are missing", key)
@@ -132,6 +140,10 @@ class ShardChecker:
             )
             if block is not None:
                 faults += content_faults(block, self.manifest, account.last)
+                if lengths is not None:
+                    listed = lengths[stop - documents : stop]
+                    if not np.array_equal(block.arrays["lens"], listed):
+                        faults.append(f"its lens are not those in {task.lengths}")
                 if self.tokenizer:
                     faults += text_faults(block, self.tokenizer)
                 _count(block, account)

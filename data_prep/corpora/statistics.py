@@ -163,7 +163,9 @@ def corpus_summary(corpus: Corpus, *, tokens: bool = False) -> dict[str, Any]:
         for name, split in corpus.splits.items():
             counts = TokenCounts(corpus.tokenizer) if tokens else None
             splits[name] = _split_summary(split, manifest, counts, progress)
-    others = [manifest.tokenizer, *(split.info.index for split in corpus.splits.values())]
+    others = [manifest.tokenizer]
+    for split in corpus.splits.values():
+        others += [split.info.index, split.info.lengths]
     return {
         "fingerprint": manifest.fingerprint,
         "format": manifest.format,

@@ -12,6 +12,7 @@ from data_prep.corpora.faults import Fault, Verdict
 from data_prep.corpora.manifest_checks import (
     check_counts,
     check_index,
+    check_lengths,
     check_record,
     check_tokenizer,
     read_manifest,
@@ -47,11 +48,11 @@ def verify_corpus(folder: Path, executor: Executor, *, text: bool = False) -> Ve
     check_counts(manifest, verdict)
     check_record(folder, manifest, verdict)
     text = check_tokenizer(folder, manifest, verdict, text)
-    tasks = [
-        task
-        for name, split in manifest.splits.items()
-        for task in _tasks(name, split, check_index(folder, split, verdict))
-    ]
+    tasks: list[ShardTask] = []
+    for name, split in manifest.splits.items():
+        table = check_index(folder, split, verdict)
+        has_lengths = check_lengths(folder, split, verdict)
+        tasks += _tasks(name, split, table, has_lengths)
     accounts = _read_shards(folder, manifest, tasks, executor, text, verdict)
     sound = True
     for name, split in manifest.splits.items():
@@ -63,12 +64,16 @@ def verify_corpus(folder: Path, executor: Executor, *, text: bool = False) -> Ve
     return verdict
 
 
-def _tasks(name: str, split: SplitInfo, table: NDArray[np.int64] | None) -> Iterator[ShardTask]:
-    first = 0
+def _tasks(
+    name: str, split: SplitInfo, table: NDArray[np.int64] | None, has_lengths: bool
+) -> Iterator[ShardTask]:
+    lengths = split.lengths.file if has_lengths else None
+    block = document = 0
     for info in split.shards:
-        rows = None if table is None else np.array(table[first : first + info.blocks])
-        yield ShardTask(name, info, first, rows)
-        first += info.blocks
+        rows = None if table is None else np.array(table[block : block + info.blocks])
+        yield ShardTask(name, info, block, rows, document, lengths)
+        block += info.blocks
+        document += info.documents
 
 
 def _read_shards(

@@ -22,6 +22,8 @@ from data_prep.building.provenance import RECORD_NAME, BuildRecord
 from data_prep.commands.looking import diff_command, inspect_command, show_command, verify_command
 from data_prep.commands.rearranging import merge_command, reshard_command
 from data_prep.errors import PrepError
+from data_prep.files import sha256_of
+from data_prep.lengths import write_lengths
 from data_prep.manifest import FileInfo, Manifest, SplitInfo
 from data_prep.shard_writer import Layout, ShardWriter, token_dtype
 from data_prep.tokenizers import Tokenizer, load_tokenizer
@@ -131,9 +133,12 @@ def make_corpus(
         if documents:
             blocks = [change(block) for block in cut_blocks(iter(documents), block_tokens)]
             shards = list(_write(folder, split, blocks, layout, shard_tokens, labels, corpora))
-            splits[split] = sum_up(
-                shards, write_index(folder, split, [np.array(shard.table) for shard in shards])
-            )
+            index = write_index(folder, split, [np.array(shard.table) for shard in shards])
+            with write_lengths(path := folder / f"{split}.lengths.npy") as add:
+                for block in blocks:
+                    add(block.lens)
+            lengths = FileInfo(file=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
+            splits[split] = sum_up(shards, index, lengths)
     source = made[-1].number + 1 if source_documents is None else source_documents
     model_bytes = (folder / "tokenizer.model").read_bytes()
     manifest = Manifest.create(

@@ -17,7 +17,8 @@ from data_prep.build import build_corpus
 from data_prep.execution import LocalExecutor
 from data_prep.manifest import Manifest
 from data_prep.settings import BuildSettings
-from data_prep.shards import open_shards
+from data_prep.shard_writer import npy
+from data_prep.shards import open_shards, read_lengths
 from data_prep.tokenizers import load_tokenizer
 
 ENGLISH = (
@@ -100,6 +101,16 @@ def read_split(folder: Path, split: str) -> list[BlockData]:
     """All blocks of a split, with the documents' ids."""
     shards = open_shards(folder, Manifest.load(folder).splits[split])
     return [shard.block(index, with_ids=True) for shard in shards for index in range(len(shard))]
+
+
+def assert_lengths(folder: Path) -> None:
+    """See that the lengths of each split are the `lens` of its shards, one after another."""
+    for split, info in Manifest.load(folder).splits.items():
+        lengths = read_lengths(folder, info)
+        assert lengths.dtype == np.dtype("<u4")
+        lens = [block.lens for block in read_split(folder, split)]
+        np.testing.assert_array_equal(lengths, np.concatenate(lens))
+        assert (folder / info.lengths.file).read_bytes() == npy(np.concatenate(lens))
 
 
 def read_texts(folder: Path, split: str) -> dict[int, str]:

@@ -31,7 +31,7 @@ from data_prep.execution import Context, LocalExecutor
 from data_prep.inputs import find_files, plan_units
 from data_prep.manifest import Manifest
 from data_prep.settings import BuildSettings
-from data_prep.shards import Shard, open_shards
+from data_prep.shards import Shard, open_shards, read_lengths
 
 
 class _StoppedError(Exception):
@@ -163,8 +163,10 @@ def test_planning_holds_no_shard_open(
     before = len(os.listdir("/proc/self/fd"))
     dropped = shards[0].documents(0)[:1].copy()
     shards[0].close()
-    assert list(plan_shards("train", sources, dropped, 100, 1000))
+    lengths: list[int] = []
+    assert list(plan_shards("train", sources, dropped, 100, 1000, lengths.extend))
     assert len(os.listdir("/proc/self/fd")) == before
+    assert lengths == read_lengths(tmp_path / "out", manifest.splits["train"])[1:].tolist()
 
 
 def test_a_locale_that_cannot_spell_the_labels(tokenizer_path: Path, tmp_path: Path) -> None:

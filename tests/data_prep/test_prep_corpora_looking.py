@@ -63,6 +63,8 @@ def test_inspect_counts_what_is_there(corpus: Path, made: list[Made]) -> None:
     tokenizer = load_tokenizer(corpus / "tokenizer.model")
     summary = corpus_summary(Corpus(corpus), tokens=True)
     assert list(summary["rejected"]) == ["length", "empty"]
+    vouched = Corpus(corpus).manifest.files - {"manifest.json"}
+    assert summary["disk_bytes"] == sum((corpus / name).stat().st_size for name in vouched)
     for side, figures in summary["splits"].items():
         texts = [one for one in made if one.split == side]
         lens = [len(tokenizer.encode(one.text)) for one in texts]

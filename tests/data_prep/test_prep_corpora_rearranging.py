@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prep_corpora import Made, edit_manifest, make_corpus, make_texts, run, tokenizer_model
-from prep_support import Outcome, files_of
+from prep_support import Outcome, assert_lengths, files_of
 
 from data_prep.corpora.reading import Corpus
 from data_prep.corpora.rearranging import Sizes, merge_corpora, reshard_corpus
@@ -81,6 +81,7 @@ def test_reshard_is_a_build_with_other_sizes(
     reshard_corpus(folder / "made", folder / "back", Sizes(block, shard), executor)
     assert content(folder / "back") == content(folder / "one")
     assert files_of(folder / "one") == before
+    assert_lengths(folder / "made")
 
 
 def test_reshard_keeps_sizes_that_are_not_given(command: Run, tmp_path: Path) -> None:
@@ -195,6 +196,7 @@ def test_merge_is_the_corpus_of_all_documents(tmp_path: Path, executor: Executor
     assert made.changed == {"nfc": 9}
     assert [files_of(folder) for folder in folders] == before
     assert not verify_corpus(tmp_path / "merged", executor, text=True).faults
+    assert_lengths(tmp_path / "merged")
 
 
 def test_merge_unites_labels_and_corpora(tmp_path: Path, executor: Executor) -> None:

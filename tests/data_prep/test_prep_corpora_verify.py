@@ -63,7 +63,11 @@ def reseal(folder: Path, file: str) -> None:
 
     splits = {
         name: split.model_copy(
-            update={"index": sealed(split.index), "shards": list(map(sealed, split.shards))}
+            update={
+                "index": sealed(split.index),
+                "lengths": sealed(split.lengths),
+                "shards": list(map(sealed, split.shards)),
+            }
         )
         for name, split in manifest.splits.items()
     }
@@ -127,7 +131,7 @@ def test_flipped_bit_is_found_by_structure_too(corpus: Path, executor: Executor)
 
 
 def test_missing_files(corpus: Path, executor: Executor) -> None:
-    missing = [SHARD, "valid.index.npy", "tokenizer.model"]
+    missing = [SHARD, "valid.index.npy", "train.lengths.npy", "tokenizer.model"]
     for file in missing:
         (corpus / file).unlink()
     found = verify_corpus(corpus, executor, text=True).faults
@@ -160,6 +164,50 @@ def test_swapped_index_and_tokenizer(corpus: Path, executor: Executor) -> None:
         reseal(corpus, file)
     verdict = verify_corpus(corpus, executor)
     assert "not the index that the manifest describes" in faults(verdict)
+
+
+def test_swapped_lengths(corpus: Path, executor: Executor) -> None:
+    names = ("train.lengths.npy", "valid.lengths.npy")
+    contents = [(corpus / name).read_bytes() for name in names]
+    for name, data in zip(names, reversed(contents), strict=True):
+        (corpus / name).write_bytes(data)
+    assert {fault.file for fault in verify_corpus(corpus, executor).faults} == set(names)
+    for name in names:
+        reseal(corpus, name)
+    found = verify_corpus(corpus, executor).faults
+    assert {fault.file for fault in found} == set(names)
+    assert all("not the lengths that the manifest describes" in fault.what for fault in found)
+
+
+def test_damaged_lengths(corpus: Path, executor: Executor) -> None:
+    path = corpus / "train.lengths.npy"
+    clean = path.read_bytes()
+    for wrong in (clean[:-4], clean + bytes(4), b"", clean.replace(b"<u4", b"<i4"), clean[::-1]):
+        path.write_bytes(wrong)
+        assert {fault.file for fault in verify_corpus(corpus, executor).faults} == {path.name}
+        reseal(corpus, path.name)
+        assert faults(verify_corpus(corpus, executor)) == (
+            f"{path.name}: not the lengths that the manifest describes: the file was changed or "
+            "damaged; build the corpus again or copy it anew"
+        )
+        path.write_bytes(clean)
+        reseal(corpus, path.name)
+    assert not verify_corpus(corpus, executor).faults
+
+
+def test_lengths_that_are_not_those_of_the_shards(corpus: Path, executor: Executor) -> None:
+    """Every checksum is right, and so is the sum of all lengths."""
+    path = corpus / "train.lengths.npy"
+    lengths = np.load(path)
+    first = Manifest.load(corpus).splits["train"].shards[0]
+    lengths[first.documents] += 1  # the first document of the second shard
+    lengths[first.documents - 1] -= 1  # the last of the first
+    np.save(path, lengths)
+    reseal(corpus, path.name)
+    assert faults(verify_corpus(corpus, executor)) == (
+        f"train-000000.tar: block {first.blocks - 1}: its lens are not those in {path.name}\n"
+        f"{SHARD}: block {first.blocks}: its lens are not those in {path.name}"
+    )
 
 
 @pytest.mark.parametrize("left", [0, 1, 300, 512, 3000, 4096, -10240, -1])

@@ -175,7 +175,7 @@ def test_numpy_reads_all_documents_in_ten_lines(reader: Path, name: str, split: 
 
 
 def test_every_member_and_every_field_of_the_manifest_is_on_the_page(reader: Path) -> None:
-    text = section("The shard format, `megapt-shards/2`")
+    text = section("The shard format, `megapt-shards/3`")
     with tarfile.open(reader / "corpus-both" / "train-000000.tar") as tar:
         block = [name for name in tar.getnames() if name.startswith("00000000.")]
     members = [row[0].strip("`") for row in rows(text) if "KEY." in row[0]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prep_everything import everything_command, write_everything
 from prep_execution import mpirun
-from prep_support import environment, files_of, read_split
+from prep_support import assert_lengths, environment, files_of, read_split
 
 from data_prep.build import build_corpus
 from data_prep.config_file import ConfigFile
@@ -45,6 +45,12 @@ def test_every_step_did_something(reference: Path) -> None:
         ids = [id_ for block in blocks for id_ in block.ids]
         assert all(ids)
         assert len(set(ids)) == len(ids)
+
+
+def test_lengths_are_those_in_the_shards(reference: Path) -> None:
+    """Of a corpus in whose sources duplicates lie between the documents that stay."""
+    assert len(Manifest.load(reference).splits["train"].shards) > 1
+    assert_lengths(reference)
 
 
 @pytest.mark.parametrize("workers", [2, 4])

@@ -31,6 +31,7 @@ def manifest() -> Manifest:
         label_counts=[1],
         corpus_counts=[2],
         index=FileInfo(file="train.index.npy", bytes=152, sha256="2" * 64),
+        lengths=FileInfo(file="train.lengths.npy", bytes=136, sha256="3" * 64),
         shards=[shard],
     )
     return Manifest.create(
@@ -63,6 +64,7 @@ def test_the_files_of_a_corpus_are_named(manifest: Manifest) -> None:
         "manifest.json",
         "tokenizer.model",
         "train.index.npy",
+        "train.lengths.npy",
         "train-000000.tar",
     }
 
@@ -76,7 +78,7 @@ def test_fingerprint_covers_every_field(manifest: Manifest) -> None:
     ("change", "message"),
     [
         ({"source_documents": 4}, "edited or damaged"),
-        ({"format": "megapt-shards/1"}, "'megapt-shards/1', this version reads"),
+        ({"format": "megapt-shards/2"}, "'megapt-shards/2', this version reads 'megapt-shards/3'"),
         ({"colour": "red"}, "colour: Extra inputs"),
         ({"splits": {"train": {}}}, "splits.train.documents: Field required"),
     ],
@@ -89,6 +91,18 @@ def test_changed_manifest_is_refused(
     with pytest.raises(PrepError, match=message) as error:
         Manifest.load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_manifest_from_elsewhere_is_named_as_its_reader_says(manifest: Manifest) -> None:
+    where, data = "s3://bucket/corpus/manifest.json", manifest.to_bytes()
+    assert Manifest.parse(data, where) == manifest
+    for wrong, message in (
+        (data[:-9], "not JSON"),
+        (data.replace(b"empty", b"blank"), "was edited"),
+    ):
+        with pytest.raises(PrepError, match=message) as error:
+            Manifest.parse(wrong, where)
+        assert str(error.value).startswith(f"{where}: ")
 
 
 def test_missing_manifest_is_named(tmp_path: Path) -> None:
