@@ -3,13 +3,17 @@
 from megapt.config.errors import ConfigError, Origins, validate
 from megapt.config.load import load_config
 from megapt.config.schema import (
+    AttentionBackend,
     BudgetConfig,
     CompareConfig,
+    CorpusConfig,
     DataConfig,
+    MixtureConfig,
     ModelConfig,
     ObjectiveSection,
     OptimizerConfig,
     ProbeConfig,
+    ReadingConfig,
     RunConfig,
     ScheduleConfig,
     Section,
@@ -17,15 +21,19 @@ from megapt.config.schema import (
 )
 
 __all__ = [
+    "AttentionBackend",
     "BudgetConfig",
     "CompareConfig",
     "ConfigError",
+    "CorpusConfig",
     "DataConfig",
+    "MixtureConfig",
     "ModelConfig",
     "ObjectiveSection",
     "OptimizerConfig",
     "Origins",
     "ProbeConfig",
+    "ReadingConfig",
     "RunConfig",
     "ScheduleConfig",
     "Section",

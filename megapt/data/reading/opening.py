@@ -1,0 +1,31 @@
+"""From what a user writes to the location that it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from megapt.config import ReadingConfig
+from megapt.data.reading.location import LocalFolder, Location
+from megapt.data.reading.remote import Remote
+from megapt.data.reading.transport import PIPE
+
+_LOCAL = ("file://", "local://")
+
+
+def open_location(where: str, reading: ReadingConfig) -> Location:
+    """The location that `where` names. Nothing is read yet.
+
+    Args:
+        where: a folder; a URL that fsspec knows (https, s3, gs, …); or `pipe:` and a shell
+            command with {} where the name of a file goes.
+        reading: how files are brought and checked.
+
+    Raises:
+        ReadingError: a package for the protocol is not installed, or a command has no {}.
+    """
+    for scheme in _LOCAL:
+        if where.startswith(scheme):
+            return LocalFolder(where, Path(where.removeprefix(scheme)), reading)
+    if where.startswith(PIPE) or "://" in where:
+        return Remote(where, reading)
+    return LocalFolder(where, Path(where), reading)

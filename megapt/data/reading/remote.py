@@ -1,0 +1,120 @@
+"""A corpus whose files are elsewhere: fetched through a cache, and tried again after faults."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Generator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from data_prep.errors import PrepError
+from data_prep.inputs.remote import is_http
+from data_prep.manifest import MANIFEST_NAME, FileInfo, Manifest
+from megapt.config import ReadingConfig
+from megapt.data.reading.cache import make_cache, unwritable
+from megapt.data.reading.errors import DamageError, ReadingError, TransferError, log
+from megapt.data.reading.location import Location, checked_name
+from megapt.data.reading.locks import holding
+from megapt.data.reading.retries import longest_pause, with_retries
+from megapt.data.reading.transport import PIPE, prepare, receive
+
+
+class Remote(Location):
+    """A corpus whose files are fetched, each when it is needed, and kept in a cache."""
+
+    def __init__(self, where: str, reading: ReadingConfig) -> None:
+        super().__init__(where, reading)
+        if where.startswith(PIPE) and "{}" not in where:
+            raise ReadingError(f"{where}: should have {{}} where the name of a file goes")
+        try:
+            prepare(where)
+        except PrepError as error:
+            raise ReadingError(str(error)) from None
+        self._closed = False
+        # Whoever is at it gives a sign of life at least after each attempt and each pause.
+        self._patience = 2 * (reading.timeout + longest_pause(reading))
+        self._cache = make_cache(reading, self._patience)
+
+    def verify(self, info: FileInfo) -> None:
+        """Nothing: what is fetched is hashed on arrival."""
+
+    def responds(self) -> bool:
+        """Whether the manifest can be fetched, asked once."""
+        try:
+            self._fetch_manifest()
+        except TransferError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End what goes on in the background, without waiting for it."""
+        self._closed = True
+        super().close()
+
+    def _read_manifest(self) -> Manifest:
+        try:
+            return with_retries(self._fetch_manifest, MANIFEST_NAME, self._reading)
+        except DamageError as error:
+            raise ReadingError(str(error)) from None
+
+    def _fetch_manifest(self) -> Manifest:
+        url = self._url(MANIFEST_NAME)
+        with closing(receive(url, self._reading.timeout)) as chunks:
+            data = b"".join(chunks)
+        try:
+            return Manifest.parse(data, url)
+        except PrepError as error:  # which of them is a fault of the transfer cannot be told
+            raise TransferError(str(error)) from None
+
+    def _bring(self, info: FileInfo) -> Path:
+        path = self._cache.place(self.manifest().fingerprint, checked_name(self.where, info))
+        lock = path.with_name(f"{path.name}.lock")
+        try:
+            while not self._is_sound(path, info):
+                with holding(lock, self._patience) as progress:
+                    if path.exists():
+                        continue  # Another process fetched it while this one waited.
+                    self._fetch(path, info, progress)
+                    self._hashed.add(info.file)
+                    break
+        except OSError as error:
+            raise unwritable(path, info, error) from None
+        return path
+
+    def _is_sound(self, path: Path, info: FileInfo) -> bool:
+        """Whether the cache has a file, which is then marked as used; a damaged one is removed."""
+        try:
+            self._check(path, info)
+            os.utime(path)
+        except FileNotFoundError:  # removed by another process
+            return False
+        except (PrepError, OSError) as error:
+            if path.exists():
+                log.warning("%s; fetching it again", error)
+                path.unlink(missing_ok=True)
+            return False
+        return True
+
+    def _fetch(self, path: Path, info: FileInfo, progress: Callable[[], None]) -> None:
+        url = self._url(info.file)
+
+        def chunks() -> Generator[bytes, None, None]:
+            progress()
+            with closing(receive(url, self._reading.timeout)) as received:
+                for chunk in received:
+                    if self._closed:
+                        raise ReadingError(f"{url}: given up, because its reader was closed")
+                    progress()
+                    yield chunk
+
+        with_retries(lambda: self._cache.write(path, info, url, chunks), info.file, self._reading)
+
+    def _url(self, file: str) -> str:
+        if self.where.startswith(PIPE):
+            return self.where.replace("{}", shlex.quote(file))
+        if is_http(self.where):  # What follows the path, a signature for instance, stays last.
+            parts = urlsplit(self.where)
+            return parts._replace(path=f"{parts.path.rstrip('/')}/{quote(file)}").geturl()
+        return f"{self.where.rstrip('/')}/{file}"
