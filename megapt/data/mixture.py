@@ -1,0 +1,345 @@
+"""Which corpus each window of a run comes from: pure arithmetic on the weights.
+
+A mixture is cut into *segments*, in which the weights stay the same: one begins with each stage of
+the schedule, and one where a corpus has used up its epochs. Inside a segment the weights are exact
+fractions with a common denominator D, and the corpora follow each other in a pattern of D entries,
+repeated for ever; so any window number is located without a walk through those before it.
+
+In the pattern the first n windows of a segment hold n times the weight of each corpus within
+1 - 1/(2k-2) windows, k >= 2 being the corpora that have a weight (Tijdeman 1980, "The chairman
+assignment problem", Discrete Mathematics 32). To give each window to the corpus that is furthest
+behind, as is common, keeps no such promise: weights of 1:1:1:3:3:3 are then a whole window off.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from heapq import heappop, heappush
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megapt.config import ConfigError
+
+Ints = NDArray[np.int64]
+
+DENOMINATOR = 65536
+"""Weights whose least common denominator is larger are rounded to multiples of 1/65536."""
+
+_NEVER = np.iinfo(np.int64).max
+"""No window has this number: where the last stage stops."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A corpus in a mixture."""
+
+    name: str
+    windows: int
+    """Windows in one epoch, at least 1."""
+    max_epochs: float | None = None
+    """Epochs after which the corpus is left out; None: never."""
+
+    def __post_init__(self) -> None:
+        if self.windows < 1:
+            raise ConfigError(f"corpus '{self.name}': has no windows; leave it out of the mixture")
+        if self.max_epochs is not None and not 0 < self.max_epochs < math.inf:
+            raise ConfigError(
+                f"corpus '{self.name}': max_epochs is {self.max_epochs}; "
+                "give a number above 0, or none for no limit"
+            )
+        if self.cap == 0:
+            raise ConfigError(
+                f"corpus '{self.name}': max_epochs of {self.max_epochs} allows not one of its "
+                f"{self.windows} windows; give weight 0 to leave the corpus out"
+            )
+
+    @property
+    def cap(self) -> int | None:
+        """The most windows that may come from this corpus; None: any number."""
+        if self.max_epochs is None:
+            return None
+        return int(_exact(self.max_epochs) * self.windows)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Weights from one window number on."""
+
+    start: int
+    """Number of the first window under these weights."""
+    weights: tuple[float, ...]
+    """One for each corpus, at least 0; only their ratios count."""
+
+
+def temperature_weights(tokens: Sequence[int], temperature: float) -> tuple[float, ...]:
+    """Return weights that add up to 1 and are proportional to tokens^(1 / temperature).
+
+    1 keeps the proportions of the corpora; the higher the temperature, the more equal the weights
+    (Raffel et al. 2020, T5, section 3.5.2; XLM-R of Conneau et al. 2020 writes alpha for
+    1 / temperature).
+
+    Args:
+        tokens: size of each corpus, at least 1.
+        temperature: at least 1.
+
+    Raises:
+        ConfigError: if a size or the temperature is out of range.
+    """
+    if not 1 <= temperature < math.inf:
+        raise ConfigError(
+            f"temperature is {temperature}; give 1 (weights in proportion to tokens) or more "
+            "(more equal weights; an exponent of 0.3 is a temperature of 1 / 0.3)"
+        )
+    if min(tokens) < 1:
+        raise ConfigError(
+            f"corpus number {np.argmin(tokens)}: {min(tokens)} tokens; give 1 or more"
+        )
+    largest = max(tokens)
+    relative = [(size / largest) ** (1 / temperature) for size in tokens]
+    total = math.fsum(relative)
+    return tuple(weight / total for weight in relative)
+
+
+def _exact(number: float) -> Fraction:
+    """Return the fraction that the decimal digits say: 0.7 is 7/10, not the nearest double."""
+    return Fraction(str(number))
+
+
+def _whole_shares(weights: Sequence[Fraction]) -> list[int]:
+    """Return whole numbers in the ratio of `weights`, one above 0 for each weight above 0.
+
+    They add up to the least common denominator of the weights once these are divided by their sum,
+    but to `DENOMINATOR` if that one is larger: then they are rounded, by the largest remainder.
+    """
+    total = sum(weights)
+    weights = [weight / total for weight in weights]
+    common = math.lcm(*(weight.denominator for weight in weights))
+    if common <= DENOMINATOR:
+        return [int(weight * common) for weight in weights]
+    # Corpora due less than one entry get one. That leaves less for the others, of which some more
+    # may then be due less than one.
+    single: set[int] = set()
+    while True:
+        others = sum(weight for corpus, weight in enumerate(weights) if corpus not in single)
+        quotas = [
+            Fraction(1) if corpus in single else weight / others * (DENOMINATOR - len(single))
+            for corpus, weight in enumerate(weights)
+        ]
+        small = {corpus for corpus, quota in enumerate(quotas) if 0 < quota < 1}
+        if not small:
+            break
+        single |= small
+    shares = [int(quota) for quota in quotas]
+    by_remainder = sorted(range(len(shares)), key=lambda corpus: shares[corpus] - quotas[corpus])
+    for corpus in by_remainder[: DENOMINATOR - sum(shares)]:
+        shares[corpus] += 1
+    return shares
+
+
+class _Pattern:
+    """The periodic order of the corpora under constant weights.
+
+    Args:
+        shares: entries of each corpus in a period, with no common divisor, int64 [corpora].
+    """
+
+    def __init__(self, shares: Ints) -> None:
+        self.shares = shares
+        self.period = int(shares.sum())
+        # Entries are counted from 1 and the windows of a corpus from 0. With slack 2k-2, weight w
+        # and `seen` windows of a corpus so far, its next one may become entry n once
+        # w n - seen >= 1 / slack, and must be there at the first n at which
+        # w n - seen > 1 - 1 / slack. Tijdeman proves that some order keeps all these dates. Then
+        # the earliest deadline first keeps them too, as it does for any jobs of one entry each.
+        # At the end of the period the counts must be whole, so exact, and all begins again.
+        slack = max(1, 2 * int(np.count_nonzero(shares)) - 2)
+        corpora = np.repeat(np.arange(len(shares)), shares)
+        seen = np.arange(self.period) - np.repeat(np.cumsum(shares) - shares, shares)
+        scale = slack * shares[corpora]
+        release = -(-self.period * (slack * seen + 1) // scale)
+        deadline = self.period * (slack * (seen + 1) - 1) // scale + 1
+        by_release = np.argsort(release, kind="stable")
+        jobs = (deadline * len(shares) + corpora)[by_release].tolist()
+        entries = np.arange(1, self.period + 1)
+        order: list[int] = []
+        waiting: list[int] = []
+        taken = 0
+        for released in np.searchsorted(release[by_release], entries, side="right").tolist():
+            for job in jobs[taken:released]:
+                heappush(waiting, job)
+            taken = released
+            order.append(heappop(waiting))
+        # Narrow types, for there may be as many patterns as stages and corpora together.
+        self.order = (np.array(order) % len(shares)).astype(np.uint16)
+        """Corpus of each entry, uint16 [period]."""
+        self.seen = np.empty(self.period, dtype=np.int32)
+        """Entries of the same corpus before this one in the period, int32 [period]."""
+        self.seen[np.argsort(self.order, kind="stable")] = seen
+
+    def locate(self, numbers: Ints) -> tuple[Ints, Ints]:
+        """Return for each entry its corpus and how many entries of that corpus precede it."""
+        periods, entries = np.divmod(numbers, self.period)
+        corpora = self.order[entries].astype(np.int64)
+        return corpora, periods * self.shares[corpora] + self.seen[entries]
+
+    def counts(self, n: int) -> Ints:
+        """Return how many of the first `n` entries each corpus has, int64 [corpora]."""
+        periods, entries = divmod(n, self.period)
+        return periods * self.shares + np.bincount(self.order[:entries], minlength=len(self.shares))
+
+    def length(self, corpus: int, count: int) -> int:
+        """Return how many entries it takes until `corpus` has had `count`, at least 1, of them."""
+        periods, seen = divmod(count - 1, int(self.shares[corpus]))
+        return periods * self.period + int(np.flatnonzero(self.order == corpus)[seen]) + 1
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Windows under constant weights."""
+
+    start: int
+    before: Ints
+    """Windows of each corpus before this segment, int64 [corpora]."""
+    pattern: _Pattern
+
+
+class Mixture:
+    """The sequence of windows drawn from several corpora by weight.
+
+    Where a corpus has used up its `max_epochs`, the others go on with their weights renormalised
+    from that window on. Where none is left that has a weight, the mixture ends.
+
+    Args:
+        members: the corpora.
+        stages: the weights, by rising start; the first starts at 0. Counts of windows carry over
+            from stage to stage.
+
+    Raises:
+        ConfigError: if the stages do not fit together or hold weights that make no mixture.
+    """
+
+    total: int | None
+    """Windows in the mixture; None: endless."""
+
+    def __init__(self, members: Sequence[Member], stages: Sequence[Stage]) -> None:
+        self.members = tuple(members)
+        _check(self.members, stages)
+        self._segments: list[_Segment] = []
+        self.total = self._plan(stages)
+        self._starts = np.array([segment.start for segment in self._segments], dtype=np.int64)
+
+    def _plan(self, stages: Sequence[Stage]) -> int | None:
+        """Make the segments and return `total`."""
+        counts = np.zeros(len(self.members), dtype=np.int64)
+        start = 0
+        stops = [*(stage.start for stage in stages[1:]), _NEVER]
+        for stage, stop in zip(stages, stops, strict=True):
+            shares = _whole_shares([_exact(weight) for weight in stage.weights])
+            while start < stop:
+                room = {
+                    corpus: member.cap - int(counts[corpus])
+                    for corpus, member in enumerate(self.members)
+                    if member.cap is not None and shares[corpus]
+                }
+                live = [0 if room.get(corpus) == 0 else n for corpus, n in enumerate(shares)]
+                if not any(live):
+                    return start
+                pattern = _Pattern(np.array(live, dtype=np.int64) // math.gcd(*live))
+                self._segments.append(_Segment(start, counts, pattern))
+                used_up = [start + pattern.length(c, left) for c, left in room.items() if left]
+                end = min([stop, *used_up])
+                counts = counts + pattern.counts(end - start)
+                start = end
+        return None
+
+    def _require(self, first: int, last: int) -> None:
+        if first < 0:
+            raise ConfigError(f"window {first}: the windows of a mixture are numbered from 0")
+        if self.total is not None and last >= self.total:
+            raise ConfigError(
+                f"window {last}: the mixture ends after {self.total} windows, when every corpus "
+                "that has a weight has used up its max_epochs; raise one or ask for less"
+            )
+
+    def locate(self, numbers: Ints) -> tuple[Ints, Ints]:
+        """Return where windows come from, at the same cost for any numbers.
+
+        Args:
+            numbers: window numbers in any order, int64 [windows].
+
+        Returns:
+            The corpus of each window, and its number in the endless sequence of that corpus; both
+            int64 [windows].
+
+        Raises:
+            ConfigError: if a number is negative or lies beyond the end of the mixture.
+        """
+        if numbers.size:
+            self._require(int(numbers.min()), int(numbers.max()))
+        owners = np.searchsorted(self._starts, numbers, side="right") - 1
+        corpora = np.empty(numbers.shape, dtype=np.int64)
+        places = np.empty(numbers.shape, dtype=np.int64)
+        for owner in np.unique(owners):
+            segment, mine = self._segments[owner], owners == owner
+            corpus, place = segment.pattern.locate(numbers[mine] - segment.start)
+            corpora[mine] = corpus
+            places[mine] = segment.before[corpus] + place
+        return corpora, places
+
+    def _segment(self, number: int) -> _Segment:
+        return self._segments[bisect_right(self._segments, number, key=lambda s: s.start) - 1]
+
+    def counts(self, n: int) -> Ints:
+        """Return how many of the first `n` windows come from each corpus, int64 [corpora].
+
+        Raises:
+            ConfigError: if the mixture has fewer than `n` windows.
+        """
+        self._require(n, n - 1)
+        segment = self._segment(n)
+        return segment.before + segment.pattern.counts(n - segment.start)
+
+    def epochs(self, n: int) -> NDArray[np.float64]:
+        """Return the epochs of each corpus in the first `n` windows, float64 [corpora]."""
+        epochs: NDArray[np.float64] = self.counts(n) / [member.windows for member in self.members]
+        return epochs
+
+    def weights(self, n: int) -> tuple[Fraction, ...]:
+        """Return the weights in force at window `n`: rounded and renormalised, as used."""
+        self._require(n, n)
+        pattern = self._segment(n).pattern
+        return tuple(Fraction(share, pattern.period) for share in pattern.shares.tolist())
+
+
+def _check(members: Sequence[Member], stages: Sequence[Stage]) -> None:
+    if not members:
+        raise ConfigError("a mixture of no corpus; give at least one")
+    starts = [stage.start for stage in stages]
+    if starts[:1] != [0]:
+        raise ConfigError(
+            f"the stages of the mixture start at windows {starts}; the first must be 0"
+        )
+    if any(after <= before for before, after in pairwise(starts)):
+        raise ConfigError(f"the stages of the mixture start at windows {starts}; they must rise")
+    names = ", ".join(f"'{member.name}'" for member in members)
+    for stage in stages:
+        where = f"mixture from window {stage.start} on"
+        if len(stage.weights) != len(members):
+            raise ConfigError(
+                f"{where}: {len(stage.weights)} weights for {len(members)} corpora ({names}); "
+                "give one for each"
+            )
+        for member, weight in zip(members, stage.weights, strict=True):
+            if not 0 <= weight < math.inf:
+                raise ConfigError(
+                    f"{where}: corpus '{member.name}' has weight {weight}; "
+                    "give 0 or a positive number"
+                )
+        if not any(stage.weights):
+            raise ConfigError(f"{where}: all of {names} have weight 0; give one of them more")
