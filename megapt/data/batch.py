@@ -1,41 +1,29 @@
-"""Lays the examples of some windows end to end: a batch without padding."""
+"""Batches: the examples of some windows, end to end without padding or in rows of one length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from megapt.data.example import Example, Ints, Targets, make_example
+from megapt.data.counts import Counts, attended_pairs
+from megapt.data.example import Attention, Bools, Example, Ints, Targets
+from megapt.data.packing import Rows, filler, lay_in_rows
 
-
-@dataclass(frozen=True)
-class Counts:
-    """What a batch holds, on the axes that do not depend on the model or the clock."""
-
-    raw_tokens: int = 0
-    """Tokens of text in the windows."""
-    positions: int = 0
-    """Positions that the model computes."""
-    targets: int = 0
-    """Predictions, over all heads."""
-    token_targets: int = 0
-    """Predictions over the vocabulary alone."""
-    pairs: int = 0
-    """(query, key) pairs that attention allows."""
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+Unsigned = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True)
 class Batch:
     """Examples ready for the model, N positions in all.
 
-    The linear layers run on the positions as they stand, end to end. Attention runs on `groups`.
+    The linear layers run on the positions as they stand, end to end. In rows, what is left of a
+    row is an example of its own, a filler of pad tokens that predicts nothing.
     """
 
     tokens: Tensor
@@ -50,10 +38,14 @@ class Batch:
     """First place of each example, and N, int64 [examples + 1]."""
     groups: tuple[Tensor, ...]
     """Examples of like length side by side: their places, int64 [examples, longest]; N where a
-    shorter example has ended."""
+    shorter example has ended. The longest come first."""
     targets: dict[str, tuple[Tensor, Tensor]]
     """Head -> (places, labels), both int64 [targets]."""
     counts: Counts
+    attention: Attention
+    """`causal` if no key is visible, `bidirectional` if all are, else `prefix`."""
+    row_length: int = 0
+    """N is a multiple of it and no example crosses a multiple; 0 if there are no rows."""
     key: int = 0
     """Number of the first window in the run; keys the dropout of this batch."""
 
@@ -71,6 +63,50 @@ class Batch:
         return replace(self, targets=targets, groups=groups, **moved)
 
 
+@dataclass(frozen=True)
+class PackedBatch:
+    """A `Batch` in the narrowest types that hold it, to cross from one process to another.
+
+    Arrays rather than tensors: they are pickled as they are, and need no shared memory.
+    """
+
+    tokens: Unsigned
+    """uint16 or uint32 [N]."""
+    positions: Unsigned
+    """uint16 or uint32 [N]."""
+    segments: NDArray[np.uint8]
+    visible: Bools
+    starts: NDArray[np.int32]
+    """[examples + 1]."""
+    targets: dict[str, tuple[Unsigned, Unsigned]]
+    """Head -> (places, labels), both uint16 or uint32 [targets]."""
+    counts: Counts
+    row_length: int = 0
+    key: int = 0
+
+    def widen(self) -> Batch:
+        """Return the batch that the model reads."""
+
+        def wide(values: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(values.astype(np.int64))
+
+        groups = group_examples(self.starts.astype(np.int64))
+        shown: Attention = "prefix" if self.visible.any() else "causal"
+        return Batch(
+            tokens=wide(self.tokens),
+            positions=wide(self.positions),
+            segments=wide(self.segments),
+            visible=torch.from_numpy(self.visible),
+            starts=wide(self.starts),
+            groups=tuple(map(torch.from_numpy, groups)),
+            targets={head: (wide(p), wide(labels)) for head, (p, labels) in self.targets.items()},
+            counts=self.counts,
+            attention="bidirectional" if self.visible.all() else shown,
+            row_length=self.row_length,
+            key=self.key,
+        )
+
+
 _SHORTEST_IN_GROUP = 0.75
 """An example shorter than this share of the longest of its group begins a new group."""
 
@@ -86,25 +122,50 @@ def group_examples(starts: Ints) -> list[Ints]:
         stands for nothing.
     """
     lengths = np.diff(starts)
-    groups: list[list[int]] = []
-    for example in np.argsort(-lengths, kind="stable").tolist():
-        if groups and lengths[example] >= _SHORTEST_IN_GROUP * lengths[groups[-1][0]]:
-            groups[-1].append(example)
-        else:
-            groups.append([example])
+    order = np.argsort(-lengths, kind="stable")
+    falling = lengths[order].tolist()
+    borders = [0]
+    for i, length in enumerate(falling):
+        if length < _SHORTEST_IN_GROUP * falling[borders[-1]]:
+            borders.append(i)
+    firsts, ends = starts[:-1][order, None], starts[1:][order, None]
+    offsets = np.arange(falling[0])
     laid = []
-    for group in groups:
-        offsets = np.arange(lengths[group[0]])
-        inside = offsets < lengths[group, None]
-        laid.append(np.where(inside, starts[group, None] + offsets, starts[-1]))
+    for first, stop in zip(borders, [*borders[1:], len(falling)], strict=True):
+        places = firsts[first:stop] + offsets[: falling[first]]
+        places[places >= ends[first:stop]] = starts[-1]
+        laid.append(places)
     return laid
 
 
-def attended_pairs(example: Example) -> int:
-    """Return how many (query, key) pairs the example's attention allows."""
-    n = len(example)
-    # Causal pairs, and for a visible key j the j queries before it.
-    return n * (n + 1) // 2 + int(np.flatnonzero(example.visible).sum())
+def narrow(values: Ints, *types: type[np.unsignedinteger[Any]]) -> Unsigned:
+    """Return `values` in the first of `types` that holds them all.
+
+    Raises:
+        ValueError: if none does; no type holds a negative number.
+    """
+    # A negative number read as an unsigned one is larger than all that a type holds.
+    largest = int(values.view(np.uint64).max(initial=0))
+    for kind in types:
+        if largest <= np.iinfo(kind).max:
+            return values.astype(kind)
+    raise ValueError(f"{values.min()} to {values.max()} do not fit {types[-1].__name__}")
+
+
+_NONE: Ints = np.zeros(0, dtype=np.int64)
+
+
+def _joined(parts: Iterable[Ints]) -> Ints:
+    return np.concatenate([_NONE, *parts])
+
+
+def _joined_targets(found: Sequence[tuple[int, Targets]]) -> tuple[Unsigned, Unsigned]:
+    """Return the places and labels of one head's targets, given with the starts of examples."""
+    starts = np.array([start for start, _ in found], dtype=np.int64)
+    sizes = [len(target.labels) for _, target in found]
+    places = _joined(target.positions for _, target in found) + np.repeat(starts, sizes)
+    labels = _joined(target.labels for _, target in found)
+    return narrow(places, np.uint16, np.uint32), narrow(labels, np.uint16, np.uint32)
 
 
 def collate(
@@ -115,51 +176,54 @@ def collate(
     token_heads: Iterable[str] = (),
     raw_tokens: int = 0,
     key: int = 0,
-) -> Batch:
-    """Lay examples end to end, in order.
+    rows: Rows | None = None,
+) -> PackedBatch:
+    """Lay examples end to end in order, or pack them into rows.
 
     Args:
-        examples: of any number of windows. Without any, the batch holds one position that nothing
-            reads, because all ranks must run the model together.
-        pad: id of the token at that position.
+        examples: of any number of windows. Without any, and without rows, the batch holds one
+            position that nothing reads, because all ranks must run the model together.
+        pad: id of the token at that position, and at what is left of the rows.
         heads: names of the heads, so that every batch has the same keys.
         token_heads: those of them that predict over the vocabulary.
         raw_tokens: tokens of text that the examples were made of.
         key: see `Batch.key`.
+        rows: that the examples are packed into, by first fit.
+
+    Raises:
+        ValueError: if an example is longer than a row.
     """
-    laid = examples or [make_example([pad], "bidirectional", {})]
-    starts: Ints = np.cumsum([0, *map(len, laid)])
-    asked: dict[str, list[Targets]] = {head: [] for head in heads}
-    for start, example in zip(starts, laid, strict=False):
+    lengths = np.fromiter(map(len, examples), np.int64, len(examples))
+    visible = np.concatenate([np.zeros(0, dtype=np.bool_), *(e.visible for e in examples)])
+    pairs = attended_pairs(lengths, visible)
+    laid = examples or [filler(1, pad, bidirectional=True)]
+    if rows is not None:
+        laid = lay_in_rows(examples, rows, pad, bidirectional=bool(visible.all()))
+    if laid is not examples:
+        lengths = np.fromiter(map(len, laid), np.int64, len(laid))
+        visible = np.concatenate([example.visible for example in laid])
+    starts: Ints = np.cumsum(np.concatenate([[0], lengths]))
+    asked: dict[str, list[tuple[int, Targets]]] = {head: [] for head in heads}
+    for start, example in zip(starts.tolist(), laid, strict=False):
         for head, target in example.targets.items():
-            asked[head].append(Targets(target.positions + start, target.labels))
-
-    def joined(parts: Iterable[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(list(parts)))
-
-    empty = np.zeros(0, dtype=np.int64)
-    targets = {
-        head: (
-            joined([empty, *(part.positions for part in parts)]),
-            joined([empty, *(part.labels for part in parts)]),
-        )
-        for head, parts in asked.items()
-    }
-    counts = Counts(
-        raw_tokens=raw_tokens,
-        positions=sum(map(len, examples)),
-        targets=sum(len(labels) for _, labels in targets.values()),
-        token_targets=sum(len(targets[head][1]) for head in token_heads),
-        pairs=sum(map(attended_pairs, examples)),
-    )
-    return Batch(
-        tokens=joined(example.tokens for example in laid),
-        positions=joined(example.positions for example in laid),
-        segments=joined(example.segments for example in laid),
-        visible=joined(example.visible for example in laid),
-        starts=torch.from_numpy(starts),
-        groups=tuple(map(torch.from_numpy, group_examples(starts))),
+            asked[head].append((start, target))
+    targets = {head: _joined_targets(found) for head, found in asked.items()}
+    positions = sum(map(len, examples))
+    return PackedBatch(
+        tokens=narrow(_joined(example.tokens for example in laid), np.uint16, np.uint32),
+        positions=narrow(_joined(example.positions for example in laid), np.uint16, np.uint32),
+        segments=narrow(_joined(example.segments for example in laid), np.uint8),
+        visible=visible,
+        starts=starts.astype(np.int32),
         targets=targets,
-        counts=counts,
+        counts=Counts(
+            raw_tokens=raw_tokens,
+            positions=positions,
+            targets=sum(len(labels) for _, labels in targets.values()),
+            token_targets=sum(len(targets[head][1]) for head in token_heads),
+            pairs=pairs,
+            slots=positions if rows is None else int(starts[-1]),
+        ),
+        row_length=0 if rows is None else rows.length,
         key=key,
     )

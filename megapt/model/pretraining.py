@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from megapt.config import ModelConfig
+from megapt.config import AttentionBackend, ModelConfig
 from megapt.data import Batch, HeadSpec
 from megapt.model.heads import make_head
 from megapt.model.initialisation import initialise
@@ -24,6 +24,7 @@ class PretrainingModel(nn.Module):
         vocabulary: number of token ids.
         max_positions: position ids are below this.
         seed: of the initial weights.
+        attention: how attention is computed; no weight depends on it.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class PretrainingModel(nn.Module):
         vocabulary: int,
         max_positions: int,
         seed: int = 0,
+        attention: AttentionBackend = "grouped",
     ) -> None:
         super().__init__()
         self.config = config
-        self.trunk = Transformer(config, vocabulary, max_positions)
+        self.trunk = Transformer(config, vocabulary, max_positions, attention)
         words = self.trunk.embeddings.words
         self.heads = nn.ModuleDict({spec.name: make_head(spec, config, words) for spec in heads})
         initialise(self, config, seed)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from megapt.config import ModelConfig
+from megapt.config import AttentionBackend, ModelConfig
 from megapt.data import Batch
-from megapt.model.attention import Attention, AttentionPlan, plan_attention
+from megapt.model.attention import Attention, AttentionPlan, check_backend, plan_attention
 from megapt.model.embeddings import Embeddings
 
 
@@ -71,13 +71,25 @@ class Transformer(nn.Module):
     Args:
         config: of the model.
         vocabulary: number of token ids.
-        max_positions: position ids are below this: the window size W, also for objectives whose
-            examples take more positions than W in all.
+        max_positions: position ids are below this: W and the places of special tokens, also for
+            objectives whose examples take more positions in all.
+        attention: how attention is computed; no weight depends on it.
+
+    Raises:
+        ConfigError: if attention computed so cannot do what the model asks for.
     """
 
-    def __init__(self, config: ModelConfig, vocabulary: int, max_positions: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: int,
+        max_positions: int,
+        attention: AttentionBackend = "grouped",
+    ) -> None:
         super().__init__()
+        check_backend(attention, config)
         self.config = config
+        self.attention = attention
         self.embeddings = Embeddings(config, vocabulary, max_positions)
         # Post-norm stacks normalise the embeddings, as BERT does; pre-norm ones the last state.
         self.embedding_norm = make_norm(config) if config.norm_position == "post" else None
@@ -91,7 +103,7 @@ class Transformer(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         x = self.dropout(x)
-        plan = plan_attention(batch, self.config)
+        plan = plan_attention(batch, self.config, self.attention)
         for block in self.blocks:
             x = block(x, plan)
         return self.final_norm(x) if self.final_norm is not None else x

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pickle
+import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megapt.data import Batch, Counts, Example, Targets, collate, make_example
-from megapt.data.batch import attended_pairs, group_examples
+from megapt.data.batch import PackedBatch, group_examples, narrow
+from megapt.data.counts import attended_pairs
+from megapt.data.packing import Rows, first_fit
 
 PAD = 0
 
@@ -41,16 +46,23 @@ def random_examples(draw: st.DrawFn) -> Example:
 
 
 some = st.lists(random_examples(), min_size=1, max_size=8)
+openings = st.integers(1, 4)
 
 
-def lay(examples: list[Example], **changes: int) -> Batch:
+def pack(examples: list[Example], rows: Rows | None = None, **changes: int) -> PackedBatch:
     heads = ["tokens", "class", "idle"]
-    return collate(examples, pad=PAD, heads=heads, token_heads=["tokens"], **changes)
+    return collate(examples, pad=PAD, heads=heads, token_heads=["tokens"], rows=rows, **changes)
 
 
-@given(random_examples())
-def test_pairs_are_counted_as_the_mask_allows_them(example: Example) -> None:
-    assert attended_pairs(example) == allowed(example).sum()
+def lay(examples: list[Example], rows: Rows | None = None, **changes: int) -> Batch:
+    return pack(examples, rows, **changes).widen()
+
+
+@given(st.lists(random_examples(), max_size=8))
+def test_pairs_are_counted_as_the_mask_allows_them(examples: list[Example]) -> None:
+    lengths = np.array([len(example) for example in examples], dtype=np.int64)
+    visible = np.concatenate([np.zeros(0, dtype=bool), *(e.visible for e in examples)])
+    assert attended_pairs(lengths, visible) == sum(allowed(e).sum() for e in examples)
 
 
 @given(some)
@@ -113,11 +125,13 @@ def test_counts(examples: list[Example]) -> None:
         targets=sum(per_head.values()),
         token_targets=per_head["tokens"],
         pairs=sum(int(allowed(example).sum()) for example in examples),
+        slots=sum(map(len, examples)),
     )
 
 
 def test_counts_add_up_by_axis() -> None:
-    assert Counts(1, 2, 3, 4, 5) + Counts(10, 20, 30, 40, 50) == Counts(11, 22, 33, 44, 55)
+    ones, tens = Counts(1, 2, 3, 4, 5, 6), Counts(10, 20, 30, 40, 50, 60)
+    assert ones + tens == Counts(11, 22, 33, 44, 55, 66)
 
 
 def test_a_batch_without_examples_holds_one_position_that_counts_nothing() -> None:
@@ -158,3 +172,113 @@ def test_a_batch_moves_as_a_whole() -> None:
     tensors += [tensor for pair in moved.targets.values() for tensor in pair]
     assert all(tensor.device.type == "meta" for tensor in [*tensors, *moved.groups])
     assert (moved.counts, moved.key) == (batch.counts, 9)
+
+
+def same(found: Batch, expected: Batch) -> bool:
+    names = ("tokens", "positions", "segments", "visible", "starts")
+    pairs = [(getattr(found, name), getattr(expected, name)) for name in names]
+    pairs += zip(found.groups, expected.groups, strict=True)
+    for head, tensors in expected.targets.items():
+        pairs += zip(found.targets[head], tensors, strict=True)
+    plain = ("counts", "attention", "row_length", "key")
+    return (
+        found.targets.keys() == expected.targets.keys()
+        and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+        and all(getattr(found, name) == getattr(expected, name) for name in plain)
+    )
+
+
+layouts = st.one_of(st.none(), st.builds(Rows, st.integers(8, 20), st.integers(0, 9), openings))
+
+
+@given(st.lists(random_examples(), max_size=8), layouts)
+def test_a_batch_survives_the_way_to_another_process(
+    examples: list[Example], rows: Rows | None
+) -> None:
+    packed = pack(examples, rows, key=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of arrays that it must not write to
+        assert same(pickle.loads(pickle.dumps(packed)).widen(), packed.widen())
+
+
+def test_a_packed_batch_is_small() -> None:
+    places = np.arange(2048)
+    examples = [make_example(places, "causal", {"tokens": Targets(places, places)})] * 8
+    packed = pack(examples)
+    # 6 bytes for a position and 4 for a target; int64 tensors would take 25 and 16.
+    assert len(pickle.dumps(packed)) < 10 * 8 * 2048 + 2000
+    assert packed.tokens.dtype == packed.positions.dtype == np.uint16
+    assert packed.segments.dtype == np.uint8
+    assert packed.starts.dtype == np.int32
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(65535, np.uint16), (65536, np.uint32)])
+def test_large_vocabularies_take_wider_types(largest: int, dtype: type) -> None:
+    targets = {"tokens": Targets(np.array([1]), np.array([largest]))}
+    packed = pack([make_example([0, largest], "causal", targets)])
+    assert packed.tokens.dtype == packed.targets["tokens"][1].dtype == dtype
+    batch = packed.widen()
+    assert batch.tokens.tolist() == [0, largest]
+    assert batch.targets["tokens"][1].tolist() == [largest]
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**32])
+def test_a_number_that_no_type_holds_is_refused(wrong: int) -> None:
+    with pytest.raises(ValueError, match="do not fit uint32"):
+        narrow(np.array([3, wrong]), np.uint16, np.uint32)
+
+
+@given(some, st.integers(8, 20), st.integers(0, 9), openings)
+def test_in_rows_examples_lie_where_first_fit_puts_them(
+    examples: list[Example], length: int, count: int, open_rows: int
+) -> None:
+    flat = lay(examples)
+    batch = lay(examples, Rows(length, count, open_rows), key=4)
+    rows, starts = first_fit(map(len, examples), length, open_rows)
+    assert batch.row_length == length
+    assert len(batch.tokens) == length * max(count, int(rows.max()) + 1)
+    firsts = length * rows + starts
+    places = torch.from_numpy(
+        np.concatenate([f + np.arange(len(e)) for f, e in zip(firsts, examples, strict=True)])
+    )
+    for name in ("tokens", "positions", "segments", "visible"):
+        assert torch.equal(getattr(batch, name)[places], getattr(flat, name))
+    left = torch.ones(len(batch.tokens), dtype=torch.bool)
+    left[places] = False
+    assert (batch.tokens[left] == PAD).all()
+    # Fillers are examples of their own, and no example crosses the end of a row.
+    borders = set(firsts.tolist()) | set(range(0, len(batch.tokens) + 1, length))
+    borders |= set((firsts + [len(e) for e in examples]).tolist())
+    assert batch.starts.tolist() == sorted(borders)
+    for head, (old, labels) in flat.targets.items():
+        found = zip(*(tensor.tolist() for tensor in batch.targets[head]), strict=True)
+        assert sorted(found) == sorted(zip(places[old].tolist(), labels.tolist(), strict=True))
+
+
+@given(some, st.integers(8, 20), st.integers(0, 9), openings)
+def test_fillers_count_as_slots_alone(
+    examples: list[Example], length: int, count: int, open_rows: int
+) -> None:
+    batch = lay(examples, Rows(length, count, open_rows), raw_tokens=17)
+    assert batch.counts == replace(lay(examples, raw_tokens=17).counts, slots=len(batch.tokens))
+
+
+@given(some, layouts)
+def test_the_kind_of_attention_is_known(examples: list[Example], rows: Rows | None) -> None:
+    """Fillers do not change it, so that kernels without masks take batches in rows."""
+    seen = {bool(key) for example in examples for key in example.visible}
+    expected = "prefix" if len(seen) == 2 else "bidirectional" if True in seen else "causal"
+    assert lay(examples, rows).attention == expected
+
+
+def test_rows_without_examples_are_fillers() -> None:
+    assert lay([], Rows(4, 0, 1)).starts.tolist() == [0, 4]
+    batch = lay([], Rows(4, 2, 1))
+    assert batch.tokens.tolist() == [PAD] * 8
+    assert batch.starts.tolist() == [0, 4, 8]
+    assert batch.counts == Counts(slots=8)
+
+
+def test_an_example_longer_than_a_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="example 0 takes 3 positions, 1 more than the 2 of a row"):
+        pack([make_example([5, 6, 7], "causal", {})], Rows(2, 1, 1))

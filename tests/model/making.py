@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from megapt.config import ModelConfig
+from megapt.config import AttentionBackend, ModelConfig
 from megapt.data import Attention, Batch, Example, HeadSpec, Targets, collate, make_example
+from megapt.data.packing import Rows
 from megapt.model import PretrainingModel
 
 VOCABULARY, LENGTH = 50, 32
@@ -36,10 +37,20 @@ STYLES = {"pre": MODERN, "post": VANILLA}
 
 
 def make_model(
-    config: ModelConfig, heads: Sequence[HeadSpec] = (TOKENS,), seed: int = 0
+    config: ModelConfig,
+    heads: Sequence[HeadSpec] = (TOKENS,),
+    seed: int = 0,
+    attention: AttentionBackend = "grouped",
 ) -> PretrainingModel:
     """A model in evaluation mode."""
-    model = PretrainingModel(config, heads, vocabulary=VOCABULARY, max_positions=LENGTH, seed=seed)
+    model = PretrainingModel(
+        config,
+        heads,
+        vocabulary=VOCABULARY,
+        max_positions=LENGTH,
+        seed=seed,
+        attention=attention,
+    )
     return model.eval()
 
 
@@ -69,13 +80,20 @@ def random_example(
     )
 
 
-def make_batch(examples: Sequence[Example], heads: Sequence[HeadSpec] = (TOKENS,)) -> Batch:
-    return collate(
+def make_batch(
+    examples: Sequence[Example],
+    heads: Sequence[HeadSpec] = (TOKENS,),
+    rows: Rows | None = None,
+    pad: int = 0,
+) -> Batch:
+    packed = collate(
         examples,
-        pad=0,
+        pad=pad,
         heads=[head.name for head in heads],
         token_heads=[head.name for head in heads if head.kind == "token"],
+        rows=rows,
     )
+    return packed.widen()
 
 
 def with_tokens(batch: Batch, place: int, token: int) -> Batch:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from megapt.config import ModelConfig
 from megapt.data import Attention as Kind
-from megapt.model.attention import Attention, group_mask, plan_attention
+from megapt.model.attention import Attention, plan_attention
+from megapt.model.attention.grouped import GroupedAttention, group_mask
 from tests.model.making import MODERN, make_batch, random_example
 
 lengths = st.lists(st.integers(1, 10), max_size=8)
@@ -37,9 +38,9 @@ def test_every_state_is_taken_back_from_where_it_was_gathered(
     lengths: list[int], kind: Kind
 ) -> None:
     batch = make_batch([random_example(n, kind, n) for n in lengths])
-    plan = plan_attention(batch, ModelConfig(**MODERN))
-    gathered = torch.cat([group.flatten() for group in plan.groups])
-    assert gathered[plan.back].tolist() == list(range(len(batch.tokens)))
+    backend = GroupedAttention(batch)
+    gathered = torch.cat([group.flatten() for group in backend.groups])
+    assert gathered[backend.back].tolist() == list(range(len(batch.tokens)))
 
 
 def test_attention_is_the_published_formula() -> None:

@@ -7,7 +7,6 @@ import torch
 
 from megapt.config import ModelConfig
 from megapt.data import Attention
-from megapt.model import PretrainingModel
 from megapt.model.trunk import FeedForward
 from tests.model.making import (
     MODERN,
@@ -29,60 +28,6 @@ architectures = pytest.mark.parametrize(
         for positions in ("learned", "sinusoidal", "rotary")
     ],
 )
-
-
-def gradients(model: PretrainingModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    loss.backward()
-    return {
-        name: parameter.grad.clone()
-        for name, parameter in model.trunk.named_parameters()
-        if parameter.grad is not None
-    }
-
-
-@attentions
-@architectures
-def test_a_document_in_a_batch_is_as_if_it_were_alone(
-    config: ModelConfig, attention: Attention
-) -> None:
-    model = make_model(config)
-    packed = [random_example(n, attention, seed=n) for n in (5, 9, 1, 7)]
-    states = model.trunk(make_batch(packed))
-    offset = 0
-    for example in packed:
-        mine = states[offset : offset + len(example)]
-        weights = torch.randn(mine.shape, generator=torch.Generator().manual_seed(offset))
-        alone = model.trunk(make_batch([example]))
-        torch.testing.assert_close(mine, alone, atol=1e-5, rtol=1e-4)
-        model.zero_grad()
-        (mine * weights).sum().backward(retain_graph=True)
-        found = {n: p.grad.clone() for n, p in model.trunk.named_parameters() if p.grad is not None}
-        expected = gradients(model, (alone * weights).sum())
-        assert found.keys() == expected.keys()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
-        offset += len(example)
-
-
-@attentions
-@architectures
-def test_no_gradient_reaches_another_document(config: ModelConfig, attention: Attention) -> None:
-    model = make_model(config)
-    batch = make_batch([random_example(n, attention, seed=n) for n in (6, 8, 7)])
-    seen: list[torch.Tensor] = []
-
-    def keep(_: object, __: object, output: torch.Tensor) -> None:
-        output.retain_grad()
-        seen.append(output)
-
-    model.trunk.embeddings.register_forward_hook(keep)
-    model.trunk(batch)[6:14].square().sum().backward()
-    gradient = seen[0].grad
-    assert gradient is not None
-    assert gradient[6:14].abs().sum() > 0
-    assert not gradient[:6].any()
-    assert not gradient[14:].any()
 
 
 @attentions

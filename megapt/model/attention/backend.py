@@ -1,0 +1,51 @@
+"""What an attention backend is: one way to compute the same attention."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from megapt.data import Batch
+
+
+class Backend(ABC):
+    """Attention over the examples of one batch, prepared once and shared by all layers.
+
+    Query i sees key j of its example if j <= i or `visible[j]`, and nothing of other examples.
+
+    Args:
+        batch: on the device that the states will be on.
+
+    Raises:
+        ConfigError: if the backend cannot compute this batch, or not on its device.
+    """
+
+    drops: ClassVar[bool]
+    """Whether it can drop attention weights."""
+
+    @abstractmethod
+    def __init__(self, batch: Batch) -> None: ...
+
+    @abstractmethod
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Return softmax(q k^T / sqrt(width)) v, [N, heads, width].
+
+        Args:
+            q: queries [N, heads, width].
+            k: keys, likewise.
+            v: values, likewise.
+            dropout: share of the attention weights to drop; 0 unless `drops`.
+        """
+
+
+def example_ids(batch: Batch) -> Tensor:
+    """Return for each place the number of its example, int64 [N]."""
+    return torch.repeat_interleave(batch.starts.diff(), output_size=len(batch.tokens))
+
+
+def in_rows(batch: Batch, values: Tensor) -> Tensor:
+    """Return `values` [N, ...] row by row, [rows, row length, ...]; without rows all is one."""
+    return values.view(-1, batch.row_length or len(values), *values.shape[1:])

@@ -1,0 +1,77 @@
+"""The attention layer, and the plan of a batch that all layers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from megapt.config import AttentionBackend, ConfigError, ModelConfig
+from megapt.data import Batch
+from megapt.model.attention.backend import Backend
+from megapt.model.attention.flex import FlexAttention
+from megapt.model.attention.grouped import GroupedAttention
+from megapt.model.attention.rows import RowAttention
+from megapt.model.attention.varlen import VarlenAttention
+from megapt.model.embeddings import rotary_angles, rotate
+
+BACKENDS: dict[AttentionBackend, type[Backend]] = {
+    "grouped": GroupedAttention,
+    "rows": RowAttention,
+    "flex": FlexAttention,
+    "varlen": VarlenAttention,
+}
+
+
+def check_backend(backend: AttentionBackend, config: ModelConfig) -> None:
+    """Raise ConfigError if the backend cannot compute what the model asks for."""
+    if config.dropout and not BACKENDS[backend].drops:
+        able = " or ".join(f"'{name}'" for name, kind in BACKENDS.items() if kind.drops)
+        raise ConfigError(
+            f"model.dropout: {config.dropout}, but attention '{backend}' cannot drop weights; set "
+            f"it to 0, or training.attention to {able}"
+        )
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """What all layers share: which states attend to which, and where they stand."""
+
+    backend: Backend
+    rotary: tuple[Tensor, Tensor] | None
+    """Cosines and sines of all positions, float32 [N, 1, head width]."""
+
+
+def plan_attention(
+    batch: Batch, config: ModelConfig, backend: AttentionBackend = "grouped"
+) -> AttentionPlan:
+    """Return the plan of a batch.
+
+    Raises:
+        ConfigError: if the backend cannot compute this batch.
+    """
+    rotary = None
+    if config.positions == "rotary":
+        width = config.hidden // config.heads
+        rotary = rotary_angles(batch.positions, width, config.rotary_base)
+    return AttentionPlan(BACKENDS[backend](batch), rotary)
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden, bias=config.bias)
+        self.output = nn.Linear(config.hidden, config.hidden, bias=config.bias)
+
+    def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
+        """Return [N, hidden] from x [N, hidden]."""
+        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(dim=1)
+        if plan.rotary is not None:
+            q, k = rotate(q, *plan.rotary), rotate(k, *plan.rotary)
+        dropout = self.dropout if self.training else 0.0
+        result: Tensor = self.output(plan.backend.attend(q, k, v, dropout).flatten(1))
+        return result

@@ -1,0 +1,38 @@
+"""Attention on whole rows under a mask. All shapes are fixed by the number of rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from megapt.config import ConfigError
+from megapt.data import Batch
+from megapt.model.attention.backend import Backend, example_ids, in_rows
+
+
+class RowAttention(Backend):
+    """Attends in rows; pairs of two examples are computed and masked."""
+
+    drops = True
+
+    def __init__(self, batch: Batch) -> None:
+        if not batch.row_length:
+            raise ConfigError(
+                "training.attention: 'rows' needs batches in rows; set training.row_length"
+            )
+        self.batch = batch
+        ids, visible = in_rows(batch, example_ids(batch)), in_rows(batch, batch.visible)
+        length = batch.row_length
+        before = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+        mine = ids[:, :, None] == ids[:, None, :]
+        self.mask = (mine & (before | visible[:, None, :]))[:, None]
+        """Keys that each query may see, bool [rows, 1, row length, row length]."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Return the mixed values; see `Backend`."""
+        q, k, v = (in_rows(self.batch, states).transpose(1, 2) for states in (q, k, v))
+        out = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=self.mask, dropout_p=dropout
+        )
+        return out.transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,41 @@
+"""FlashAttention's kernels for sequences of any lengths end to end (Dao 2023). CUDA only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from megapt.config import ConfigError
+from megapt.data import Batch
+from megapt.model.attention.backend import Backend
+
+
+class VarlenAttention(Backend):
+    """Attends in the examples as they lie, with no padding and no mask."""
+
+    drops = False
+
+    def __init__(self, batch: Batch) -> None:
+        if batch.tokens.device.type == "cpu":
+            raise ConfigError("training.attention: 'varlen' runs on CUDA; on a CPU use 'grouped'")
+        if batch.attention == "prefix":
+            raise ConfigError(
+                "training.attention: 'varlen' computes causal or bidirectional attention, not "
+                "that of a prefix; use 'grouped', 'rows' or 'flex'"
+            )
+        self.starts = batch.starts.to(torch.int32)
+        self.longest = batch.groups[0].shape[1]
+        # How far a query sees to its left and right; -1 is to the end.
+        self.window = (-1, 0) if batch.attention == "causal" else (-1, -1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Return the mixed values; see `Backend`."""
+        # Here, because the module takes half a second to import.
+        from torch.nn.attention.varlen import varlen_attn
+
+        if q.dtype == torch.float32:
+            raise ConfigError("training.attention: 'varlen' needs training.precision: bf16")
+        starts, longest = self.starts, self.longest
+        out = varlen_attn(q, k, v, starts, starts, longest, longest, window_size=self.window)
+        assert isinstance(out, Tensor)  # a pair only where more is asked for
+        return out
