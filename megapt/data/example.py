@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.integer[Any]]
+"""Whole numbers of any width: token ids stay as narrow as the shards hold them."""
 Bools = NDArray[np.bool_]
+
+RESERVED = 3
+"""Most special tokens that an objective puts around one piece: [CLS] A [SEP] B [SEP]."""
 
 Attention = Literal["causal", "bidirectional", "prefix"]
 
@@ -20,8 +24,10 @@ class Piece:
     """A document, or a part of one, inside a window."""
 
     tokens: Ints
-    """Raw token ids, int64 [n]; no special tokens."""
+    """Raw token ids, any integer type [n], n from 1 to W; no special tokens. Not to be changed: it
+    may be a view of the corpus."""
     word_starts: Bools
+    """bool [n]; the first token of a piece begins a word and a sentence, also after a cut."""
     sentence_starts: Bools
     document: int
     """Number of the document in the corpus."""
@@ -33,12 +39,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class Window:
-    """The unit of data: the same text for every objective."""
+    """The unit of data: the same text for every objective, W tokens of it.
+
+    With the policy `fill` it holds W tokens, the last one of an epoch what is left; with `whole` W
+    on average, 2 W - 1 at most, and none where its text was skipped or the last document of an
+    epoch begins before it.
+    """
 
     epoch: int
     index: int
     """Number of the window in its epoch."""
     pieces: tuple[Piece, ...]
+    corpus: int = 0
+    """Number of the corpus in its mixture."""
 
     @property
     def raw_tokens(self) -> int:
@@ -51,9 +64,9 @@ class Targets:
     """What one head predicts in one example."""
 
     positions: Ints
-    """Positions of the example whose hidden states the head reads, int64 [t]."""
+    """Positions of the example whose hidden states the head reads, any integer type [t]."""
     labels: Ints
-    """The right answers: token ids or classes, int64 [t]."""
+    """The right answers: token ids or classes, any integer type [t]."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +77,11 @@ class Example:
     """
 
     tokens: Ints
-    """Input ids, int64 [n]."""
+    """Input ids, any integer type [n]."""
     positions: Ints
-    """Position ids, int64 [n]."""
+    """Position ids, below W + RESERVED, any integer type [n]."""
     segments: Ints
-    """Segment (sentence) ids, int64 [n]."""
+    """Segment (sentence) ids, 0 or 1, any integer type [n]."""
     visible: Bools
     """Keys that every query of the example may see: all in a bidirectional example, none in a
     causal one, the source of a prefix one."""
@@ -97,6 +110,29 @@ class HeadSpec:
     """Names of the classes."""
 
 
+def lay(*parts: int | Ints) -> Ints:
+    """Lay ids and texts end to end: `lay(cls, text, sep)`.
+
+    Args:
+        parts: single ids and texts [n] of one integer type, at least one text.
+
+    Returns:
+        The ids in the type of the texts, so that narrow ones stay narrow.
+
+    Raises:
+        OverflowError: if a single id does not fit that type.
+    """
+    texts = [part for part in parts if not isinstance(part, int)]
+    singles = len(parts) - len(texts)
+    laid = np.empty(sum(map(len, texts)) + singles, dtype=texts[0].dtype)
+    at = 0
+    for part in parts:
+        stop = at + (1 if isinstance(part, int) else len(part))
+        laid[at:stop] = part
+        at = stop
+    return laid
+
+
 def make_example(
     tokens: Sequence[int] | Ints,
     attention: Attention,
@@ -110,22 +146,23 @@ def make_example(
     """Build an example with the usual defaults: positions 0..n-1 and segment 0.
 
     Args:
-        tokens: input ids [n].
+        tokens: input ids [n]; an array keeps its integer type.
         attention: `prefix` makes the first `prefix` keys visible to all.
         targets: head name -> targets.
-        positions: position ids [n], if other than 0..n-1.
-        segments: segment ids [n], if other than 0.
+        positions: position ids [n], if other than 0..n-1 (int32).
+        segments: segment ids [n], if other than 0 (uint8).
         prefix: length of the source of a prefix example.
         document: number of the document.
     """
-    ids = np.asarray(tokens, dtype=np.int64)
+    ids = np.asarray(tokens)
     n = len(ids)
-    shown = {"causal": 0, "bidirectional": n, "prefix": prefix}[attention]
+    visible = np.zeros(n, dtype=np.bool_)
+    visible[: {"causal": 0, "bidirectional": n, "prefix": prefix}[attention]] = True
     return Example(
         tokens=ids,
-        positions=np.arange(n) if positions is None else positions,
-        segments=np.zeros(n, dtype=np.int64) if segments is None else segments,
-        visible=np.arange(n) < shown,
+        positions=np.arange(n, dtype=np.int32) if positions is None else positions,
+        segments=np.zeros(n, dtype=np.uint8) if segments is None else segments,
+        visible=visible,
         targets=targets,
         document=document,
     )

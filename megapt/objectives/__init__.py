@@ -44,7 +44,7 @@ def build_objective(
 
     Args:
         section: name and settings.
-        context: what the corpus offers.
+        context: what the corpus and its windows offer.
         origins: where the settings stand, for errors.
         path: dotted path of the section.
 

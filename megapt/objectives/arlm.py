@@ -9,7 +9,7 @@ import numpy as np
 
 from megapt.config import Section
 from megapt.data import CounterRng, Example, HeadSpec, Targets, Window, make_example
-from megapt.data.example import Ints
+from megapt.data.example import Ints, lay
 from megapt.objectives.base import Objective
 
 
@@ -35,11 +35,12 @@ class Arlm(Objective):
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return one causal example a piece; every position predicts its successor."""
+        bos, eos = self.vocabulary.bos, self.vocabulary.eos
         examples = []
         for piece in window.pieces:
-            first = [self.vocabulary.bos] if piece.starts_document else []
-            last = [self.vocabulary.eos] if piece.ends_document else []
-            text = np.concatenate([first, piece.tokens, last]).astype(np.int64)
+            first = (bos,) if piece.starts_document else ()
+            last = (eos,) if piece.ends_document else ()
+            text = lay(*first, piece.tokens, *last)
             inputs, labels = text[:-1], text[1:]
             if len(labels):
                 targets = {"tokens": Targets(np.arange(len(labels)), labels)}
@@ -50,7 +51,7 @@ class Arlm(Objective):
 
     def present(self, tokens: Ints) -> Example:
         """Return [BOS] and the text, causal."""
-        return make_example(np.concatenate([[self.vocabulary.bos], tokens]), self.attention, {})
+        return make_example(lay(self.vocabulary.bos, tokens), self.attention, {})
 
     def prompt(self, tokens: Ints) -> Example:
         """Return [BOS] and the prompt: what follows is generated."""

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from megapt.config import Section
-from megapt.data import Attention, CounterRng, Example, HeadSpec, Vocabulary, Window
-from megapt.data.example import Ints, make_example
+from megapt.data import RESERVED, Attention, CounterRng, Example, HeadSpec, Vocabulary, Window
+from megapt.data.example import Ints, lay, make_example
 
 
 class ObjectiveError(ValueError):
@@ -20,9 +18,11 @@ class ObjectiveError(ValueError):
 
 @dataclass(frozen=True)
 class Context:
-    """What an objective knows of the corpus."""
+    """What an objective knows of the corpus and of its windows."""
 
     vocabulary: Vocabulary
+    window: int
+    """W: no piece is longer, and no position id may reach W + RESERVED."""
     labels: Sequence[str] = ()
     """Names of the document classes; empty if the corpus has none."""
     unlabelled: int = 0
@@ -34,7 +34,7 @@ class Objective(ABC):
 
     Args:
         config: settings of the class's own `Config`.
-        context: of the corpus.
+        context: the corpus and its windows.
 
     Raises:
         ObjectiveError: if the corpus lacks what the objective needs.
@@ -61,9 +61,9 @@ class Objective(ABC):
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return the examples of a window. Pure: the same (window, rng) give the same examples."""
 
-    def most_positions(self, window: int) -> int:
-        """Return how many positions the examples of a window of W = `window` may take."""
-        return window
+    def longest_example(self, window: int) -> int:
+        """Return how many positions one example may take in windows of W = `window` tokens."""
+        return window + RESERVED
 
     def present(self, tokens: Ints) -> Example:
         """Return uncorrupted text as this objective's trunk is used to seeing it, no targets.
@@ -71,7 +71,7 @@ class Objective(ABC):
         It stands between [CLS] and [SEP]; text tokens are positions 1 to n in every objective.
         """
         v = self.vocabulary
-        return make_example(np.concatenate([[v.cls], tokens, [v.sep]]), "bidirectional", {})
+        return make_example(lay(v.cls, tokens, v.sep), "bidirectional", {})
 
     def prompt(self, tokens: Ints) -> Example | None:
         """Return the example whose last state predicts the first generated token.

@@ -5,12 +5,12 @@ L = L_mlm + w * L_nsp
 Every text stands in one pair, so that it is masked once. Half of the pieces of a window, chosen at
 random, exchange their second parts in a cycle; a half-integer is rounded up or down with equal
 chance, and since a lone exchange is impossible, one becomes none or two with equal chance. So the
-expected share of wrong pairs is one half.
+expected share of wrong pairs is one half. As in `nsp`, a wrong pair of more than W tokens loses the
+end of its B.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -18,9 +18,8 @@ from pydantic import Field
 
 from megapt.data import CounterRng, Example, HeadSpec, Targets, Window
 from megapt.objectives.mlm import Mlm
-from megapt.objectives.noise import MaskingConfig, mask
+from megapt.objectives.noise import Masked, MaskingConfig, Text, mask
 from megapt.objectives.nsp import (
-    RANDOM,
     Pair,
     Reading,
     cut_pieces,
@@ -39,16 +38,22 @@ class BertConfig(MaskingConfig):
     """Where the pair is read; see `nsp`."""
 
 
-def exchange(true: list[Pair], rng: CounterRng) -> list[Pair]:
-    """Let half of the pairs exchange their second parts, so that each text is used once."""
-    coins = rng.uniform(2)
-    wrong = len(true) // 2 + (len(true) % 2 and int(coins[0] < 0.5))
+def exchange(true: list[Pair], window: int, rng: CounterRng) -> list[Pair]:
+    """Let half of the pairs exchange their second parts, so that each text is used once.
+
+    Args:
+        true: the pairs as they were cut.
+        window: most tokens of a pair.
+        rng: of the window.
+    """
+    up, two = rng.chance(0.5), rng.chance(0.5)
+    wrong = (len(true) + up) // 2
     if wrong == 1:
-        wrong = 2 * int(coins[1] < 0.5)
+        wrong = 2 * two
     cycle = rng.permutation(len(true))[:wrong]
     pairs = list(true)
-    for i, j in zip(cycle, np.roll(cycle, 1), strict=True):
-        pairs[i] = replace(true[i], b=true[j].b, label=RANDOM)
+    for i, j in zip(cycle.tolist(), np.roll(cycle, 1).tolist(), strict=True):
+        pairs[i] = true[i].with_other(true[j].b, window)
     return pairs
 
 
@@ -66,24 +71,27 @@ class Bert(Mlm):
             nsp_head(self.config.reading, self.config.nsp_weight),
         )
 
-    def _masked_pair(self, pair: Pair, rng: CounterRng) -> Example:
-        tokens = np.concatenate([pair.a.tokens, pair.b.tokens])
-        word_starts = np.concatenate([pair.a.word_starts, pair.b.word_starts])
-        corrupted, chosen = mask(tokens, word_starts, self.config, self.vocabulary, rng)
-        places = np.flatnonzero(chosen)
+    def _framed_pair(self, text: Masked, pair: Pair) -> Example:
         cut = len(pair.a.tokens)
         # [CLS] stands before A, [CLS] and [SEP] before B.
         targets = {
-            "tokens": Targets(places + 1 + (places >= cut), tokens[places]),
+            "tokens": Targets(text.places + 1 + (text.places >= cut), text.labels),
             "nsp": nsp_target(pair.label),
         }
-        v = self.vocabulary
-        return pair_example(corrupted[:cut], corrupted[cut:], v.cls, v.sep, targets, pair.document)
+        a, b, v = text.tokens[:cut], text.tokens[cut:], self.vocabulary
+        return pair_example(a, b, v.cls, v.sep, targets, pair.document)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return one example a pair and one for each piece that forms none."""
-        true, alone = cut_pieces(window, rng)
+        true, left = cut_pieces(window, rng)
+        pairs = exchange(true, self.context.window, rng)
+        alone = [window.pieces[number] for number in left]
+        texts: list[Text] = [*(pair.joined() for pair in pairs), *alone]
+        masked = mask(texts, self.config, self.vocabulary, rng)
         return [
-            *(self._masked_pair(pair, rng) for pair in exchange(true, rng)),
-            *(self.masked(window.pieces[number], rng) for number in alone),
+            *map(self._framed_pair, masked, pairs),
+            *(
+                self.framed(text, piece.document)
+                for text, piece in zip(masked[len(pairs) :], alone, strict=True)
+            ),
         ]

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from megapt.data import CounterRng, Example, HeadSpec, Targets, Window, make_example
-from megapt.data.example import Ints
+from megapt.data import RESERVED, CounterRng, Example, HeadSpec, Targets, Window, make_example
+from megapt.data.example import Ints, lay
 from megapt.objectives.base import Objective
 from megapt.objectives.noise import MaskingConfig, mask
 
@@ -41,22 +41,26 @@ class Mgm(Objective):
         """One token head."""
         return (HeadSpec("tokens", "token"),)
 
-    def most_positions(self, window: int) -> int:
-        """Return 2 W: source and target."""
-        return 2 * window
+    def longest_example(self, window: int) -> int:
+        """Return 2 W + 3: source and target."""
+        return 2 * window + RESERVED
 
     def _rewrite(
         self, source: Ints, target: Ints, targets: dict[str, Targets], document: int
     ) -> Example:
         v = self.vocabulary
-        tokens = np.concatenate([[v.cls], source, [v.sep, v.bos], target])
+        tokens = lay(v.cls, source, v.sep, v.bos, target)
         prefix = len(source) + 2
+        positions = np.arange(len(tokens), dtype=np.int32)
+        positions[prefix:] -= prefix
+        segments = np.zeros(len(tokens), dtype=np.uint8)
+        segments[prefix:] = 1
         return make_example(
             tokens,
             self.attention,
             targets,
-            positions=np.concatenate([np.arange(prefix), np.arange(len(target) + 1)]),
-            segments=(np.arange(len(tokens)) >= prefix).astype(np.int64),
+            positions=positions,
+            segments=segments,
             prefix=prefix,
             document=document,
         )
@@ -64,12 +68,12 @@ class Mgm(Objective):
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return one example a piece; a piece is rewritten as a sequence of its own."""
         examples = []
-        for piece in window.pieces:
-            source, _ = mask(piece.tokens, piece.word_starts, self.config, self.vocabulary, rng)
-            labels = np.append(piece.tokens, self.vocabulary.eos)
-            places = np.arange(len(labels)) + len(source) + 2
+        sources = mask(window.pieces, self.config, self.vocabulary, rng)
+        for piece, source in zip(window.pieces, sources, strict=True):
+            labels = lay(piece.tokens, self.vocabulary.eos)
+            places = np.arange(len(labels)) + len(piece.tokens) + 2
             targets = {"tokens": Targets(places, labels)}
-            examples.append(self._rewrite(source, piece.tokens, targets, piece.document))
+            examples.append(self._rewrite(source.tokens, piece.tokens, targets, piece.document))
         return examples
 
     def prompt(self, tokens: Ints) -> Example:

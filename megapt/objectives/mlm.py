@@ -5,11 +5,10 @@ L = -sum_{t in M} log P(x_t | x with M masked)
 
 from __future__ import annotations
 
-import numpy as np
-
-from megapt.data import CounterRng, Example, HeadSpec, Piece, Targets, Window, make_example
+from megapt.data import CounterRng, Example, HeadSpec, Targets, Window, make_example
+from megapt.data.example import lay
 from megapt.objectives.base import Objective
-from megapt.objectives.noise import MaskingConfig, mask
+from megapt.objectives.noise import Masked, MaskingConfig, mask
 
 
 class Mlm(Objective):
@@ -24,17 +23,17 @@ class Mlm(Objective):
         """One token head."""
         return (HeadSpec("tokens", "token"),)
 
-    def masked(self, piece: Piece, rng: CounterRng) -> Example:
-        """Return the masked example of one piece."""
-        corrupted, chosen = mask(piece.tokens, piece.word_starts, self.config, self.vocabulary, rng)
-        places = np.flatnonzero(chosen)
-        return make_example(
-            np.concatenate([[self.vocabulary.cls], corrupted, [self.vocabulary.sep]]),
-            self.attention,
-            {"tokens": Targets(places + 1, piece.tokens[places])},
-            document=piece.document,
-        )
+    def framed(self, text: Masked, document: int) -> Example:
+        """Return the example of one masked text."""
+        v = self.vocabulary
+        targets = {"tokens": Targets(text.places + 1, text.labels)}
+        tokens = lay(v.cls, text.tokens, v.sep)
+        return make_example(tokens, self.attention, targets, document=document)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return one example a piece."""
-        return [self.masked(piece, rng) for piece in window.pieces]
+        masked = mask(window.pieces, self.config, self.vocabulary, rng)
+        return [
+            self.framed(text, piece.document)
+            for text, piece in zip(masked, window.pieces, strict=True)
+        ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -53,14 +56,14 @@ def units(word_starts: Bools, config: MaskingConfig, rng: CounterRng) -> Ints:
     """Return for each token the number of the unit that it belongs to, int64 [n], rising from 0."""
     if config.unit == "token":
         return np.arange(len(word_starts))
-    words: Ints = np.cumsum(word_starts) - 1
+    words: Ints = word_starts.cumsum() - 1
     if config.unit == "word":
         return words
     count = int(words[-1]) + 1
     # A span longer than the budget could only be masked in excess of it.
     longest = max(1, min(config.span_longest, int(config.mask_rate * count)))
-    ends = np.cumsum(_span_lengths(count, config.span_p, longest, rng))
-    return np.searchsorted(ends, words, side="right")
+    ends = _span_lengths(count, config.span_p, longest, rng).cumsum()
+    return ends.searchsorted(words, side="right")
 
 
 def choose(unit_of: Ints, rate: float, rng: CounterRng) -> Bools:
@@ -79,44 +82,105 @@ def choose(unit_of: Ints, rate: float, rng: CounterRng) -> Bools:
     """
     sizes = np.bincount(unit_of)
     order = rng.permutation(len(sizes))
-    total = np.cumsum(sizes[order])
+    total = sizes[order].cumsum()
     budget = rate * len(unit_of)
-    whole = int(np.searchsorted(total, budget, side="right"))
-    draw = float(rng.uniform(1)[0])
+    whole = int(total.searchsorted(budget, side="right"))
     if whole < len(order):
         room = budget - (total[whole - 1] if whole else 0)
-        whole += bool(draw < room / sizes[order[whole]])
+        whole += rng.chance(float(room / sizes[order[whole]]))
     chosen = np.zeros(len(sizes), dtype=np.bool_)
     chosen[order[: max(whole, 1)]] = True
     return chosen[unit_of]
 
 
+def choose_tokens(n: int, rate: float, rng: CounterRng) -> Bools:
+    """Choose `rate` of `n` tokens, bool [n]: `choose` where every token is a unit, but unsorted.
+
+    The first units of a random order are those of the smallest draws.
+    """
+    draws = rng.bits(n)
+    budget = rate * n
+    whole = int(budget)
+    whole += rng.chance(budget - whole)
+    last = max(whole, 1) - 1
+    chosen: Bools = draws <= np.partition(draws, last)[last]
+    return chosen
+
+
+class Text(Protocol):
+    """What can be masked: a piece, or anything else with tokens and marks."""
+
+    @property
+    def tokens(self) -> Ints:
+        """Any integer type [n], n >= 1."""
+
+    @property
+    def word_starts(self) -> Bools:
+        """bool [n]; a text begins with a word."""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A text behind its mask."""
+
+    tokens: Ints
+    """The text corrupted, in its own integer type [n]."""
+    places: Ints
+    """Tokens that were chosen, rising, int64 [k], k >= 1."""
+    labels: Ints
+    """What stood there, in the type of the text [k]."""
+
+
+def _chosen(word_starts: Bools, config: MaskingConfig, rng: CounterRng) -> Bools:
+    if config.unit == "token":
+        return choose_tokens(len(word_starts), config.mask_rate, rng)
+    return choose(units(word_starts, config, rng), config.mask_rate, rng)
+
+
 def corrupt(
-    tokens: Ints, chosen: Bools, config: MaskingConfig, vocabulary: Vocabulary, rng: CounterRng
+    tokens: Ints, places: Ints, config: MaskingConfig, vocabulary: Vocabulary, rng: CounterRng
 ) -> Ints:
-    """Return `tokens` with each chosen one replaced by [MASK], a random ordinary token or itself.
+    """Replace tokens by [MASK], by a random ordinary id or by themselves.
 
     One draw a token decides by `mask_share` and `random_share`; random ids are uniform over the
     ordinary pieces, so never a special one.
+
+    Args:
+        tokens: the text, any integer type [n]; it is not changed.
+        places: the chosen tokens, int64 [k].
+
+    Returns:
+        The text with those tokens replaced, in its own type [n].
     """
-    places = np.flatnonzero(chosen)
     u = rng.uniform(len(places))
     ordinary = vocabulary.ordinary
     randoms = ordinary[rng.integers(0, len(ordinary), len(places))]
     to_random = u < config.mask_share + config.random_share
-    new = np.where(u < config.mask_share, vocabulary.mask, np.where(to_random, randoms, -1))
+    new = np.where(to_random, randoms, tokens[places])
     corrupted: Ints = tokens.copy()
-    corrupted[places] = np.where(new < 0, tokens[places], new)
+    corrupted[places] = np.where(u < config.mask_share, vocabulary.mask, new)
     return corrupted
 
 
 def mask(
-    tokens: Ints,
-    word_starts: Bools,
-    config: MaskingConfig,
-    vocabulary: Vocabulary,
-    rng: CounterRng,
-) -> tuple[Ints, Bools]:
-    """Return the text corrupted, int64 [n], and which tokens were chosen, bool [n]."""
-    chosen = choose(units(word_starts, config, rng), config.mask_rate, rng)
-    return corrupt(tokens, chosen, config, vocabulary, rng), chosen
+    texts: Sequence[Text], config: MaskingConfig, vocabulary: Vocabulary, rng: CounterRng
+) -> list[Masked]:
+    """Mask each text by itself.
+
+    The tokens are chosen in one text after another, and replaced in all of them at once: a call
+    of numpy costs as much for a short text as for a window.
+    """
+    if not texts:
+        return []
+    tokens = np.concatenate([text.tokens for text in texts])
+    chosen = np.concatenate([_chosen(text.word_starts, config, rng) for text in texts])
+    places = np.flatnonzero(chosen)
+    corrupted, labels = corrupt(tokens, places, config, vocabulary, rng), tokens[places]
+    starts = np.cumsum([0, *(len(text.tokens) for text in texts)])
+    cuts = np.searchsorted(places, starts)
+    return [
+        Masked(corrupted[start:stop], places[first:last] - start, labels[first:last])
+        for (start, stop), (first, last) in zip(
+            pairwise(starts.tolist()), pairwise(cuts.tolist()), strict=True
+        )
+    ]

@@ -6,7 +6,8 @@ Each piece of at least two sentences is cut in two at a random sentence start. E
 then stands in two pairs: with its own second part B, and with the B of another piece, the pieces
 being joined in a random cycle. So both answers are equally frequent in every window, every A and
 every B occurs once under each, neither alone betrays the answer, and a wrong B always comes from
-another document. Pieces of one sentence, and a single piece that has no partner, form no pair.
+another document. Pieces of one sentence, and a single piece that has no partner, form no pair. A
+wrong pair of more than W tokens loses the end of its B.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from megapt.config import Section
 from megapt.data import CounterRng, Example, HeadSpec, Targets, Window, make_example
-from megapt.data.example import Bools, Ints
+from megapt.data.example import Bools, Ints, lay
 from megapt.objectives.base import Objective
 
 NEXT, RANDOM = 0, 1
@@ -26,11 +27,11 @@ Reading = Literal["pair", "cls"]
 
 
 @dataclass(frozen=True)
-class Half:
-    """One side of a pair."""
+class Part:
+    """Tokens with their word marks: one side of a pair, or both."""
 
     tokens: Ints
-    """int64 [n]."""
+    """Any integer type [n]."""
     word_starts: Bools
     """bool [n]."""
 
@@ -39,11 +40,27 @@ class Half:
 class Pair:
     """A, B and whether B follows A."""
 
-    a: Half
-    b: Half
+    a: Part
+    b: Part
     label: int
     document: int
     """That A comes from."""
+
+    def with_other(self, b: Part, window: int) -> Pair:
+        """Return the wrong pair of A and `b`, cut from its end to `window` tokens in all.
+
+        A is shorter than its piece, and that no longer than a window: something of `b` is left.
+        """
+        room = window - len(self.a.tokens)
+        cut = Part(b.tokens[:room], b.word_starts[:room])
+        return Pair(self.a, cut, RANDOM, self.document)
+
+    def joined(self) -> Part:
+        """Return A and B as one text."""
+        return Part(
+            lay(self.a.tokens, self.b.tokens),
+            np.concatenate([self.a.word_starts, self.b.word_starts]),
+        )
 
 
 def cut_pieces(window: Window, rng: CounterRng) -> tuple[list[Pair], list[int]]:
@@ -62,8 +79,8 @@ def cut_pieces(window: Window, rng: CounterRng) -> tuple[list[Pair], list[int]]:
             alone.append(number)
             continue
         cut = int(starts[rng.integer(0, len(starts))])
-        a = Half(piece.tokens[:cut], piece.word_starts[:cut])
-        b = Half(piece.tokens[cut:], piece.word_starts[cut:])
+        a = Part(piece.tokens[:cut], piece.word_starts[:cut])
+        b = Part(piece.tokens[cut:], piece.word_starts[cut:])
         pairs.append(Pair(a, b, NEXT, piece.document))
         cut_at.append(number)
     if len(pairs) < 2:
@@ -86,8 +103,9 @@ def pair_example(
     a: Ints, b: Ints, cls: int, sep: int, targets: dict[str, Targets], document: int
 ) -> Example:
     """Return [CLS] A [SEP] (segment 0) B [SEP] (segment 1)."""
-    tokens = np.concatenate([[cls], a, [sep], b, [sep]])
-    segments = (np.arange(len(tokens)) >= len(a) + 2).astype(np.int64)
+    tokens = lay(cls, a, sep, b, sep)
+    segments = np.zeros(len(tokens), dtype=np.uint8)
+    segments[len(a) + 2 :] = 1
     return make_example(tokens, "bidirectional", targets, segments=segments, document=document)
 
 
@@ -111,10 +129,6 @@ class Nsp(Objective):
         """One head of two classes."""
         return (nsp_head(self.config.reading),)
 
-    def most_positions(self, window: int) -> int:
-        """Return 2 W: every text stands in two pairs."""
-        return 2 * window
-
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return two examples a pair: the true one and the wrong one."""
         true, _ = cut_pieces(window, rng)
@@ -123,10 +137,9 @@ class Nsp(Objective):
         cycle = rng.permutation(len(true))
         partner = np.empty_like(cycle)
         partner[cycle] = np.roll(cycle, 1)
-        for i, pair in enumerate(true):
-            for b, label in ((pair.b, NEXT), (true[partner[i]].b, RANDOM)):
-                targets = {"nsp": nsp_target(label)}
-                examples.append(
-                    pair_example(pair.a.tokens, b.tokens, v.cls, v.sep, targets, pair.document)
-                )
+        for pair, other in zip(true, partner.tolist(), strict=True):
+            for asked in (pair, pair.with_other(true[other].b, self.context.window)):
+                a, b = asked.a.tokens, asked.b.tokens
+                targets = {"nsp": nsp_target(asked.label)}
+                examples.append(pair_example(a, b, v.cls, v.sep, targets, asked.document))
         return examples

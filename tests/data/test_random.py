@@ -46,15 +46,26 @@ def test_uniforms_integers_and_permutations_are_those_of_the_oracle(parts: list[
     assert ours.integers(-3, 40, 5).tolist() == [plain.integer(-3, 40) for _ in range(5)]
     assert ours.permutation(9).tolist() == plain.permutation(9)
     assert ours.integer(0, 1000) == plain.integer(0, 1000)
+    assert [ours.chance(0.3) for _ in range(5)] == [plain.uniform() < 0.3 for _ in range(5)]
 
 
-@given(parts, st.integers(0, 30), st.integers(0, 30))
+sizes = st.lists(st.one_of(st.integers(0, 30), st.integers(1000, 5000)), min_size=1, max_size=6)
+
+
+@given(parts, sizes)
 def test_draws_do_not_depend_on_how_many_are_asked_at_once(
-    parts: list[int | str], first: int, second: int
+    parts: list[int | str], sizes: list[int]
 ) -> None:
+    """Also over the ends of the blocks that they are made in."""
     rng = CounterRng(*parts)
-    apart = [*rng.bits(first), *rng.bits(second)]
-    assert apart == CounterRng(*parts).bits(first + second).tolist()
+    apart = np.concatenate([rng.bits(size) for size in sizes])
+    assert apart.tolist() == CounterRng(*parts).bits(sum(sizes)).tolist()
+
+
+def test_a_caller_may_change_what_was_drawn() -> None:
+    rng = CounterRng(1)
+    rng.bits(5)[:] = 0
+    assert rng.bits(5).tolist() == CounterRng(1).bits(10)[5:].tolist()
 
 
 def test_text_enters_a_key_by_its_blake2b_digest() -> None:
@@ -121,12 +132,20 @@ def test_the_largest_uniform_stays_below_the_upper_end(
 ) -> None:
     rng = CounterRng()
     monkeypatch.setattr(rng, "bits", lambda n: np.full(n, 2**64 - 1, dtype=np.uint64))
-    assert rng.integer(0, width) == width - 1
+    assert rng.integer(0, width) == rng.integers(0, width, 1)[0] == width - 1
 
 
 @given(parts, st.integers(0, 200))
 def test_permutations_hold_every_number_once(parts: list[int | str], n: int) -> None:
     assert sorted(CounterRng(*parts).permutation(n)) == list(range(n))
+
+
+def test_equal_draws_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = CounterRng()
+    draws = np.repeat(np.array([3, 1, 2], dtype=np.uint64), 20)
+    monkeypatch.setattr(rng, "bits", lambda n: draws[:n])
+    expected = [*range(20, 40), *range(40, 60), *range(20)]
+    assert rng.permutation(60).tolist() == expected
 
 
 def test_all_orders_are_equally_likely() -> None:

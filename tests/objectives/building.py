@@ -22,12 +22,14 @@ def build(
     vocabulary: Vocabulary = VOCABULARY,
     labels: Sequence[str] = LABELS,
     unlabelled_documents: int = 0,
+    window: int = 1000,
     **settings: Any,
 ) -> Objective:
     """The objective of configs/objective/`name`.yaml, `settings` changed."""
     preset = yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
     section = ObjectiveSection(**{**preset, **settings})
-    return build_objective(section, Context(vocabulary, labels, unlabelled_documents), Origins())
+    context = Context(vocabulary, window, labels, unlabelled_documents)
+    return build_objective(section, context, Origins())
 
 
 def examples_of(objective: Objective, window: Window, *key: int | str) -> list[Example]:

@@ -8,10 +8,17 @@ from hypothesis import strategies as st
 from megapt.config import ConfigError
 from megapt.data import CounterRng, Example, Window
 from megapt.objectives.bert import exchange
-from megapt.objectives.nsp import NEXT, RANDOM, Half, Pair, cut_pieces
+from megapt.objectives.nsp import NEXT, RANDOM, Pair, Part, cut_pieces
 from tests.chance import assert_mean
 from tests.objectives.building import build, examples_of
-from tests.windows import VOCABULARY, keys, make_piece, random_piece, windows
+from tests.windows import (
+    VOCABULARY,
+    keys,
+    make_piece,
+    random_piece,
+    sized_windows,
+    windows,
+)
 
 V = VOCABULARY
 BERT = build("bert")
@@ -22,7 +29,7 @@ def two_sentence_documents(count: int) -> Window:
     return Window(0, 0, tuple(pieces))
 
 
-def same_half(one: Half, other: Half) -> bool:
+def same_part(one: Part, other: Part) -> bool:
     tokens, words = one.tokens.tolist(), one.word_starts.tolist()
     return tokens == other.tokens.tolist() and words == other.word_starts.tolist()
 
@@ -92,7 +99,7 @@ def test_pairs_and_lone_pieces_hold_the_text_of_the_window(window: Window, key: 
 
 def pairs_of(window: Window, key: int) -> list[Pair]:
     rng = CounterRng(key)
-    return exchange(cut_pieces(window, rng)[0], rng)
+    return exchange(cut_pieces(window, rng)[0], 1000, rng)
 
 
 @given(windows, keys)
@@ -108,10 +115,10 @@ def test_every_first_and_every_second_half_is_used_once(window: Window, key: int
 def test_the_label_says_whether_b_follows(window: Window, key: int) -> None:
     true, _ = cut_pieces(window, CounterRng(key))
     for pair, own in zip(pairs_of(window, key), true, strict=True):
-        assert (pair.label == NEXT) == (pair.b is own.b or same_half(pair.b, own.b))
+        assert (pair.label == NEXT) == (pair.b is own.b or same_part(pair.b, own.b))
         if pair.label == RANDOM:
             others = [other for other in true if other.document != pair.document]
-            assert any(same_half(pair.b, other.b) for other in others)
+            assert any(same_part(pair.b, other.b) for other in others)
 
 
 @given(windows, keys)
@@ -124,6 +131,20 @@ def test_examples_hold_the_exchanged_pairs(window: Window, key: int) -> None:
         assert example.targets["nsp"].positions.tolist() == [0]
         assert example.targets["nsp"].labels.tolist() == [pair.label]
         assert example.document == pair.document
+
+
+@given(sized_windows(), keys)
+def test_a_wrong_pair_of_more_than_w_tokens_loses_the_end_of_b(
+    drawn: tuple[int, Window], key: int
+) -> None:
+    size, window = drawn
+    examples = [e for e in examples_of(build("bert", window=size), window, key) if is_pair(e)]
+    for example, pair in zip(examples, pairs_of(window, key), strict=True):
+        a, b = pair.a.tokens.tolist(), pair.b.tokens.tolist()
+        kept = b[: size - len(a)]
+        assert kept
+        assert pair.label == RANDOM or kept == b
+        assert restored(example).tolist() == [V.cls, *a, V.sep, *kept, V.sep]
 
 
 @pytest.mark.parametrize("documents", [2, 3, 4, 5, 8])

@@ -74,8 +74,8 @@ def test_the_share_of_masks_is_the_mask_rate() -> None:
 
 
 @pytest.mark.parametrize("window", [16, 512])
-def test_a_window_costs_twice_its_positions(window: int) -> None:
-    assert build("mgm").most_positions(window) == 2 * window
+def test_an_example_takes_its_text_twice(window: int) -> None:
+    assert build("mgm").longest_example(window) == 2 * window + 3
 
 
 def test_a_prompt_is_a_source_whose_rewriting_begins() -> None:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from megapt.data import CounterRng, Piece
+from megapt.data import CounterRng, Piece, Vocabulary
 from megapt.data.example import Bools, Ints
 from megapt.objectives import noise
-from megapt.objectives.noise import MaskingConfig, _span_lengths, choose, corrupt
+from megapt.objectives.noise import MaskingConfig, _span_lengths, choose, choose_tokens, corrupt
 from tests.chance import assert_fits, assert_mean
 from tests.splitmix import PlainRng
 from tests.windows import VOCABULARY, keys, make_piece, pieces, random_piece
@@ -34,27 +34,39 @@ def units(piece: Piece, config: MaskingConfig, rng: CounterRng) -> Ints:
 
 
 def mask(piece: Piece, config: MaskingConfig, rng: CounterRng) -> tuple[Ints, Bools]:
-    return noise.mask(piece.tokens, piece.word_starts, config, V, rng)
+    [masked] = noise.mask([piece], config, V, rng)
+    chosen = np.zeros(len(piece.tokens), dtype=np.bool_)
+    chosen[masked.places] = True
+    assert (masked.labels == piece.tokens[chosen]).all()
+    return masked.tokens, chosen
+
+
+def corrupt_all(tokens: Ints, config: MaskingConfig, key: str, vocabulary: Vocabulary = V) -> Ints:
+    """`tokens` with every one of them chosen."""
+    return corrupt(tokens, np.arange(len(tokens)), config, vocabulary, CounterRng(key))
 
 
 def mask_by_hand(
-    tokens: list[int], config: MaskingConfig, rng: PlainRng
-) -> tuple[list[int], list[bool]]:
+    texts: list[list[int]], config: MaskingConfig, rng: PlainRng
+) -> list[tuple[list[int], list[int]]]:
     """The rule of docs/objectives.md for single tokens, one token at a time."""
-    budget = config.mask_rate * len(tokens)
-    order = rng.permutation(len(tokens))
-    count = math.floor(budget)
-    count += rng.uniform() < budget - count
-    chosen = sorted(order[: max(1, count)])
-    shares = [rng.uniform() for _ in chosen]
-    randoms = [rng.integer(33, V.size) for _ in chosen]
-    corrupted = list(tokens)
-    for place, u, random in zip(chosen, shares, randoms, strict=True):
+    chosen = []
+    for tokens in texts:
+        budget = config.mask_rate * len(tokens)
+        order = rng.permutation(len(tokens))
+        count = math.floor(budget)
+        count += rng.uniform() < budget - count
+        chosen.append(sorted(order[: max(1, count)]))
+    every = [(text, place) for text, places in enumerate(chosen) for place in places]
+    shares = [rng.uniform() for _ in every]
+    randoms = [rng.integer(33, V.size) for _ in every]
+    corrupted = [list(tokens) for tokens in texts]
+    for (text, place), u, random in zip(every, shares, randoms, strict=True):
         if u < config.mask_share:
-            corrupted[place] = V.mask
+            corrupted[text][place] = V.mask
         elif u < config.mask_share + config.random_share:
-            corrupted[place] = random
-    return corrupted, [place in chosen for place in range(len(tokens))]
+            corrupted[text][place] = random
+    return list(zip(corrupted, chosen, strict=True))
 
 
 def word_numbers(piece: Piece) -> np.ndarray:
@@ -164,6 +176,15 @@ def test_tokens_are_chosen_to_the_floor_or_the_ceiling_of_the_budget(
     assert max(1, math.floor(rate * n)) <= count <= max(1, math.ceil(rate * n))
 
 
+@given(st.integers(1, 300), st.floats(0.001, 0.999), keys)
+def test_tokens_chosen_without_sorting_are_those_of_units_of_one_token(
+    n: int, rate: float, key: int
+) -> None:
+    ours, theirs = CounterRng(key), CounterRng(key)
+    assert (choose_tokens(n, rate, ours) == choose(np.arange(n), rate, theirs)).all()
+    assert ours.bits(1) == theirs.bits(1), "as many draws were taken"
+
+
 @pytest.mark.parametrize(
     ("n", "rate"),
     # Half-even rounding would give 4 of 30 and 2 of 10 always; here the mean is exact.
@@ -232,19 +253,21 @@ def test_only_chosen_tokens_change_and_only_to_mask_or_ordinary_ids(
     assert ((new == V.mask) | np.isin(new, V.ordinary)).all()
 
 
-@given(pieces, rates, keys)
-def test_masks_are_those_of_the_rule_worked_by_hand(piece: Piece, rate: float, key: int) -> None:
+@given(st.lists(pieces, max_size=4), rates, keys)
+def test_masks_are_those_of_the_rule_worked_by_hand(
+    texts: list[Piece], rate: float, key: int
+) -> None:
     config = MaskingConfig(mask_rate=rate)
-    corrupted, chosen = mask(piece, config, CounterRng(key, "mlm"))
-    by_hand = mask_by_hand(piece.tokens.tolist(), config, PlainRng(key, "mlm"))
-    assert (corrupted.tolist(), chosen.tolist()) == by_hand
+    masked = noise.mask(texts, config, V, CounterRng(key, "mlm"))
+    by_hand = mask_by_hand([t.tokens.tolist() for t in texts], config, PlainRng(key, "mlm"))
+    assert [(text.tokens.tolist(), text.places.tolist()) for text in masked] == by_hand
 
 
 @pytest.mark.parametrize("shares", [(0.8, 0.1), (0.5, 0.25), (0.1, 0.6)])
 def test_mask_random_and_kept_come_in_their_shares(shares: tuple[float, float]) -> None:
     tokens = np.full(60_000, 40)
     config = MaskingConfig(mask_share=shares[0], random_share=shares[1])
-    corrupted = corrupt(tokens, np.ones(len(tokens), dtype=np.bool_), config, V, CounterRng("80"))
+    corrupted = corrupt_all(tokens, config, "80")
     # A random id is the old one once in all ordinary ids.
     chance = shares[1] / (len(V.ordinary))
     kept, masked = (corrupted == 40).sum(), (corrupted == V.mask).sum()
@@ -257,7 +280,7 @@ def test_mask_random_and_kept_come_in_their_shares(shares: tuple[float, float]) 
 def test_random_ids_are_uniform_over_the_ordinary_pieces() -> None:
     tokens = np.full(100_000, 40)
     config = MaskingConfig(mask_share=0.0, random_share=1.0)
-    corrupted = corrupt(tokens, np.ones(len(tokens), dtype=np.bool_), config, V, CounterRng("ids"))
+    corrupted = corrupt_all(tokens, config, "ids")
     assert corrupted.min() == V.ordinary[0]
     assert_fits(np.bincount(corrupted)[V.ordinary[0] :], np.ones(len(V.ordinary)))
 
@@ -266,8 +289,7 @@ def test_random_ids_pass_over_reserved_ids_anywhere() -> None:
     scattered = V.model_copy(update={"mask": 150, "reserved": [0, 7, 8, 150, 199]})
     tokens = np.full(100_000, 40)
     config = MaskingConfig(mask_share=0.0, random_share=1.0)
-    every = np.ones(len(tokens), dtype=np.bool_)
-    drawn = np.bincount(corrupt(tokens, every, config, scattered, CounterRng("ids")), minlength=200)
+    drawn = np.bincount(corrupt_all(tokens, config, "ids", scattered), minlength=200)
     assert drawn[[0, 7, 8, 150, 199]].sum() == 0
     assert_fits(np.delete(drawn, [0, 7, 8, 150, 199]), np.ones(195))
 
@@ -275,8 +297,7 @@ def test_random_ids_pass_over_reserved_ids_anywhere() -> None:
 def test_the_replacement_does_not_depend_on_the_place() -> None:
     """The kinds of replacement of neighbouring tokens are independent of each other."""
     tokens = np.full(60_000, 40)
-    every = np.ones(len(tokens), dtype=np.bool_)
-    corrupted = corrupt(tokens, every, MaskingConfig(), V, CounterRng("pairs"))
+    corrupted = corrupt_all(tokens, MaskingConfig(), "pairs")
     masked = (corrupted == V.mask).astype(int)
     pairs = np.bincount(2 * masked[::2] + masked[1::2], minlength=4)
     assert_fits(pairs, [0.04, 0.16, 0.16, 0.64])
@@ -288,11 +309,32 @@ def test_the_replacement_does_not_depend_on_the_place() -> None:
 def test_extreme_shares(shares: tuple[float, float], expected: set[int] | None) -> None:
     tokens = np.full(2000, 40)
     config = MaskingConfig(mask_share=shares[0], random_share=shares[1])
-    corrupted = corrupt(tokens, np.ones(2000, dtype=np.bool_), config, V, CounterRng("all"))
+    corrupted = corrupt_all(tokens, config, "all")
     if expected is not None:
         assert set(corrupted.tolist()) == expected
     else:
         assert (corrupted == 40).sum() < 10  # by chance alone, never as "kept"
+
+
+@given(st.lists(pieces, min_size=1, max_size=5), configs, keys)
+def test_every_text_of_a_window_is_masked_by_itself(
+    texts: list[Piece], config: MaskingConfig, key: int
+) -> None:
+    masked = noise.mask(texts, config, V, CounterRng(key))
+    for text, found in zip(texts, masked, strict=True):
+        restored = found.tokens.copy()
+        restored[found.places] = found.labels
+        assert restored.tolist() == text.tokens.tolist()
+        assert len(found.places) > 0
+        assert (np.diff(found.places) > 0).all()
+        changed = np.flatnonzero(found.tokens != text.tokens)
+        assert set(changed) <= set(found.places)
+
+
+def test_every_text_of_a_window_has_its_own_budget() -> None:
+    texts = [random_piece(length, 1) for length in (20, 200)]
+    masks = [noise.mask(texts, MaskingConfig(), V, CounterRng(key)) for key in range(200)]
+    assert {tuple(len(text.places) for text in masked) for masked in masks} == {(3, 30)}
 
 
 @given(pieces, configs, keys)

@@ -11,7 +11,7 @@ from megapt.data import CounterRng, Example, Piece, Window
 from megapt.objectives.nsp import NEXT, RANDOM, cut_pieces
 from tests.chance import assert_fits
 from tests.objectives.building import build, examples_of
-from tests.windows import VOCABULARY, keys, make_piece, windows
+from tests.windows import VOCABULARY, keys, make_piece, sized_windows, windows
 
 V = VOCABULARY
 NSP = build("nsp")
@@ -147,9 +147,26 @@ def test_golden_layout() -> None:
         assert example.visible.all()
 
 
-@pytest.mark.parametrize("window", [16, 512])
-def test_a_window_costs_twice_its_positions(window: int) -> None:
-    assert NSP.most_positions(window) == 2 * window
+@given(sized_windows(), keys)
+def test_a_wrong_pair_of_more_than_w_tokens_loses_the_end_of_b(
+    drawn: tuple[int, Window], key: int
+) -> None:
+    size, window = drawn
+    cut, uncut = (examples_of(build("nsp", window=w), window, key) for w in (size, 2 * size))
+    for example, whole in zip(cut, uncut, strict=True):
+        (a, b), (same, long) = split(example), split(whole)
+        assert a == same
+        assert b == long[: size - len(a)] != ()
+        assert label_of(example) == label_of(whole) == RANDOM or b == long
+
+
+def test_a_pair_of_w_tokens_is_whole_and_one_more_is_cut() -> None:
+    first = make_piece([40] * 6 + [41] * 2, sentences=(0, 6))
+    second = make_piece([50] * 2 + [51] * 4, sentences=(0, 2), document=1)
+    window = Window(0, 0, (first, second))
+    for size, left in ((10, 4), (9, 3), (8, 2)):
+        wrong = examples_of(build("nsp", window=size), window, 0)[1]
+        assert split(wrong) == ((40,) * 6, (51,) * left)
 
 
 @pytest.mark.parametrize(("reading", "kind"), [("pair", "pair"), ("cls", "sequence")])

@@ -14,7 +14,7 @@ from megapt.objectives.mlm import Mlm
 from tests.objectives.building import LABELS, PRESETS, build
 from tests.windows import VOCABULARY
 
-CONTEXT = Context(VOCABULARY, LABELS)
+CONTEXT = Context(VOCABULARY, 64, LABELS)
 
 
 def refusal(context: Context = CONTEXT, **settings: Any) -> str:
