@@ -65,7 +65,7 @@ def compare(config: ConfigFile, overrides: Overrides = None) -> None:
 def show(
     config: ConfigFile,
     overrides: Overrides = None,
-    window: Annotated[int, typer.Option(min=0, help="Number of the window in epoch 0.")] = 0,
+    window: Annotated[int, typer.Option(min=0, help="Number of the window in the run.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Print a window of text and what the objective makes of it."""

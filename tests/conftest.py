@@ -36,12 +36,22 @@ def make_stream(corpus: Corpus) -> Callable[..., WindowStream]:
     """Make a stream over the corpus; keyword arguments override the usual settings."""
 
     def make(
-        split: str = "train", fingerprint: str | None = None, **changes: object
+        split: str = "train",
+        fingerprint: str | None = None,
+        corpus: Corpus = corpus,
+        **changes: object,
     ) -> WindowStream:
-        usual = {"seed": 1, "window": 64, "policy": "fill", "shuffle_span": 2}
+        usual = {
+            "seed": 1,
+            "window": 64,
+            "policy": "fill",
+            "shuffle_span": 2,
+            "shuffle_blocks": 3,
+            "lanes": 4,
+        }
         return WindowStream(
             corpus.splits[split],
-            fingerprint or corpus.manifest.fingerprint,
+            fingerprint or corpus.fingerprint,
             **{**usual, **changes},  # type: ignore[arg-type]
         )
 

@@ -249,7 +249,7 @@ def test_compare_ends_with_the_table_and_where_the_report_is(compare_file: Path)
         (["objective=mlm", "objective.mask_rat=0.3"], ["objective.mask_rat: ", "'mask_rate'"]),
         (["model=modrn"], ["model: ", "'modern'"]),
         (["data.window=8"], ["data.window: ", "16"]),
-        (["data.window=16", "objective=nsp"], ["'nsp'", "16 positions", "data.window"]),
+        (["data.window=16", "objective=nsp"], ["'nsp'", "16 tokens", "data.window"]),
         (["data.corpus=nowhere"], ["nowhere/manifest.json: ", "megapt-prep build"]),
         (["training.global_batch=7"], ["training.global_batch: 7", "micro_batch 2"]),
         (["training.budget.amount=.inf"], ["training.budget.amount: ", "finite"]),
@@ -374,7 +374,7 @@ def test_eval_scores_the_run_beside_its_baseline(megapt: Megapt, runs: Path) -> 
 def test_eval_finds_a_corpus_that_moved_and_refuses_another(
     megapt: Megapt, runs: Path, corpus: Corpus, tmp_path: Path
 ) -> None:
-    shutil.copytree(corpus.folder, tmp_path / "moved")
+    shutil.copytree(corpus.where, tmp_path / "moved")
     here = megapt("eval", runs / "arlm", "--windows", 2, "--json")
     words = ("eval", runs / "arlm", "--windows", 2, "--json", "--corpus", tmp_path / "moved")
     assert megapt(*words).json == here.json
@@ -493,9 +493,9 @@ def test_a_command_says_which_objectives_can_do_it(
     [
         (("fill-mask", "mlm", "no mask"), "[MASK]"),
         (("fill-mask", "mlm", ""), "[MASK]"),
-        (("fill-mask", "mlm", LONG + "[MASK]"), "61 at most"),
-        (("generate", "arlm", "--prompt", LONG), "61 at most"),
-        (("generate", "mgm", "--prompt", LONG), "61 at most"),
+        (("fill-mask", "mlm", LONG + "[MASK]"), "64 at most"),
+        (("generate", "arlm", "--prompt", LONG), "64 at most"),
+        (("generate", "mgm", "--prompt", LONG), "64 at most"),
     ],
 )
 def test_a_text_that_does_not_fit_is_refused(

@@ -21,6 +21,7 @@ from megapt.comparison.results import (
 )
 from megapt.comparison.samples import member_samples
 from megapt.config import CompareConfig, ConfigError, Origins, RunConfig
+from megapt.data import Corpus
 from megapt.evaluation import heldout_scores, load_run
 from megapt.objectives import Objective
 from megapt.training import Ranks, RunFolder, Trainer
@@ -72,14 +73,20 @@ class Comparison:
         self.runs = {name: member_config(config, name) for name in config.members}
         if RunFolder(self.folder).config_file.is_file():
             raise ConfigError(f"{self.folder}: holds a run; choose another folder for 'output'")
-        first = next(iter(self.runs.values()))
-        self.corpus = open_corpus(first, ranks)
+        corpus = None
+        if config.data.mixture is None:
+            corpus = open_corpus(next(iter(self.runs.values())), ranks)
+        if not isinstance(corpus, Corpus):
+            raise origins.error("data.mixture", "a comparison reads one corpus; name data.corpus")
+        self.corpus = corpus
         self.trainers = {
             name: Trainer(run, ranks, origins, self.corpus, f"members.{name}")
             for name, run in self.runs.items()
         }
         for name, trainer in self.trainers.items():
-            check_targets(trainer.heldout, origins, f"members.{name}", config.heldout_windows)
+            check_targets(
+                trainer.heldout, ranks, origins, f"members.{name}", config.heldout_windows
+            )
         self._probe = choose_probe(config, self.corpus, ranks)
 
     def run(self) -> Results:

@@ -59,8 +59,9 @@ class SharedProbe:
 
 def choose_probe(config: CompareConfig, corpus: Corpus, ranks: Ranks) -> SharedProbe | None:
     """Return the probe of a comparison; None if the corpus has no two classes to tell apart."""
-    train = probe_documents(corpus.train, config.probe.train_documents)
-    heldout = probe_documents(corpus.valid, config.probe.heldout_documents)
+    with ranks.together():
+        train = probe_documents(corpus.train, config.probe.train_documents)
+        heldout = probe_documents(corpus.valid, config.probe.heldout_documents)
     if len(np.unique(corpus.train.labels[train])) < 2 or not len(heldout):
         return None
     return SharedProbe(config, corpus, ranks, train, heldout)

@@ -1,9 +1,11 @@
 """From shards to batches: corpus, order, windows, examples, rows. Knows no objective."""
 
 from data_prep.vocabulary import Vocabulary
-from megapt.data.batch import Batch, Counts, collate
+from megapt.data.batch import Batch, PackedBatch, collate
 from megapt.data.corpus import Corpus, Split
+from megapt.data.counts import Counts
 from megapt.data.example import (
+    RESERVED,
     Attention,
     Example,
     HeadSpec,
@@ -12,13 +14,18 @@ from megapt.data.example import (
     Window,
     make_example,
 )
-from megapt.data.loader import BatchMaker, ExampleMaker, TrainingSteps, heldout_batches
+from megapt.data.loader import Loader, heldout_batches
+from megapt.data.making import BatchMaker, ExampleMaker, TextBatch, TextMaker
+from megapt.data.order import WindowOrder
+from megapt.data.packing import Rows
 from megapt.data.random import CounterRng, derive_key
-from megapt.data.stream import WindowStream
-from megapt.data.windows import RESERVED, cut_windows
+from megapt.data.sources import AnyCorpus, MixedCorpus, open_corpora, open_stream
+from megapt.data.state import LoaderState
+from megapt.data.stream import Stream, WindowStream
 
 __all__ = [
     "RESERVED",
+    "AnyCorpus",
     "Attention",
     "Batch",
     "BatchMaker",
@@ -28,16 +35,25 @@ __all__ = [
     "Example",
     "ExampleMaker",
     "HeadSpec",
+    "Loader",
+    "LoaderState",
+    "MixedCorpus",
+    "PackedBatch",
     "Piece",
+    "Rows",
     "Split",
+    "Stream",
     "Targets",
-    "TrainingSteps",
+    "TextBatch",
+    "TextMaker",
     "Vocabulary",
     "Window",
+    "WindowOrder",
     "WindowStream",
     "collate",
-    "cut_windows",
     "derive_key",
     "heldout_batches",
     "make_example",
+    "open_corpora",
+    "open_stream",
 ]

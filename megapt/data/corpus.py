@@ -1,9 +1,10 @@
-"""Reads a corpus of shards: lengths and labels of all documents at once, their text on demand."""
+"""A corpus of shards: what its index tells at once, and the text of its documents on demand."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,66 +12,115 @@ from numpy.typing import NDArray
 
 from data_prep.blocks import BlockData
 from data_prep.errors import PrepError
-from data_prep.manifest import Manifest, SplitInfo
-from data_prep.shards import open_shards
+from data_prep.manifest import SplitInfo
+from data_prep.shards import Shard, read_index, read_lengths
 from data_prep.tokenizers import Tokenizer, load_tokenizer
-from megapt.config import ConfigError
-from megapt.data.example import Piece
+from megapt.config import ConfigError, ReadingConfig
+from megapt.data.example import Ints, Piece
+from megapt.data.reading import Location, ReadingError, ShardStore, open_location
 
-_CACHED_BLOCKS = 512
-"""Blocks of about 128k tokens kept unpacked: some 270 MB of marks; tokens stay mapped files."""
+_RECENT_BLOCKS = 32
+"""Blocks that `Split.piece` keeps unpacked, some 12 MB."""
+
+
+@contextmanager
+def reading_files() -> Iterator[None]:
+    """Raise what `data_prep` finds wrong with a file as a `ReadingError`."""
+    try:
+        yield
+    except PrepError as error:
+        raise ReadingError(str(error)) from None
 
 
 class Split:
     """The documents of one split (train or valid).
 
+    The index is memory-mapped: opening costs little however large the corpus is.
+
     Attributes:
-        lengths: tokens of each document, int64 [documents], in shard order.
-        labels: class of each document, -1 if it has none, int32 [documents].
-        shard_starts: first document of each shard, int64 [shards + 1].
+        name: of the split.
+        info: its entry in the manifest.
+        lengths: tokens of each document, in shard order, uint32 [documents].
+        shard_tokens: tokens of each shard, int64 [shards].
+        shard_documents: first document of each shard, and the end, int64 [shards + 1].
+        store: its shards.
+        classes: class of each stored label, int64 [labels + 1]; the last, -1, is that of none.
     """
 
-    def __init__(self, folder: Path, name: str, info: SplitInfo) -> None:
+    def __init__(
+        self, location: Location, name: str, info: SplitInfo, reading: ReadingConfig
+    ) -> None:
         self.name = name
         self.info = info
-        self.shards = open_shards(folder, info)
-        lengths = [shard.lens() for shard in self.shards]
-        self.lengths: NDArray[np.int64] = np.concatenate(lengths).astype(np.int64)
-        self.labels: NDArray[np.int32] = np.concatenate([s.labels() for s in self.shards])
-        self.shard_starts = np.cumsum([0, *map(len, lengths)])
-        self._block_starts: list[NDArray[np.int64]] = []
-        for shard in self.shards:
-            self._block_starts.append(np.cumsum([0, *shard.table[:, 1]]))
-        self._blocks: OrderedDict[tuple[int, int], tuple[BlockData, NDArray[np.int64]]]
-        self._blocks = OrderedDict()
+        self.classes: Ints = np.append(np.arange(len(info.label_counts)), -1)
+        folder = location.path(info.index).parent
+        location.path(info.lengths)
+        self.lengths: NDArray[np.uint32] = read_lengths(folder, info)
+        self._table = read_index(folder, info)
+        self.shard_tokens: Ints = np.array([shard.tokens for shard in info.shards])
+        self.shard_documents: Ints = np.cumsum([0, *(shard.documents for shard in info.shards)])
+        self._shard_blocks: Ints = np.cumsum([0, *(shard.blocks for shard in info.shards)])
+        self._location = location
+        self.store = ShardStore(location, info, self._table, reading)
+        self._block = lru_cache(maxsize=_RECENT_BLOCKS)(self._read_block)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return self.info.documents
 
-    def _block(self, shard: int, block: int) -> tuple[BlockData, NDArray[np.int64]]:
-        key = (shard, block)
-        if key in self._blocks:
-            self._blocks.move_to_end(key)
-        else:
-            try:
-                data = self.shards[shard].block(block)
-            except PrepError as error:
-                raise ConfigError(str(error)) from None
-            self._blocks[key] = data, np.cumsum([0, *data.lens])
-            if len(self._blocks) > _CACHED_BLOCKS:
-                self._blocks.popitem(last=False)
-        return self._blocks[key]
+    def block_table(self, shard: int) -> Ints:
+        """Return documents and tokens of each block of a shard, int64 [blocks, 2]."""
+        first, last = self._shard_blocks[shard : shard + 2]
+        table: Ints = self._table[first:last, 1:]
+        return table
+
+    def block_tokens(self, shard: int) -> Ints:
+        """Return the tokens of each block of a shard, int64 [blocks]."""
+        tokens: Ints = self.block_table(shard)[:, 1]
+        return tokens
+
+    def block_documents(self, shard: int, block: int) -> tuple[int, int]:
+        """Return the first document of a block, and one past its last."""
+        before = int(self.block_table(shard)[:block, 0].sum()) + int(self.shard_documents[shard])
+        return before, before + int(self.block_table(shard)[block, 0])
+
+    def shard(self, number: int) -> Shard | None:
+        """Return a shard, ready to be read; None if it is left out (`reading.on_damage`).
+
+        Raises:
+            ReadingError: it is missing or damaged, and that ends the run.
+        """
+        return self.store.shard(number)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """Class of every document, -1 if it has none, int32 [documents]; read when first asked for.
+
+        Raises:
+            ReadingError: a shard is missing or damaged.
+        """
+        labels = np.full(len(self), -1, dtype=np.int32)
+        for number, info in enumerate(self.info.shards):
+            shard = self.shard(number)
+            if shard is not None and self.info.labelled:
+                first = int(self.shard_documents[number])
+                with reading_files():
+                    labels[first : first + info.documents] = self.classes[shard.labels()]
+        return labels
 
     def piece(self, document: int, start: int = 0, stop: int | None = None) -> Piece:
-        """Return tokens [start, stop) of the document at place `document` of this split."""
-        shard = int(np.searchsorted(self.shard_starts, document, side="right")) - 1
-        in_shard = document - int(self.shard_starts[shard])
-        starts = self._block_starts[shard]
-        block = int(np.searchsorted(starts, in_shard, side="right")) - 1
-        data, offsets = self._block(shard, block)
-        in_block = in_shard - int(starts[block])
-        first = int(offsets[in_block])
-        length = int(offsets[in_block + 1]) - first
+        """Return tokens [start, stop) of the document at place `document` of this split.
+
+        Raises:
+            ReadingError: its shard is missing or damaged.
+        """
+        number = int(np.searchsorted(self.shard_documents, document, side="right")) - 1
+        ends = np.cumsum(self.block_table(number)[:, 0])
+        in_shard = document - int(self.shard_documents[number])
+        block = int(np.searchsorted(ends, in_shard, side="right"))
+        in_block = in_shard - int(ends[block - 1] if block else 0)
+        data = self._block(number, block)
+        first = int(data.lens[:in_block].sum())
+        length = int(data.lens[in_block])
         stop = length if stop is None else stop
         where = slice(first + start, first + stop)
         word_starts = data.words[where].copy()
@@ -82,42 +132,66 @@ class Split:
             word_starts=word_starts,
             sentence_starts=sentence_starts,
             document=int(data.documents[in_block]),
-            label=int(data.labels[in_block]),
+            label=int(self.classes[data.labels[in_block]]),
             starts_document=start == 0,
             ends_document=stop == length,
         )
 
+    def _read_block(self, number: int, block: int) -> BlockData:
+        shard = self.shard(number)
+        if shard is None:
+            raise ReadingError(self.store.skipped[number])
+        with reading_files():
+            return shard.block(block)
+
     def verify(self, rank: int = 0, world: int = 1) -> None:
         """Check the SHA-256 of every `world`-th shard, beginning with number `rank`.
 
+        Rank 0 checks the index too.
+
         Raises:
-            ConfigError: naming the shard that differs from the manifest.
+            ReadingError: naming the shard that differs from the manifest.
         """
-        for shard in self.shards[rank::world]:
-            try:
-                shard.verify()
-            except PrepError as error:
-                raise ConfigError(str(error)) from None
+        if rank == 0:
+            for info in (self.info.index, self.info.lengths):
+                self._location.verify(info)
+        for number in range(rank, len(self.info.shards), world):
+            self.store.verify(number)
 
 
 class Corpus:
-    """A folder written by `megapt-prep build`.
+    """What `megapt-prep build` wrote.
+
+    Args:
+        where: a folder, a URL, or `pipe:` and a command; see `DataConfig.corpus`.
+        reading: how its files are brought here.
 
     Raises:
-        ConfigError: if the folder or a shard is missing, damaged or of another format.
+        ConfigError: if it, or one of its files, is missing, damaged or of another format.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        try:
-            self.manifest = Manifest.load(self.folder)
+    def __init__(self, where: str | Path, reading: ReadingConfig | None = None) -> None:
+        self.where = str(where)
+        self.reading = reading or ReadingConfig()
+        self.location = open_location(self.where, self.reading)
+        self.manifest = self.location.manifest()
+        with reading_files():
             self.splits = {
-                name: Split(self.folder, name, info) for name, info in self.manifest.splits.items()
+                name: Split(self.location, name, info, self.reading)
+                for name, info in self.manifest.splits.items()
             }
-        except PrepError as error:
-            raise ConfigError(str(error)) from None
         self.vocabulary = self.manifest.vocabulary
         self.labels: Sequence[str] = self.manifest.labels
+
+    @property
+    def unlabelled(self) -> int:
+        """Training documents without a class."""
+        return self.train.info.documents - self.train.info.labelled
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its manifest."""
+        return self.manifest.fingerprint
 
     @property
     def train(self) -> Split:
@@ -129,16 +203,41 @@ class Corpus:
         """Held-out documents."""
         return self.splits["valid"]
 
+    def tokenizer_file(self) -> Path:
+        """Return the local path of the tokenizer that the corpus was built with.
+
+        Raises:
+            ConfigError: if it is missing or another one.
+        """
+        return self.location.path(self.manifest.tokenizer)
+
     def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer that the corpus was built with."""
-        info = self.manifest.tokenizer
-        try:
-            tokenizer = load_tokenizer(self.folder / info.file)
-        except PrepError as error:
-            raise ConfigError(str(error)) from None
+        """Load the tokenizer that the corpus was built with.
+
+        Raises:
+            ConfigError: if it is missing or another one.
+        """
+        info, path = self.manifest.tokenizer, self.tokenizer_file()
+        with reading_files():
+            tokenizer = load_tokenizer(path)
         if tokenizer.sha256 != info.sha256:
             raise ConfigError(
-                f"{self.folder / info.file}: is not the tokenizer that the corpus was built with "
+                f"{path}: is not the tokenizer that the corpus was built with "
                 f"(sha256 {tokenizer.sha256[:12]}…, the manifest says {info.sha256[:12]}…)"
             )
         return tokenizer
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Number the classes of documents by their place in `names`, which has all labels."""
+        for split in self.splits.values():
+            split.classes = np.array([*map(names.index, self.manifest.labels), -1])
+        self.labels = names
+
+    def verify(self, rank: int = 0, world: int = 1) -> None:
+        """Check the shards of all splits; see `Split.verify`."""
+        for split in self.splits.values():
+            split.verify(rank, world)
+
+    def close(self) -> None:
+        """End transfers in the background."""
+        self.location.close()

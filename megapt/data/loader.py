@@ -3,109 +3,159 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from megapt.data.batch import Batch, collate
-from megapt.data.example import Example, HeadSpec, Window
-from megapt.data.random import CounterRng
-from megapt.data.stream import WindowStream
+from megapt.config import ConfigError
+from megapt.data.batch import Batch
+from megapt.data.example import Ints
+from megapt.data.making import BatchMaker, Maker, Packed
+from megapt.data.state import LoaderState, Skipped, add_digests, digest_windows, join_skipped
+
+Widened = TypeVar("Widened")
 
 
-class ExampleMaker(Protocol):
-    """What the loader needs to know of an objective."""
+@dataclass(frozen=True)
+class _Share(Generic[Widened]):
+    """What a loader process hands over for one step."""
 
-    @property
-    def name(self) -> str:
-        """What keys its draws."""
-
-    @property
-    def heads(self) -> tuple[HeadSpec, ...]:
-        """Heads that the examples hold targets for."""
-
-    def most_positions(self, window: int) -> int:
-        """Return the positions that the examples of one window may take, W = `window`."""
-
-    def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return the examples of a window."""
+    batches: list[Packed[Widened]]
+    digest: int
+    skipped: Skipped
+    error: str = ""
 
 
-class BatchMaker:
-    """Turns windows of one stream into batches.
+class Loader(Dataset[_Share[Widened]]):
+    """Step t -> the micro-batches of one rank.
+
+    Global batch t holds the windows t * global_batch to (t + 1) * global_batch - 1 of the
+    sequence. Ranks take equal shares of it in the order of lanes, whatever their number, and
+    micro-batches equal parts of the share.
 
     Args:
-        stream: the windows.
-        objective: makes the examples.
-        pad: id of the pad token.
-        seed: keys the objective's draws, together with split, epoch and window.
+        maker: makes batches of windows.
+        global_batch: windows of a step, over all ranks.
+        micro_batch: windows of a micro-batch; `global_batch` is a multiple of it times `world`.
+        rank: of this process.
+        world: ranks.
+
+    Raises:
+        ConfigError: if the sizes do not divide.
     """
 
-    def __init__(self, stream: WindowStream, objective: ExampleMaker, pad: int, seed: int) -> None:
-        self.stream = stream
-        self.objective = objective
-        self._pad = pad
-        self._seed = seed
-        self._heads = [head.name for head in objective.heads]
-        self._token_heads = [head.name for head in objective.heads if head.kind == "token"]
-
-    def examples(self, window: Window) -> list[Example]:
-        """Return the examples of a window: a pure function of (seed, split, epoch, index)."""
-        rng = CounterRng(
-            self._seed, self.stream.split.name, window.epoch, window.index, self.objective.name
-        )
-        return self.objective.examples(window, rng)
-
-    def batch(self, numbers: Sequence[int]) -> Batch:
-        """Return the batch of the windows with these numbers in the endless sequence."""
-        windows = [self.stream.window(*self.stream.locate(number)) for number in numbers]
-        return collate(
-            [example for window in windows for example in self.examples(window)],
-            pad=self._pad,
-            heads=self._heads,
-            token_heads=self._token_heads,
-            raw_tokens=sum(window.raw_tokens for window in windows),
-            key=min(numbers, default=0),
-        )
-
-
-class TrainingSteps(Dataset[list[Batch]]):
-    """Step t -> the micro-batches of one rank. Their concatenation over ranks is global batch t,
-    the windows [t * global_batch, (t + 1) * global_batch), whatever the number of ranks."""
-
     def __init__(
-        self, maker: BatchMaker, *, global_batch: int, micro_batch: int, rank: int, world: int
+        self,
+        maker: Maker[Widened],
+        *,
+        global_batch: int,
+        micro_batch: int | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        share, rest = divmod(global_batch, world)
+        micro = micro_batch or share
+        if rest or share % micro:
+            raise ConfigError(
+                f"a global batch of {global_batch} windows does not divide by {world} ranks x "
+                f"micro-batches of {micro}"
+            )
         self._maker = maker
         self._global = global_batch
-        self._micro = micro_batch
-        self._share = global_batch // world
+        self._micro = micro
+        self._share = share
         self._rank = rank
+        self._begun = LoaderState(maker.stream.identity)
+        self._step = 0
+        self._digest = 0
+        self._skipped: Skipped = {}
 
-    def __getitem__(self, step: int) -> list[Batch]:
-        first = step * self._global + self._rank * self._share
-        return [
-            self._maker.batch(range(start, start + self._micro))
-            for start in range(first, first + self._share, self._micro)
-        ]
+    def numbers(self, step: int) -> Ints:
+        """Return the windows of this rank's share of a step, int64 [global_batch / world]."""
+        numbers = np.arange(step * self._global, (step + 1) * self._global)
+        by_lane = numbers[np.argsort(self._maker.stream.lanes(numbers), kind="stable")]
+        return by_lane[self._rank * self._share : (self._rank + 1) * self._share]
 
-    def iterate(self, start: int, workers: int) -> Generator[tuple[int, list[Batch]], None, None]:
-        """Yield (step, its micro-batches) from step `start` on, prepared by `workers` processes.
+    def __getitem__(self, step: int) -> _Share[Widened]:
+        numbers = self.numbers(step)
+        parts = numbers.reshape(-1, self._micro).tolist()
+        stream = self._maker.stream
+        try:
+            batches = [self._maker.batch(part) for part in parts]
+        except ConfigError as error:
+            # Raised again in the rank itself: torch would wrap it in the trace of the process.
+            return _Share([], 0, {}, str(error))
+        return _Share(batches, digest_windows(stream.ids(numbers.tolist())), stream.skipped)
+
+    def resume(self, state: LoaderState) -> None:
+        """Go on after the windows that `state` has consumed, on any number of ranks.
+
+        Raises:
+            ConfigError: if it is of another order, or not of a whole number of global batches.
+        """
+        state.check(self._begun.order)
+        self._step, rest = divmod(state.windows, self._global)
+        if rest:
+            raise ConfigError(
+                f"cannot resume: {state.windows} windows are no whole number of global batches "
+                f"of {self._global}"
+            )
+        self._begun = state
+        self._digest, self._skipped = 0, {}
+        self._maker.stream.skip(state.skipped)
+
+    def state(self, gather: Callable[[Any], list[Any]] = lambda mine: [mine]) -> LoaderState:
+        """Return the state after the last step that `iterate` gave.
+
+        Args:
+            gather: returns the objects of all ranks; without it, those of this one.
+        """
+        ranks = gather((self._digest, self._skipped))
+        return LoaderState(
+            self._begun.order,
+            self._step * self._global,
+            add_digests(self._begun.digest, *(digest for digest, _ in ranks)),
+            join_skipped([self._begun.skipped, *(skipped for _, skipped in ranks)]),
+        )
+
+    def iterate(self, workers: int = 0) -> Generator[tuple[int, list[Widened]], None, None]:
+        """Yield (step, its micro-batches) to the end of the sequence, if it has one.
 
         Close the generator to end the processes.
+
+        Args:
+            workers: processes that prepare the batches; what is yielded does not depend on it.
+
+        Raises:
+            ConfigError: a shard is missing or damaged, and that ends the run.
         """
-        # An endless sampler: the budget decides where training ends, not the loader.
-        loader: DataLoader[list[Batch]] = DataLoader(
+        total = self._maker.stream.total
+        steps = _CountFrom(self._step, None if total is None else total // self._global)
+        loader: DataLoader[_Share[Widened]] = DataLoader(
             self,
             batch_size=None,
-            sampler=_CountFrom(start),
+            sampler=steps,
             num_workers=workers,
             worker_init_fn=_outlive_signals,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # not a list without a batch size
             # The stream cannot be pickled; from Python 3.14 on the default start method would.
             multiprocessing_context="fork" if workers else None,
         )
-        yield from zip(_CountFrom(start), loader, strict=False)
+        for step, share in zip(steps, loader, strict=True):
+            if share.error:
+                raise ConfigError(share.error)
+            self._step = step + 1
+            self._digest = add_digests(self._digest, share.digest)
+            self._skipped = join_skipped([self._skipped, share.skipped])
+            yield step, [batch.widen() for batch in share.batches]
+
+
+def _as_it_is(share: _Share[Widened]) -> _Share[Widened]:
+    """Keep numpy's arrays: small ones go through a pipe faster than tensors do."""
+    return share
 
 
 def _outlive_signals(_: int) -> None:
@@ -114,13 +164,14 @@ def _outlive_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@dataclass(frozen=True)
 class _CountFrom:
-    def __init__(self, start: int) -> None:
-        self._start = start
+    start: int
+    stop: int | None = field(default=None)
 
     def __iter__(self) -> Iterator[int]:
-        step = self._start
-        while True:
+        step = self.start
+        while self.stop is None or step < self.stop:
             yield step
             step += 1
 
@@ -128,12 +179,12 @@ class _CountFrom:
 def heldout_batches(
     maker: BatchMaker, windows: int, *, micro_batch: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """Yield one rank's batches of the first `windows` windows of epoch 0.
+    """Yield one rank's batches of the first `windows` windows, at most those of one epoch.
 
     Every rank yields the same number of batches, if need be empty ones, because sharded
     parameters (ZeRO 3) are gathered by all ranks together.
     """
-    windows = min(windows, maker.stream.count(0))
+    windows = min(windows, maker.stream.count)
     for first in range(0, windows, micro_batch * world):
         start = first + rank * micro_batch
-        yield maker.batch(range(start, min(start + micro_batch, windows)))
+        yield maker.batch(range(start, min(start + micro_batch, windows))).widen()

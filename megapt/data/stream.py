@@ -1,34 +1,93 @@
-"""The order of the windows: pure arithmetic on (manifest, seed, W, policy).
-
-An epoch permutes the shards, groups `shuffle_span` consecutive ones into spans, permutes the
-documents of each span, cuts them into windows and permutes the windows of the span. Spans are
-planned one by one when first needed, so memory holds the documents of one span, and reading stays
-within a few shards at a time.
-"""
+"""The text of the windows, in the order that `megapt.data.order` computes."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from megapt.data.chunks import Chunk, Policy
 from megapt.data.corpus import Split
 from megapt.data.example import Ints, Window
-from megapt.data.random import CounterRng
-from megapt.data.windows import Cuts, Policy, cut_windows
+from megapt.data.order import ChunkPlan, WindowOrder
+from megapt.data.random import derive_key
+from megapt.data.state import Skipped, WindowId
+
+
+class Stream(Protocol):
+    """A sequence of windows, of one corpus or of several; numbers count from 0."""
+
+    @property
+    def name(self) -> str:
+        """The split."""
+
+    @property
+    def window_size(self) -> int:
+        """W, in raw tokens."""
+
+    @property
+    def count(self) -> int:
+        """Windows of an epoch."""
+
+    @property
+    def total(self) -> int | None:
+        """Windows after which the sequence ends; None if it does not."""
+
+    @property
+    def keys(self) -> Sequence[int]:
+        """For each corpus what its draws are keyed by: 64 bits of its fingerprint."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the order depends on, as JSON values."""
+
+    @property
+    def skipped(self) -> Skipped:
+        """Shards that this process leaves out."""
+
+    def skip(self, skipped: Skipped) -> None:
+        """Leave these shards out from the start."""
+
+    def epochs(self, windows: int) -> dict[str, float]:
+        """Return how often each corpus was read after so many windows: `epoch` or `epoch/NAME`."""
+
+    def lanes(self, numbers: Ints) -> Ints:
+        """Return the lane that reads each window, int64 [n]."""
+
+    def ids(self, numbers: Sequence[int]) -> list[WindowId]:
+        """Return the identity of each window."""
+
+    def windows(self, numbers: Sequence[int]) -> list[Window]:
+        """Read windows."""
+
+    def text(self, numbers: Sequence[int]) -> tuple[NDArray[Any], Ints]:
+        """Read the tokens of windows alone; see `WindowStream.text`."""
 
 
 class WindowStream:
-    """The endless sequence of windows of one split.
+    """The endless sequence of windows of one split of one corpus.
+
+    Holds at most two chunks in memory for each lane that it is asked for.
 
     Args:
         split: the documents.
         fingerprint: of the manifest; it keys the order together with the seed.
         seed: of the run.
-        window: W, in positions.
+        window: W, in raw tokens.
         policy: how documents are cut.
-        shuffle_span: shards shuffled together.
+        shuffle_span: shards whose blocks are shuffled together.
+        shuffle_blocks: blocks whose documents are shuffled together.
+        lanes: places that are read side by side.
+        corpus: number and name of the corpus, if there are several.
+
+    Attributes:
+        count: windows of an epoch, N = ceil(tokens / W).
     """
+
+    total = None
 
     def __init__(
         self,
@@ -39,65 +98,138 @@ class WindowStream:
         window: int,
         policy: Policy,
         shuffle_span: int,
+        shuffle_blocks: int,
+        lanes: int,
+        corpus: tuple[int, str] = (0, "corpus"),
     ) -> None:
         self.split = split
+        self.name = split.name
         self.window_size = window
+        self.keys = (derive_key(fingerprint),)
+        self.identity = {
+            "split": split.name,
+            "fingerprint": fingerprint,
+            "seed": seed,
+            "window": window,
+            "policy": policy,
+            "shuffle_span": shuffle_span,
+            "shuffle_blocks": shuffle_blocks,
+            "lanes": lanes,
+        }
+        self._number, self._corpus = corpus
         self._policy: Policy = policy
-        self._span_shards = shuffle_span
         self._key = (seed, fingerprint, split.name)
-        self._plan = lru_cache(maxsize=8)(self._plan_span)
-        self._span_starts = lru_cache(maxsize=None)(self._count_epoch)
+        self.order = WindowOrder(
+            split.shard_tokens,
+            split.block_tokens,
+            self._key,
+            window=window,
+            shuffle_span=shuffle_span,
+            shuffle_blocks=shuffle_blocks,
+            lanes=lanes,
+        )
+        self.count = self.order.count
+        # Of each lane the chunk used last and, before it, another: a window may lie in both.
+        self._held: dict[int, list[Chunk]] = {}
+        self._ahead: dict[int, tuple[list[int], list[int]]] = {}
 
-    def _shards(self, epoch: int) -> Ints:
-        return CounterRng(*self._key, epoch, "shards").permutation(len(self.split.shards))
+    @property
+    def skipped(self) -> Skipped:
+        """Shards that this process leaves out."""
+        found = self.split.store.skipped
+        return {self._corpus: dict(found)} if found else {}
 
-    def _plan_span(self, epoch: int, span: int) -> tuple[Ints, Cuts, Ints]:
-        """Return the span's documents in order, their cuts, and the order of its windows."""
-        size = self._span_shards
-        starts = self.split.shard_starts
-        shards = self._shards(epoch)[span * size : (span + 1) * size]
-        documents = np.concatenate([np.arange(starts[s], starts[s + 1]) for s in shards])
-        shuffle = CounterRng(*self._key, epoch, span, "documents")
-        documents = documents[shuffle.permutation(len(documents))]
-        cuts = cut_windows(self.split.lengths[documents], self.window_size, self._policy)
-        order = CounterRng(*self._key, epoch, span, "windows").permutation(len(cuts))
-        return documents, cuts, order
+    def skip(self, skipped: Skipped) -> None:
+        """Leave these shards out from the start."""
+        self.split.store.skip(skipped.get(self._corpus, {}))
 
-    def _count_epoch(self, epoch: int) -> Ints:
-        """Return the first window of each span in the epoch, int64 [spans + 1]."""
-        size = self._span_shards
-        spans = -(-len(self.split.shards) // size)
-        counts = [len(self._plan(epoch, span)[1]) for span in range(spans)]
-        return np.cumsum([0, *counts])
+    def epochs(self, windows: int) -> dict[str, float]:
+        """Return how often the corpus was read after so many windows."""
+        return {"epoch": windows / self.count}
 
-    def count(self, epoch: int) -> int:
-        """Return the number of windows in an epoch (it varies a little with the order)."""
-        return int(self._span_starts(epoch)[-1])
+    def lanes(self, numbers: Ints) -> Ints:
+        """Return the lane that reads each window, int64 [n]."""
+        return numbers % self.order.lanes
 
-    def locate(self, number: int) -> tuple[int, int]:
-        """Return (epoch, index in the epoch) of window `number` of the endless sequence."""
-        epoch = 0
-        while number >= (count := self.count(epoch)):
-            number -= count
-            epoch += 1
-        return epoch, number
+    def ids(self, numbers: Sequence[int]) -> list[WindowId]:
+        """Return the identity of each window."""
+        return [(number, self.keys[0], *self.order.locate(number)) for number in numbers]
 
-    def window(self, epoch: int, index: int) -> Window:
-        """Read window `index` of `epoch`.
+    def windows(self, numbers: Sequence[int]) -> list[Window]:
+        """Read the windows with these numbers in the endless sequence."""
+        lanes = self.order.lanes
+        return [self.window(*self.order.locate(n), lane=n % lanes) for n in numbers]
+
+    def window(self, epoch: int, index: int, *, lane: int = -1) -> Window:
+        """Read window `index` of the stream of `epoch`.
+
+        Args:
+            epoch: which one.
+            index: 0 to `count` - 1.
+            lane: that asks, so that each keeps its chunks.
 
         Raises:
             IndexError: if the epoch has no such window.
+            ReadingError: a shard is missing or damaged.
         """
-        starts = self._span_starts(epoch)
-        if not 0 <= index < starts[-1]:
-            raise IndexError(f"epoch {epoch} has windows 0 to {starts[-1] - 1}, not {index}")
-        span = int(np.searchsorted(starts, index, side="right")) - 1
-        documents, cuts, order = self._plan(epoch, span)
-        number = int(order[index - starts[span]])
+        if not 0 <= index < self.count:
+            raise IndexError(f"epoch {epoch} has windows 0 to {self.count - 1}, not {index}")
+        start = index * self.window_size
+        stop = start + self.window_size
         pieces = [
-            self.split.piece(
-                int(documents[cuts.documents[i]]), int(cuts.starts[i]), int(cuts.stops[i])
-            )
-            for i in range(cuts.windows[number], cuts.windows[number + 1])
+            piece
+            for chunk in self._chunks_of(epoch, start, stop, lane)
+            for piece in chunk.pieces(start, stop)
         ]
-        return Window(epoch, index, tuple(pieces))
+        return Window(epoch, index, tuple(pieces), self._number)
+
+    def text(self, numbers: Sequence[int]) -> tuple[NDArray[Any], Ints]:
+        """Read the tokens of windows alone, without what objectives need beside them.
+
+        Returns:
+            The tokens of all windows end to end, uint16 or uint32 [n], and the first place of
+            each piece and the end, int64 [pieces + 1].
+        """
+        tokens: list[NDArray[Any]] = [np.zeros(0, dtype=np.uint16)]
+        lengths = [0]
+        for number in numbers:
+            epoch, index = self.order.locate(number)
+            start = index * self.window_size
+            stop = start + self.window_size
+            for chunk in self._chunks_of(epoch, start, stop, number % self.order.lanes):
+                parts, of_pieces = chunk.text(start, stop)
+                tokens += parts
+                lengths += of_pieces
+        return np.concatenate(tokens), np.cumsum(lengths)
+
+    def _chunks_of(self, epoch: int, start: int, stop: int, lane: int) -> Iterator[Chunk]:
+        """Yield the chunks that the tokens [start, stop) of the epoch's stream lie in."""
+        stop = min(stop, self.order.tokens)
+        while start < stop:
+            chunk = self._chunk(epoch, start, lane)
+            yield chunk
+            start = chunk.plan.stop
+
+    def _chunk(self, epoch: int, token: int, lane: int) -> Chunk:
+        held = self._held.setdefault(lane, [])
+        if not (held and held[-1].plan.holds(epoch, token)):
+            self._turn_to(epoch, token, held)
+        return held[-1]
+
+    def _turn_to(self, epoch: int, token: int, held: list[Chunk]) -> None:
+        """Make the chunk with this token the last of those that a lane holds."""
+        if held and held[0].plan.holds(epoch, token):
+            held.reverse()
+            return
+        del held[:-1]  # before the next is read: two are in memory, never three
+        # Where one lane ends, another has begun.
+        of_all = chain.from_iterable(self._held.values())
+        found = next((chunk for chunk in of_all if chunk.plan.holds(epoch, token)), None)
+        held.append(found or self._read(self.order.chunk(epoch, token)))
+
+    def _read(self, plan: ChunkPlan) -> Chunk:
+        plans = [plan, *(held[-1].plan for held in self._held.values() if held)]
+        spans = dict.fromkeys((p.epoch, p.span + ahead) for ahead in (0, 1) for p in plans)
+        shards = np.concatenate([self.order.span_shards(*span) for span in spans])
+        self.split.store.fetch_ahead(dict.fromkeys(shards.tolist()))
+        return Chunk(self.split, plan, self._key, window=self.window_size, policy=self._policy)

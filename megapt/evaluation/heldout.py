@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from megapt.config import ConfigError
-from megapt.data import BatchMaker, Corpus
+from megapt.data import AnyCorpus, BatchMaker, Corpus, open_corpora
 from megapt.evaluation.loading import LoadedRun, load_run
 from megapt.evaluation.unigram import unigram_scores
 from megapt.training.distributed import Ranks
@@ -18,7 +18,7 @@ _TRAIN_WINDOWS = 4
 
 
 def heldout_scores(
-    run: LoadedRun, corpus: Corpus, windows: int, ranks: Ranks
+    run: LoadedRun, corpus: AnyCorpus, windows: int, ranks: Ranks
 ) -> tuple[Scores, Scores]:
     """Return the scores of the run and of its unigram baseline on the same targets.
 
@@ -64,12 +64,13 @@ def evaluate_run(folder: str, windows: int, corpus_folder: str | None) -> dict[s
         ConfigError: if the run or its corpus is not there, or it is another corpus.
     """
     run = load_run(folder)
-    corpus = Corpus(corpus_folder or run.config.data.corpus)
+    data = run.config.data
+    corpus = Corpus(corpus_folder, data.reading) if corpus_folder else open_corpora(data)
     expected = RunFolder(folder).fingerprint
-    if corpus.manifest.fingerprint != expected:
+    if corpus.fingerprint != expected:
         raise ConfigError(
-            f"{corpus.folder}: is not the corpus that {folder} was trained on (fingerprint "
-            f"{corpus.manifest.fingerprint[:12]}…, not {expected[:12]}…)"
+            f"{corpus.where}: is not the corpus that {folder} was trained on (fingerprint "
+            f"{corpus.fingerprint[:12]}…, not {expected[:12]}…)"
         )
     scores, unigram = heldout_scores(run, corpus, windows, Ranks(0, 1, run.device))
     return {"model": scores, "unigram": {name: unigram[name] for name in scores}}

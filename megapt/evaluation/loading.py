@@ -11,7 +11,7 @@ import torch
 from data_prep.errors import PrepError
 from data_prep.tokenizers import Tokenizer, load_tokenizer
 from megapt.config import ConfigError, RunConfig
-from megapt.data import RESERVED, Batch, Example, collate
+from megapt.data import Batch, Example, collate
 from megapt.model import PretrainingModel
 from megapt.objectives import Objective
 from megapt.training.checkpoint import load_weights
@@ -37,12 +37,12 @@ class LoadedRun:
         """Return the batch of these examples on the run's device."""
         heads = [head.name for head in self.objective.heads]
         pad = self.tokenizer.vocabulary.pad
-        return collate(examples, pad=pad, heads=heads).to(self.device)
+        return collate(examples, pad=pad, heads=heads).widen().to(self.device)
 
     @property
     def longest_text(self) -> int:
         """Text tokens that fit the positions the model was trained on."""
-        return self.config.data.window - RESERVED
+        return self.config.data.window
 
 
 def load_run(folder: str | Path, device: torch.device | None = None) -> LoadedRun:
@@ -61,7 +61,7 @@ def load_run(folder: str | Path, device: torch.device | None = None) -> LoadedRu
         tokenizer = load_tokenizer(run.folder)
     except PrepError as error:
         raise ConfigError(str(error)) from None
-    objective = run.objective(config.objective)
+    objective = run.objective(config)
     model = build_model(config, objective, tokenizer.vocabulary.size)
     step = load_weights(run.checkpoints, model)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from megapt.data import RESERVED, Split, collate
+from megapt.data import Split, collate
 from megapt.model import PretrainingModel
 from megapt.objectives import Objective
 from megapt.training.distributed import Ranks
@@ -42,33 +42,46 @@ def probe_features(
     """Return the mean last state of each document, float32 [documents, hidden], on every rank.
 
     A document longer than `window` allows is cut at its end. The ranks share the documents.
+
+    Raises:
+        ConfigError: on every rank, if one of them cannot read its documents.
     """
     mine = documents[ranks.rank :: ranks.world]
-    features = np.zeros((len(mine), model.config.hidden), dtype=np.float32)
+    with ranks.together():
+        features = _features_alone(model, objective, split, mine, window, ranks.device)
+    whole = np.zeros((len(documents), model.config.hidden), dtype=np.float32)
+    for rank, part in enumerate(ranks.gather(features)):
+        whole[rank :: ranks.world] = part
+    return whole
+
+
+def _features_alone(
+    model: PretrainingModel,
+    objective: Objective,
+    split: Split,
+    documents: NDArray[np.int64],
+    window: int,
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Return the features of these documents, which this rank computes."""
+    features = np.zeros((len(documents), model.config.hidden), dtype=np.float32)
     pad = objective.vocabulary.pad
     # Documents of like length share a batch: they attend in one group.
-    order = np.argsort(split.lengths[mine], kind="stable")
+    order = np.argsort(split.lengths[documents], kind="stable")
     for first in range(0, len(order), _ROWS):
         chosen = order[first : first + _ROWS]
         pieces = [
-            split.piece(d, 0, min(int(split.lengths[d]), window - RESERVED))
-            for d in mine[chosen].tolist()
+            split.piece(d, 0, min(int(split.lengths[d]), window))
+            for d in documents[chosen].tolist()
         ]
-        batch = collate([objective.present(piece.tokens) for piece in pieces], pad=pad)
+        batch = collate([objective.present(piece.tokens) for piece in pieces], pad=pad).widen()
         with torch.no_grad():
-            states = model.trunk(batch.to(ranks.device)).float().cpu()
+            states = model.trunk(batch.to(device)).float().cpu()
         for row, piece in enumerate(pieces):
             # In every objective the text tokens are positions 1 to n of their example.
             first = int(batch.starts[row]) + 1
             features[chosen[row]] = states[first : first + len(piece.tokens)].mean(dim=0).numpy()
-    if ranks.world == 1:
-        return features
-    parts: list[NDArray[np.float32]] = [features] * ranks.world
-    torch.distributed.all_gather_object(parts, features)
-    whole = np.zeros((len(documents), model.config.hidden), dtype=np.float32)
-    for rank, part in enumerate(parts):
-        whole[rank :: ranks.world] = part
-    return whole
+    return features
 
 
 def probe_score(

@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from data_prep.tokenizers import Tokenizer
 from megapt.config import ConfigError, RunConfig, load_config
-from megapt.data import BatchMaker, Corpus, Example, HeadSpec, Piece
-from megapt.data.batch import attended_pairs
+from megapt.data import AnyCorpus, BatchMaker, Example, HeadSpec, Piece, open_corpora
+from megapt.data.counts import attended_pairs
 from megapt.data.example import Bools, Ints
 from megapt.objectives import build_objective
 from megapt.training.run_folder import objective_context
@@ -38,7 +40,7 @@ def _runs(values: Ints | Bools) -> str:
 def _attention(example: Example) -> str:
     n, seen = len(example), int(example.visible.sum())
     kind = {0: "causal", n: "bidirectional"}.get(seen, f"prefix: {seen} positions seen by all")
-    return f"{kind}; {attended_pairs(example)} of {n * n} pairs"
+    return f"{kind}; {attended_pairs(np.array([n]), example.visible)} of {n * n} pairs"
 
 
 def _targets(example: Example, head: HeadSpec, tokenizer: Tokenizer) -> list[dict[str, Any]]:
@@ -69,21 +71,20 @@ def _piece(piece: Piece, tokenizer: Tokenizer, labels: Sequence[str]) -> dict[st
     }
 
 
-def describe_window(maker: BatchMaker, corpus: Corpus, index: int) -> dict[str, Any]:
-    """Return window `index` of epoch 0 and its examples as plain values.
+def describe_window(maker: BatchMaker, corpus: AnyCorpus, index: int) -> dict[str, Any]:
+    """Return window `index` of a run and its examples as plain values.
 
     Raises:
-        ConfigError: if the epoch has no such window.
+        ConfigError: if an epoch has no such window.
     """
-    count = maker.stream.count(0)
+    count = maker.stream.count
     if index >= count:
         raise ConfigError(f"command line: --window {index}: windows are 0 to {count - 1}")
     tokenizer = corpus.tokenizer()
-    window = maker.stream.window(0, index)
+    (window,) = maker.stream.windows([index])
     heads = maker.objective.heads
     return {
         "window": index,
-        "most_positions": maker.objective.most_positions(maker.stream.window_size),
         "raw_tokens": window.raw_tokens,
         "pieces": [_piece(piece, tokenizer, corpus.labels) for piece in window.pieces],
         "examples": [
@@ -127,7 +128,7 @@ def _many(count: int, thing: str) -> str:
 
 
 def _print(shown: dict[str, Any], name: str) -> None:
-    print(f"window {shown['window']} of epoch 0: {_many(shown['raw_tokens'], 'raw token')}")
+    print(f"window {shown['window']}: {_many(shown['raw_tokens'], 'raw token')}")
     for piece in shown["pieces"]:
         sizes = [_many(piece[f"{thing}s"], thing) for thing in ("token", "word", "sentence")]
         label = f", label {piece['label']}" if piece["label"] is not None else ""
@@ -135,8 +136,7 @@ def _print(shown: dict[str, Any], name: str) -> None:
         print(f"    {piece['text']}")
     taken = sum(len(example["input"]) for example in shown["examples"])
     print(
-        f"objective {name}: {_many(len(shown['examples']), 'example')}, "
-        f"{taken} of at most {_many(shown['most_positions'], 'position')}"
+        f"objective {name}: {_many(len(shown['examples']), 'example')}, {_many(taken, 'position')}"
     )
     for number, example in enumerate(shown["examples"]):
         size = _many(len(example["input"]), "piece")
@@ -158,8 +158,9 @@ def show_window(config_file: str, overrides: Sequence[str], index: int, as_json:
     and positions in runs; what attention allows.
     """
     config, origins = load_config(RunConfig, config_file, overrides)
-    corpus = Corpus(config.data.corpus)
-    objective = build_objective(config.objective, objective_context(corpus), origins)
+    corpus = open_corpora(config.data)
+    context = objective_context(corpus, config.data.window)
+    objective = build_objective(config.objective, context, origins)
     maker = BatchMaker(
         training_stream(corpus, config), objective, corpus.vocabulary.pad, config.seed
     )

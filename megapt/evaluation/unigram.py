@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from megapt.data import BatchMaker, HeadSpec
+from megapt.data.example import Ints
 
-Answers = dict[str, NDArray[np.int64]]
+Answers = dict[str, Ints]
 
 
 def _answers(maker: BatchMaker, windows: int) -> Answers:
-    """Return the targets of every head in the first `windows` windows of epoch 0."""
-    found: dict[str, list[NDArray[np.int64]]] = {head.name: [] for head in maker.objective.heads}
-    for index in range(min(windows, maker.stream.count(0))):
-        for example in maker.examples(maker.stream.window(0, index)):
-            for head, target in example.targets.items():
-                found[head].append(target.labels)
+    """Return the targets of every head in the first `windows` windows, at most an epoch."""
+    found: dict[str, list[Ints]] = {head.name: [] for head in maker.objective.heads}
+    for number in range(min(windows, maker.stream.count)):
+        for window in maker.stream.windows([number]):
+            for example in maker.examples(window):
+                for head, target in example.targets.items():
+                    found[head].append(target.labels)
     empty = np.zeros(0, dtype=np.int64)
     return {head: np.concatenate([empty, *parts]) for head, parts in found.items()}
 

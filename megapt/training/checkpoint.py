@@ -102,8 +102,8 @@ def save_checkpoint(
     ranks.barrier()
 
 
-def load_checkpoint(engine: Any, folder: Path, ranks: Ranks) -> dict[str, Any] | None:
-    """Load the newest complete checkpoint and return the trainer's state; None if there is none.
+def saved_state(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
+    """Return the trainer's state in the newest complete checkpoint; None if there is none.
 
     Raises:
         ConfigError: if it was written by another number of ranks.
@@ -118,8 +118,12 @@ def load_checkpoint(engine: Any, folder: Path, ranks: Ranks) -> dict[str, Any] |
             f"{path}: was written by {state['ranks']} ranks and this job has {ranks.world}; "
             f"resume on {state['ranks']}"
         )
-    engine.load_checkpoint(str(folder), tag=path.name)
     return state
+
+
+def load_checkpoint(engine: Any, folder: Path, step: int) -> None:
+    """Load what `save_checkpoint` had the engine write after `step` updates."""
+    engine.load_checkpoint(str(folder), tag=checkpoint_path(folder, step).name)
 
 
 def load_weights(folder: Path, model: torch.nn.Module) -> int:

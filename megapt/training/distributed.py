@@ -6,12 +6,15 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+
+from megapt.config import ConfigError
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,42 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds on some rank."""
         return self.sum([float(flag)])[0] > 0
+
+    def gather(self, mine: Any) -> list[Any]:
+        """Return the objects of all ranks, in their order."""
+        if self.world == 1:
+            return [mine]
+        parts: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(parts, mine)
+        return parts
+
+    def agree(self, problem: str) -> None:
+        """Raise the problem that some rank has on all of them.
+
+        Args:
+            problem: of this rank, one line; empty if there is none.
+
+        Raises:
+            ConfigError: on every rank, with the problem of the first one that has any.
+        """
+        if self.any(bool(problem)):
+            raise ConfigError(next(filter(None, self.gather(problem))))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make a ConfigError of one rank one of all, so that no rank waits for one that has left.
+
+        What is done inside is each rank's own affair; it must not wait for other ranks.
+
+        Raises:
+            ConfigError: on every rank, if one was raised inside on any.
+        """
+        problem = ""
+        try:
+            yield
+        except ConfigError as error:
+            problem = str(error)
+        self.agree(problem)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

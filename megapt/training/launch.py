@@ -18,8 +18,12 @@ WRONG_INPUT, FAILED, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
 
 def complain(message: str) -> None:
     """Print one line on standard error, on the first rank only."""
-    if os.environ.get("RANK", "0") == "0":
+    if _rank() == 0:
         print(f"megapt: {message}", file=sys.stderr, flush=True)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
 
 
 def guarded(job: Callable[[], None]) -> int:
@@ -38,7 +42,10 @@ def guarded(job: Callable[[], None]) -> int:
         return PIPE_CLOSED
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
-        complain(f"error: {named}{error.strerror or error}")
+        # Not what all ranks agree on: whoever meets it has to tell.
+        where = f"rank {_rank()}: " if _rank() else ""
+        line = f"megapt: error: {where}{named}{error.strerror or error}"
+        print(line, file=sys.stderr, flush=True)
         return FAILED
     except RunInterrupted as error:
         complain(f"interrupted: {error}; the same command goes on from there")
@@ -69,10 +76,13 @@ def begin(
     Under a launcher the ranks meet first: it ends all of them once one has failed, and the first,
     which speaks for all, might not have come to speak.
     """
-    launched = "RANK" in os.environ
-    ranks = start_ranks() if launched else None
-    config, origins = load_config(schema, config_file, overrides)
-    return config, origins, ranks or start_ranks()
+    if "RANK" not in os.environ:
+        config, origins = load_config(schema, config_file, overrides)
+        return config, origins, start_ranks()
+    ranks = start_ranks()
+    with ranks.together():
+        config, origins = load_config(schema, config_file, overrides)
+    return config, origins, ranks
 
 
 def train(config_file: str, overrides: Sequence[str]) -> None:

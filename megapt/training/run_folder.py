@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import yaml
 
 import megapt
 from data_prep.tokenizers import TOKENIZER_NAMES
-from megapt.config import ConfigError, ObjectiveSection, Origins, RunConfig, validate
-from megapt.data import Corpus, Vocabulary
+from megapt.config import ConfigError, Origins, RunConfig, validate
+from megapt.data import AnyCorpus, Vocabulary
 from megapt.objectives import Context, Objective, build_objective
 from megapt.training.files import write_json, write_text
 
@@ -23,15 +24,15 @@ _FREE = (
     "output",
     "data.corpus",
     "data.workers",
-    "data.verify",
     "training.validate_every",
     "training.validation_windows",
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.log_every",
 )
-"""Settings that may change when a run is resumed: they do not touch what it computes. The corpus
+"""Settings that may change when a run is resumed: they do not touch what it computes. A corpus
 may move; its fingerprint is what counts."""
+_FREE_PATTERNS = ("data.reading.*", "data.mixture.corpora.*.path")
 
 
 _BEGUN = {"corpus.json", *TOKENIZER_NAMES, "environment.json", "config.yaml"}
@@ -48,10 +49,13 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def objective_context(corpus: Corpus) -> Context:
-    """Return what objectives are told of a corpus."""
-    train = corpus.manifest.splits["train"]
-    return Context(corpus.vocabulary, tuple(corpus.labels), train.documents - train.labelled)
+def _is_free(key: str) -> bool:
+    return key in _FREE or any(fnmatchcase(key, pattern) for pattern in _FREE_PATTERNS)
+
+
+def objective_context(corpus: AnyCorpus, window: int) -> Context:
+    """Return what objectives are told of a corpus in windows of `window` tokens."""
+    return Context(corpus.vocabulary, window, tuple(corpus.labels), corpus.unlabelled)
 
 
 class RunFolder:
@@ -102,27 +106,26 @@ class RunFolder:
         now = _flatten(config.model_dump())
         before["corpus fingerprint"] = self.fingerprint
         now["corpus fingerprint"] = fingerprint
-        for key in sorted({*before, *now} - set(_FREE)):
-            if before.get(key) != now.get(key):
+        for key in sorted({*before, *now}):
+            if not _is_free(key) and before.get(key) != now.get(key):
                 raise ConfigError(
                     f"{self.folder}: holds a run with {key} = {before.get(key)}, not "
                     f"{now.get(key)}; choose another folder for 'output', or remove this one"
                 )
 
-    def create(self, config: RunConfig, corpus: Corpus, world: int) -> None:
+    def create(self, config: RunConfig, corpus: AnyCorpus, world: int) -> None:
         """Write down the configuration, the versions and what later use needs of the corpus."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        manifest = corpus.manifest
         write_json(
             self.corpus_file,
             {
-                "fingerprint": manifest.fingerprint,
-                "labels": list(manifest.labels),
-                "vocabulary": manifest.vocabulary.model_dump(),
+                "fingerprint": corpus.fingerprint,
+                "labels": list(corpus.labels),
+                "vocabulary": corpus.vocabulary.model_dump(),
             },
         )
-        name = manifest.tokenizer.file
-        shutil.copyfile(corpus.folder / name, self.folder / name)
+        tokenizer = corpus.tokenizer_file()
+        shutil.copyfile(tokenizer, self.folder / tokenizer.name)
         packages = ("torch", "deepspeed", "numpy", "sentencepiece", "webdataset")
         write_json(
             self.environment_file,
@@ -181,9 +184,9 @@ class RunFolder:
             raise ConfigError(f"{self.corpus_file}: damaged: not what megapt wrote") from None
         return corpus
 
-    def objective(self, section: ObjectiveSection) -> Objective:
+    def objective(self, config: RunConfig) -> Objective:
         """Build the run's objective without its corpus."""
         corpus = self._corpus()
         vocabulary = Vocabulary.model_validate(corpus["vocabulary"])
-        context = Context(vocabulary, tuple(corpus["labels"]))
-        return build_objective(section, context, Origins(default=str(self.config_file)))
+        context = Context(vocabulary, config.data.window, tuple(corpus["labels"]))
+        return build_objective(config.objective, context, Origins(default=str(self.config_file)))

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from megapt.config import ConfigError, Origins, RunConfig
-from megapt.data import BatchMaker, Corpus, WindowStream
+import torch
+
+from megapt.config import AttentionBackend, Origins, RunConfig
+from megapt.data import (
+    RESERVED,
+    AnyCorpus,
+    BatchMaker,
+    Loader,
+    Rows,
+    Stream,
+    open_corpora,
+    open_stream,
+)
 from megapt.model import PretrainingModel
+from megapt.model.attention import check_backend
 from megapt.objectives import Objective
 from megapt.training.distributed import Ranks
 
@@ -24,65 +36,141 @@ def check_batches(config: RunConfig, world: int, origins: Origins) -> None:
 
 
 def check_targets(
-    maker: BatchMaker, origins: Origins, path: str, windows: int = _TRIED_WINDOWS
+    maker: BatchMaker, ranks: Ranks, origins: Origins, path: str, windows: int = _TRIED_WINDOWS
 ) -> None:
     """Refuse an objective that finds nothing to predict in the first `windows` windows.
 
+    Each rank looks at those that it reads first in any case.
+
     Raises:
-        ConfigError: naming the head, the window size and what was looked at.
+        ConfigError: on every rank, naming the head, the window size and what was looked at.
     """
-    windows = min(windows, _TRIED_WINDOWS, maker.stream.count(0))
-    found: set[str] = set()
-    for index in range(windows):
-        for example in maker.examples(maker.stream.window(0, index)):
-            found |= {head for head, target in example.targets.items() if len(target.labels)}
-    for head in maker.objective.heads:
-        if head.name not in found:
+    windows = min(windows, _TRIED_WINDOWS, maker.stream.count)
+    whole = -(-windows // ranks.world) * ranks.world
+    loader = Loader(maker, global_batch=whole, rank=ranks.rank, world=ranks.world)
+    found = [0.0] * len(maker.objective.heads)
+    with ranks.together():
+        for window in maker.stream.windows(loader.numbers(0).tolist()):
+            for example in maker.examples(window):
+                for i, head in enumerate(maker.objective.heads):
+                    if head.name in example.targets:
+                        found[i] += len(example.targets[head.name].labels)
+    for head, targets in zip(maker.objective.heads, ranks.sum(found), strict=True):
+        if not targets:
             raise origins.error(
                 path,
                 f"'{maker.objective.name}' finds no target for its head '{head.name}' in the "
-                f"{windows} {maker.stream.split.name} windows of {maker.stream.window_size} "
-                f"positions that were tried; a larger data.window gives it more text at a time",
+                f"{windows} {maker.stream.name} windows of {maker.stream.window_size} "
+                f"tokens that were tried; a larger data.window gives it more text at a time",
             )
 
 
-def training_stream(corpus: Corpus, config: RunConfig) -> WindowStream:
+def check_size(stream: Stream, config: RunConfig, origins: Origins) -> None:
+    """Refuse a corpus in which a step would read the same text twice, or that ends too early.
+
+    Raises:
+        ConfigError: with the numbers.
+    """
+    training, window = config.training, config.data.window
+    if stream.count < training.global_batch:
+        raise origins.error(
+            "training.global_batch",
+            f"{training.global_batch} windows are more than the corpus has: "
+            f"{stream.count} of {window} tokens; choose a smaller global_batch, a smaller "
+            f"data.window or a larger corpus",
+        )
+    if stream.total is None or training.budget.axis != "raw_tokens":
+        return
+    steps = stream.total // training.global_batch
+    if steps * training.global_batch * window < training.budget.amount:
+        raise origins.error(
+            "training.budget.amount",
+            f"{training.budget.amount:,.0f} tokens are more than the mixture gives until its "
+            f"max_epochs are used up: {steps:,} steps of {training.global_batch} windows of "
+            f"{window}; raise them or lower the amount",
+        )
+
+
+def check_attention(
+    config: RunConfig, objective: Objective, device: torch.device, origins: Origins
+) -> None:
+    """Refuse a way of computing attention that cannot train this run on this device.
+
+    Raises:
+        ConfigError: saying what can.
+    """
+    backend = config.training.attention
+    problem = ""
+    if backend in ("flex", "varlen") and device.type == "cpu":
+        problem = "cannot train on a CPU; choose 'grouped' or 'rows'"
+    elif backend == "varlen" and objective.attention == "prefix":
+        problem = f"has no prefix attention, which '{objective.name}' needs; choose 'flex'"
+    elif backend == "varlen" and config.training.precision == "fp32":
+        problem = "computes in bf16 alone; set training.precision to it, or choose 'flex'"
+    if problem:
+        raise origins.error("training.attention", f"'{backend}' {problem}")
+    check_backend(backend, config.model)
+
+
+def choose_rows(config: RunConfig, objective: Objective, origins: Origins) -> Rows | None:
+    """Return the rows that a micro-batch is packed into; None if it is laid end to end.
+
+    Raises:
+        ConfigError: if an example may be longer than a row.
+    """
+    training = config.training
+    if not training.row_length:
+        return None
+    longest = objective.longest_example(config.data.window)
+    if training.row_length < longest:
+        raise origins.error(
+            "training.row_length",
+            f"{training.row_length} positions are too few: an example of '{objective.name}' takes "
+            f"up to {longest} in windows of {config.data.window} tokens",
+        )
+    # What the longest examples of all windows would take, were they cut anywhere, and a row more.
+    count = -(-training.micro_batch * longest // training.row_length) + 1
+    return Rows(training.row_length, count, training.open_rows)
+
+
+def training_stream(corpus: AnyCorpus, config: RunConfig) -> Stream:
     """Return the windows that the run trains on."""
-    return WindowStream(
-        corpus.train,
-        corpus.manifest.fingerprint,
+    return open_stream(
+        corpus,
+        "train",
+        config.data,
         seed=config.seed,
-        window=config.data.window,
-        policy=config.data.policy,
-        shuffle_span=config.data.shuffle_span,
+        global_batch=config.training.global_batch,
     )
 
 
-def build_model(config: RunConfig, objective: Objective, vocabulary: int) -> PretrainingModel:
+def build_model(
+    config: RunConfig,
+    objective: Objective,
+    vocabulary: int,
+    attention: AttentionBackend = "grouped",
+) -> PretrainingModel:
     """Return the model with the initial weights that the seed gives."""
     return PretrainingModel(
         config.model,
         objective.heads,
         vocabulary=vocabulary,
-        max_positions=config.data.window,
+        max_positions=config.data.window + RESERVED,
         seed=config.seed,
+        attention=attention,
     )
 
 
-def open_corpus(config: RunConfig, ranks: Ranks) -> Corpus:
-    """Open and verify the corpus; the ranks share the work of hashing.
+def open_corpus(config: RunConfig, ranks: Ranks) -> AnyCorpus:
+    """Open and verify what the run reads; the ranks share the work of hashing.
 
     Raises:
         ConfigError: on every rank, if any shard is missing or damaged.
     """
-    corpus = Corpus(config.data.corpus)
-    problem = ""
-    if config.data.verify == "full":
-        try:
-            for split in corpus.splits.values():
-                split.verify(ranks.rank, ranks.world)
-        except ConfigError as error:
-            problem = str(error)
-    if ranks.any(bool(problem)):
-        raise ConfigError(problem or f"{corpus.folder}: another rank found a damaged shard")
+    reading = config.data.reading
+    with ranks.together():
+        corpus = open_corpora(config.data)
+        corpus.tokenizer()  # It goes into the run folder; it must be the corpus's own.
+        if reading.verify == "full" and not reading.hashes_on_use:
+            corpus.verify(ranks.rank, ranks.world)
     return corpus

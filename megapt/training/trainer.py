@@ -7,24 +7,26 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import torch
 
-from megapt.config import Origins, RunConfig
+from megapt.config import ConfigError, Origins, RunConfig
 from megapt.data import (
+    AnyCorpus,
     Batch,
     BatchMaker,
-    Corpus,
     Counts,
-    TrainingSteps,
+    Loader,
+    LoaderState,
     derive_key,
 )
+from megapt.data.state import Skipped, join_skipped
 from megapt.model import training_flops
 from megapt.objectives import build_objective
 from megapt.training.budget import Spent
-from megapt.training.checkpoint import load_checkpoint, save_checkpoint
+from megapt.training.checkpoint import load_checkpoint, save_checkpoint, saved_state
 from megapt.training.distributed import Ranks
 from megapt.training.engine import Engine
 from megapt.training.files import write_json
@@ -35,8 +37,11 @@ from megapt.training.run_folder import RunFolder, objective_context
 from megapt.training.schedule import rate_factor
 from megapt.training.setup import (
     build_model,
+    check_attention,
     check_batches,
+    check_size,
     check_targets,
+    choose_rows,
     open_corpus,
     training_stream,
 )
@@ -73,6 +78,11 @@ class _Progressed:
     spent: Spent = field(default_factory=Spent)
 
 
+def _shards(skipped: Skipped) -> int:
+    """Return how many shards are left out."""
+    return sum(map(len, skipped.values()))
+
+
 class Trainer:
     """One run on the ranks of this job.
 
@@ -92,26 +102,45 @@ class Trainer:
         config: RunConfig,
         ranks: Ranks,
         origins: Origins,
-        corpus: Corpus | None = None,
+        corpus: AnyCorpus | None = None,
         path: str = "objective",
     ) -> None:
         check_batches(config, ranks.world, origins)
         self.config = config
         self.ranks = ranks
         self.corpus = corpus if corpus is not None else open_corpus(config, ranks)
-        self.corpus.tokenizer()  # It goes into the run folder; it must be the corpus's own.
         self.folder = RunFolder(config.output)
-        self.folder.check(config, self.corpus.manifest.fingerprint)
+        self.folder.check(config, self.corpus.fingerprint)
         self.objective = build_objective(
-            config.objective, objective_context(self.corpus), origins, path
+            config.objective, objective_context(self.corpus, config.data.window), origins, path
         )
         stream = training_stream(self.corpus, config)
+        check_size(stream, config, origins)
+        check_attention(config, self.objective, ranks.device, origins)
+        rows = choose_rows(config, self.objective, origins)
         pad = self.corpus.vocabulary.pad
-        self.maker = BatchMaker(stream, self.objective, pad, config.seed)
-        check_targets(self.maker, origins, path)
-        self.heldout = heldout_maker(self.corpus, config.data, self.objective)
-        check_targets(self.heldout, origins, path, config.training.validation_windows)
+        self.maker = BatchMaker(stream, self.objective, pad, config.seed, rows)
+        self.heldout = heldout_maker(self.corpus, config.data, self.objective, rows)
+        self.loader = Loader(
+            self.maker,
+            global_batch=config.training.global_batch,
+            micro_batch=config.training.micro_batch,
+            rank=ranks.rank,
+            world=ranks.world,
+        )
         self._at = _Progressed()
+        # First of all, so that no shard is tried which the run leaves out.
+        self._resume()
+        check_targets(self.maker, ranks, origins, path)
+        check_targets(self.heldout, ranks, origins, path, config.training.validation_windows)
+
+    def _resume(self) -> None:
+        """Go on where the newest checkpoint stands, unless the run is finished."""
+        state = None if self.folder.finished else saved_state(self.folder.checkpoints, self.ranks)
+        if state is not None:
+            self._at = _Progressed(state["step"], Spent(**state["spent"]))
+            self.loader.resume(LoaderState.from_json(state["data"]))
+            self.heldout.stream.skip(LoaderState.from_json(state["heldout"]).skipped)
 
     def train(self) -> dict[str, Any]:
         """Train to the end of the budget, from the newest checkpoint if there is one.
@@ -120,17 +149,17 @@ class Trainer:
             The summary that is also written to the run folder: steps, spent, held-out scores.
 
         Raises:
-            ConfigError: if the run was begun on another number of ranks.
+            ConfigError: on every rank, if one of them cannot read its part of the corpus.
             RunInterrupted: after SIGINT or SIGTERM; a checkpoint was written.
-            TrainingError: if the loss is not finite.
+            TrainingError: if the loss is not finite, or the corpora are used up.
         """
         if self.folder.finished:
             return self.folder.summary()
-        model = build_model(self.config, self.objective, self.corpus.vocabulary.size)
+        size, attention = self.corpus.vocabulary.size, self.config.training.attention
+        model = build_model(self.config, self.objective, size, attention)
         self.engine = Engine(model, self.config, self.ranks)
-        state = load_checkpoint(self.engine.deepspeed, self.folder.checkpoints, self.ranks)
-        if state is not None:
-            self._at = _Progressed(state["step"], Spent(**state["spent"]))
+        if self._at.step:
+            load_checkpoint(self.engine.deepspeed, self.folder.checkpoints, self._at.step)
         self.ranks.barrier()  # A slower rank still looks whether the folder is free.
         if self.ranks.main:
             self.folder.create(self.config, self.corpus, self.ranks.world)
@@ -146,6 +175,7 @@ class Trainer:
             summary = {
                 "steps": self._at.step,
                 "spent": self._at.spent.as_dict(),
+                "data": self.loader.state(self.ranks.gather).to_json(),
                 "tokens_per_second": self._speed(),
                 "heldout": heldout,
             }
@@ -170,18 +200,10 @@ class Trainer:
         self, metrics: MetricsWriter | None, progress: TrainingProgress, stops: list[int]
     ) -> None:
         training = self.config.training
-        steps = TrainingSteps(
-            self.maker,
-            global_batch=training.global_batch,
-            micro_batch=training.micro_batch,
-            rank=self.ranks.rank,
-            world=self.ranks.world,
-        )
-        with closing(steps.iterate(self._at.step, self.config.data.workers)) as batches:
+        with closing(self.loader.iterate(self.config.data.workers)) as batches:
             while self._share() < 1.0:
                 began = time.perf_counter()
-                _, micro_batches = next(batches)
-                values = self._step(micro_batches)
+                values = self._step(*self._next(batches))
                 elapsed = time.perf_counter() - began
                 seconds, stop = self.ranks.sum([elapsed * self.ranks.main, bool(stops)])
                 self._at.spent = self._at.spent.plus(Spent(wall_clock=seconds))
@@ -201,12 +223,34 @@ class Trainer:
                 if stop:
                     raise RunInterrupted(f"{self.folder.folder}: stopped after step {step}")
 
-    def _step(self, micro_batches: list[Batch]) -> tuple[Scores, dict[str, float]]:
-        """Do one update and return its scores and numbers."""
+    def _next(self, batches: Iterator[tuple[int, list[Batch]]]) -> tuple[list[Batch], str]:
+        """Return the next step's micro-batches, and why they cannot be read if they cannot."""
+        try:
+            following = next(batches, None)
+        except ConfigError as error:
+            return [], str(error)
+        if following is None:
+            self._checkpoint()
+            raise TrainingError(
+                f"{self.folder.folder}: the corpora are used up after step {self._at.step}, at "
+                f"{self._share():.1%} of the budget, where a checkpoint was written; raise their "
+                f"max_epochs or lower training.budget.amount"
+            )
+        return following[1], ""
+
+    def _step(self, micro_batches: list[Batch], problem: str) -> tuple[Scores, dict[str, float]]:
+        """Do one update and return its scores and numbers.
+
+        Raises:
+            ConfigError: on every rank, if one of them has a problem.
+        """
         heads = self.objective.heads
         mine = sum((batch.counts for batch in micro_batches), Counts())
-        numbers = [mine.raw_tokens, mine.positions, mine.targets, mine.token_targets, mine.pairs]
-        summed = self.ranks.sum([*head_counts(micro_batches, heads), *numbers])
+        problems, *summed = self.ranks.sum(
+            [bool(problem), *head_counts(micro_batches, heads), *astuple(mine)]
+        )
+        if problems:
+            self.ranks.agree(problem)
         totals, counts = summed[: len(heads)], Counts(*map(int, summed[len(heads) :]))
         rate = self.config.optimizer.lr * rate_factor(self.config.schedule, self._share())
         scores = Scores(heads)
@@ -222,7 +266,8 @@ class Trainer:
         self._at.spent = self._at.spent.plus(
             Spent(counts.raw_tokens, counts.positions, counts.targets, flops)
         )
-        return scores, {"learning_rate": rate, "gradient_norm": norm}
+        numbers = {"learning_rate": rate, "gradient_norm": norm}
+        return scores, {**numbers, "packing_efficiency": counts.positions / max(counts.slots, 1)}
 
     def _log(
         self,
@@ -239,9 +284,16 @@ class Trainer:
                 f"schedule.warmup usually helps"
             )
         speed = self._speed()
+        read = self.loader.state(self.ranks.gather)
         if metrics is not None:
-            spent = self._at.spent.as_dict()
-            record = {**reduced, **numbers, **spent, "tokens_per_second": speed}
+            record = {
+                **reduced,
+                **numbers,
+                **self._at.spent.as_dict(),
+                **self.maker.stream.epochs(read.windows),
+                "skipped_shards": _shards(read.skipped),
+                "tokens_per_second": speed,
+            }
             metrics.write("train", self._at.step, record)
         note = f"loss {reduced['loss']:.3f}  {speed:,.0f} tokens/s"
         progress.update(self._share(), self._at.step, note)
@@ -255,16 +307,29 @@ class Trainer:
             micro_batch=training.micro_batch,
             ranks=self.ranks,
         )
+        skipped = _shards(self._heldout_state().skipped)
         if metrics is not None:
-            metrics.write("valid", self._at.step, {**scores, **self._at.spent.as_dict()})
+            record = {**scores, **self._at.spent.as_dict(), "skipped_shards": skipped}
+            metrics.write("valid", self._at.step, record)
         return scores
+
+    def _heldout_state(self) -> LoaderState:
+        """Return which held-out shards some rank has left out; nothing else of it changes."""
+        stream = self.heldout.stream
+        skipped = join_skipped(self.ranks.gather(stream.skipped))
+        return LoaderState(stream.identity, skipped=skipped)
 
     def _checkpoint(self) -> None:
         save_checkpoint(
             self.engine.deepspeed,
             self.folder.checkpoints,
             self._at.step,
-            {"spent": self._at.spent.as_dict(), "ranks": self.ranks.world},
+            {
+                "spent": self._at.spent.as_dict(),
+                "ranks": self.ranks.world,
+                "data": self.loader.state(self.ranks.gather).to_json(),
+                "heldout": self._heldout_state().to_json(),
+            },
             self.ranks,
             self.config.training.keep_checkpoints,
         )

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from megapt.config import DataConfig
-from megapt.data import BatchMaker, Corpus, WindowStream, heldout_batches
+from megapt.data import AnyCorpus, Batch, BatchMaker, Rows, heldout_batches, open_stream
 from megapt.objectives import Objective
 from megapt.training.distributed import Ranks
 from megapt.training.losses import Scores
 
 
-def heldout_maker(corpus: Corpus, data: DataConfig, objective: Objective) -> BatchMaker:
+def heldout_maker(
+    corpus: AnyCorpus, data: DataConfig, objective: Objective, rows: Rows | None = None
+) -> BatchMaker:
     """Return the batches of the held-out split.
 
     Documents are shuffled as in training, so that windows mix them alike, but order and draws are
-    keyed by seed 0: runs of different seeds are measured on the same questions.
+    keyed by seed 0: runs of different seeds are measured on the same questions. Of a mixture every
+    corpus counts by its size.
     """
-    stream = WindowStream(
-        corpus.valid,
-        corpus.manifest.fingerprint,
-        seed=0,
-        window=data.window,
-        policy=data.policy,
-        shuffle_span=data.shuffle_span,
-    )
-    return BatchMaker(stream, objective, corpus.vocabulary.pad, seed=0)
+    stream = open_stream(corpus, "valid", data, seed=0)
+    return BatchMaker(stream, objective, corpus.vocabulary.pad, seed=0, rows=rows)
 
 
 def evaluate(
@@ -44,6 +41,9 @@ def evaluate(
 
     Returns:
         See `Scores.reduce`.
+
+    Raises:
+        ConfigError: on every rank, if one of them cannot read its windows.
     """
     was_training = model.training
     model.eval()
@@ -52,7 +52,17 @@ def evaluate(
         maker, windows, micro_batch=micro_batch, rank=ranks.rank, world=ranks.world
     )
     with torch.no_grad():
-        for batch in batches:
+        for batch in _in_step(batches, ranks):
             scores.add(model(batch.to(ranks.device)), batch)
     model.train(was_training)
     return scores.reduce(ranks)
+
+
+def _in_step(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
+    """Yield the batches of this rank; one that a rank cannot read ends all of them."""
+    while True:
+        with ranks.together():
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch

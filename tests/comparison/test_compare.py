@@ -149,8 +149,8 @@ def test_all_members_read_the_same_windows(corpus_folder: Path, tmp_path: Path) 
         [trainer.heldout for trainer in comparison.trainers.values()],
     ):
         for number in (0, 3, 11, 200):
-            first, *others = [maker.stream.window(*maker.stream.locate(number)) for maker in makers]
-            for other in others:
+            [first], *others = [maker.stream.windows([number]) for maker in makers]
+            for [other] in others:
                 for mine, theirs in zip(first.pieces, other.pieces, strict=True):
                     assert mine.document == theirs.document
                     assert np.array_equal(mine.tokens, theirs.tokens)
@@ -396,7 +396,8 @@ def test_only_the_held_out_windows_that_will_be_read_count(
 
     def first_is_empty(window: int) -> bool:
         heldout = Comparison(config(window, 1000), ALONE, Origins()).trainers["nsp"].heldout
-        return not heldout.examples(heldout.stream.window(0, 0))
+        [first] = heldout.stream.windows([0])
+        return not heldout.examples(first)
 
     window = next(window for window in range(32, 80, 4) if first_is_empty(window))
     assert "1 valid windows" in refusal(config(window, 1))

@@ -37,7 +37,7 @@ def write(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     folder = tmp_path_factory.mktemp("members")
     configs = {
         name: run_config(
-            corpus.folder,
+            corpus.where,
             folder / name,
             data={"window": 96},
             objective={"name": name},

@@ -201,7 +201,7 @@ def test_a_misspelt_section_is_answered_with_the_nearest(run_file: Path) -> None
         ("amount: 1000", "amount: -1", "training.budget.amount", "-1"),
         ("corpus: corpora/test", "corpus: 7", "data.corpus", "7"),
         ("corpus: corpora/test", "corpus: [a]", "data.corpus", "['a']"),
-        ("corpus: corpora/test", "corpus:", "data.corpus", "None"),
+        ("amount: 1000", "amount:", "training.budget.amount", "None"),
         ("output: runs/test", "output: true", "output", "True"),
     ],
 )
@@ -223,8 +223,8 @@ def test_a_missing_key_is_named(run_file: Path) -> None:
 
 
 def test_a_key_missing_in_a_section_names_the_line_of_the_section(run_file: Path) -> None:
-    text = refusal(changed(run_file, "  corpus: corpora/test\n", "  window: 32\n"))
-    assert text.startswith(f"{run_file}:2: data.corpus: ")
+    text = refusal(changed(run_file, "    amount: 1000\n", "    axis: targets\n"))
+    assert text.startswith(f"{run_file}:7: training.budget.amount: ")
 
 
 @pytest.mark.parametrize("section", ["model: 3", "model: [small]", "model:", "model: {base: 3}"])

@@ -56,7 +56,8 @@ def test_a_run_or_a_comparison_is_right_down_to_its_objectives(file: Path) -> No
     if members is None:
         members = {"objective": config.objective}  # type: ignore[union-attr]
     for name, section in members.items():
-        build_objective(section, Context(VOCABULARY, LABELS), origins, path=name)
+        context = Context(VOCABULARY, config.data.window, LABELS)
+        build_objective(section, context, origins, path=name)
     training = config.training
     assert training.global_batch % training.micro_batch == 0
 
@@ -66,5 +67,6 @@ def test_a_preset_of_an_objective_can_be_built(file: Path, tmp_path: Path) -> No
     run = tmp_path / "run.yaml"
     run.write_text(SKELETON, encoding="utf-8")
     config, _ = load_config(RunConfig, run, [f"objective={file}"])
-    objective = build_objective(config.objective, Context(VOCABULARY, LABELS), Origins())
+    context = Context(VOCABULARY, config.data.window, LABELS)
+    objective = build_objective(config.objective, context, Origins())
     assert objective.heads

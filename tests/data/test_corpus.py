@@ -1,15 +1,19 @@
+"""A corpus: its documents as they were written, and every damage told in one line."""
+
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_prep.shards import open_shards
-from megapt.config import ConfigError
-from megapt.data import Corpus
+from megapt.config import ConfigError, ReadingConfig
+from megapt.data import Corpus, WindowStream
+from tests.corpora import make_documents
 
 
 @pytest.fixture
@@ -36,10 +40,12 @@ def assert_one_line(error: pytest.ExceptionInfo[ConfigError], *parts: str) -> No
 
 
 @pytest.mark.parametrize("name", ["train", "valid"])
-def test_every_document_is_read_as_it_was_written(corpus: Corpus, name: str) -> None:
+def test_every_document_is_read_as_it_was_written(
+    corpus: Corpus, corpus_folder: Path, name: str
+) -> None:
     split = corpus.splits[name]
     place = 0
-    for shard in open_shards(corpus.folder, split.info):
+    for shard in open_shards(corpus_folder, split.info):
         for number in range(len(shard)):
             block = shard.block(number)
             ends = np.cumsum(block.lens)
@@ -57,6 +63,23 @@ def test_every_document_is_read_as_it_was_written(corpus: Corpus, name: str) -> 
                 assert split.labels[place] == block.labels[i]
                 place += 1
     assert place == len(split) == split.info.documents
+
+
+def test_the_index_tells_what_every_shard_and_block_holds(
+    corpus: Corpus, corpus_folder: Path
+) -> None:
+    split = corpus.train
+    document = 0
+    for number, shard in enumerate(open_shards(corpus_folder, split.info)):
+        blocks = [shard.block(block) for block in range(len(shard))]
+        assert split.shard_documents[number] == document
+        assert split.shard_tokens[number] == sum(len(block.tokens) for block in blocks)
+        assert split.block_tokens(number).tolist() == [len(block.tokens) for block in blocks]
+        for place, block in enumerate(blocks):
+            assert split.block_table(number)[place].tolist() == [len(block), len(block.tokens)]
+            assert split.block_documents(number, place) == (document, document + len(block))
+            document += len(block)
+    assert split.shard_documents[-1] == document == len(split)
 
 
 def test_a_part_of_a_document_begins_a_word_and_a_sentence(corpus: Corpus) -> None:
@@ -89,47 +112,90 @@ def test_the_tokenizer_turns_a_document_back_into_its_text(corpus: Corpus) -> No
     assert corpus.tokenizer().encode(text).tolist() == corpus.train.piece(1).tokens.tolist()
 
 
+def test_classes_are_numbered_by_the_names_they_are_given(corpus_folder: Path) -> None:
+    corpus = Corpus(corpus_folder)
+    assert corpus.labels == ["field", "sea"]
+    before = corpus.train.piece(1).label
+    for names in (["air", "field", "fire", "sea"], ["sea", "field"]):
+        corpus.name_classes(names)
+        assert corpus.labels == names
+        renamed = names.index(["field", "sea"][before])
+        assert corpus.train.piece(1).label == renamed
+        assert corpus.valid.classes.tolist() == [names.index("field"), names.index("sea"), -1]
+    assert corpus.train.labels[1] == renamed
+
+
+def test_documents_without_a_class_are_counted(build_another: Callable[..., Path]) -> None:
+    corpus = Corpus(build_another(make_documents(40)))
+    assert corpus.labels == []
+    assert corpus.unlabelled == len(corpus.train)
+    corpus.name_classes(["field", "sea"])
+    assert set(corpus.train.labels.tolist()) == {corpus.train.piece(0).label} == {-1}
+
+
 def test_whole_shards_pass_the_check(corpus: Corpus) -> None:
-    corpus.train.verify()
-    corpus.valid.verify()
+    corpus.verify()
 
 
 def test_a_flipped_byte_is_found_by_the_rank_that_checks_its_shard(copied: Path) -> None:
     shard = first_shard(copied)
     overwrite(shard, 700, b"\xff")
-    split = Corpus(copied).train
-    with pytest.raises(ConfigError) as error:
-        split.verify(rank=0, world=2)
-    assert_one_line(error, shard.name, "sha256")
-    split.verify(rank=1, world=2)
-
-
-def test_a_missing_shard_is_named(copied: Path) -> None:
-    shard = first_shard(copied)
-    shard.unlink()
-    with pytest.raises(ConfigError) as error:
-        Corpus(copied)
-    assert_one_line(error, shard.name, "no such file")
-
-
-def test_a_truncated_shard_is_named(copied: Path) -> None:
-    shard = first_shard(copied)
-    shard.write_bytes(shard.read_bytes()[:-512])
-    with pytest.raises(ConfigError) as error:
-        Corpus(copied)
-    assert_one_line(error, shard.name, "bytes")
-
-
-def test_a_damaged_block_that_was_not_checked_is_told_in_one_line(copied: Path) -> None:
-    """With `data.verify: size` damage shows when the block is read, in the middle of a run."""
     corpus = Corpus(copied)
-    table = corpus.train.shards[0].table
-    tokens = first_shard(copied).read_bytes().find(b".tokens.npy", table[1, 0])
-    overwrite(first_shard(copied), tokens - 8 + 512, b"damaged!")
-    fresh = Corpus(copied)
     with pytest.raises(ConfigError) as error:
-        fresh.train.piece(table[0, 1])
-    assert_one_line(error, first_shard(copied).name)
+        corpus.verify(rank=0, world=2)
+    assert_one_line(error, shard.name, "sha256")
+    corpus.verify(rank=1, world=2)
+
+
+@pytest.mark.parametrize("verify", ["use", "size"])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (Path.unlink, "no such file"),
+        (lambda shard: shard.write_bytes(shard.read_bytes()[:-512]), "bytes"),
+    ],
+)
+def test_a_missing_or_truncated_shard_is_named_when_it_is_read(
+    copied: Path, damage: Callable[[Path], object], told: str, verify: str
+) -> None:
+    shard = first_shard(copied)
+    damage(shard)
+    corpus = Corpus(copied, ReadingConfig(verify=verify))  # type: ignore[arg-type]
+    assert corpus.train.piece(int(corpus.train.shard_documents[1])).starts_document
+    with pytest.raises(ConfigError) as error:
+        corpus.train.piece(0)
+    assert_one_line(error, shard.name, told)
+    with pytest.raises(ConfigError) as error:
+        _ = corpus.train.labels
+    assert_one_line(error, shard.name, told)
+
+
+@pytest.mark.parametrize("member", ["tokens", "words", "documents", "labels"])
+def test_a_damaged_block_that_was_not_checked_is_told_in_one_line(
+    copied: Path, make_stream: Callable[..., WindowStream], member: str
+) -> None:
+    """With `verify: size` damage shows when the block is read, in the middle of a run."""
+    shard = first_shard(copied)
+    header = shard.read_bytes().find(f".{member}.npy".encode())
+    overwrite(shard, header - header % 512 + 512, b"damaged!")
+    corpus = Corpus(copied, ReadingConfig(verify="size"))
+    with pytest.raises(ConfigError) as error:
+        corpus.train.piece(0)
+    assert_one_line(error, shard.name, member)
+    stream = make_stream(corpus=corpus)
+    with pytest.raises(ConfigError) as error:
+        stream.windows(range(stream.count))
+    assert_one_line(error, shard.name, member)
+
+
+def test_a_document_of_a_shard_that_is_left_out_is_refused(corpus_folder: Path) -> None:
+    corpus = Corpus(corpus_folder)
+    corpus.train.store.skip({1: "shard 1 is damaged"})
+    first, last = corpus.train.shard_documents[1:3].tolist()
+    with pytest.raises(ConfigError, match=r"^shard 1 is damaged$"):
+        corpus.train.piece(first)
+    assert set(corpus.train.labels[first:last].tolist()) == {-1}
+    assert set(corpus.train.labels[last:].tolist()) == {0, 1}
 
 
 def test_a_folder_without_a_corpus_is_named(tmp_path: Path) -> None:
@@ -156,9 +222,33 @@ def test_an_edited_manifest_is_refused(copied: Path) -> None:
     assert_one_line(error, "fingerprint")
 
 
+@pytest.mark.parametrize("file", ["train.index.npy", "valid.lengths.npy"])
+@pytest.mark.parametrize("content", [None, b"", b"other"])
+def test_a_missing_or_broken_index_is_told_in_one_line(
+    copied: Path, file: str, content: bytes | None
+) -> None:
+    if content is None:
+        (copied / file).unlink()
+    elif content:
+        overwrite(copied / file, 0, content)
+    else:
+        (copied / file).write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        Corpus(copied)
+    assert_one_line(error, file)
+
+
 def test_another_tokenizer_is_refused(copied: Path) -> None:
-    with open(copied / "tokenizer.model", "ab") as model:
-        model.write(b"\x1a\x00")  # an empty field more: a valid model with another checksum
+    model = copied / "tokenizer.model"
+    last = model.stat().st_size - 1
+    overwrite(model, last, bytes([model.read_bytes()[-1] ^ 1]))
     with pytest.raises(ConfigError) as error:
         Corpus(copied).tokenizer()
     assert_one_line(error, "tokenizer.model")
+
+
+def test_a_missing_tokenizer_is_named(copied: Path) -> None:
+    (copied / "tokenizer.model").unlink()
+    with pytest.raises(ConfigError) as error:
+        Corpus(copied).tokenizer()
+    assert_one_line(error, "tokenizer.model", "no such file")

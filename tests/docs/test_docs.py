@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import yaml
 
 from megapt.comparison.compare import member_config
 from megapt.comparison.results import Budget
-from megapt.config import CompareConfig, ProbeConfig, RunConfig, load_config
+from megapt.config import CompareConfig, DataConfig, ProbeConfig, RunConfig, load_config
 from megapt.objectives import registry
 from tests.docs.imports import circle, grouped, import_graph
 from tests.docs.pages import (
@@ -145,6 +146,33 @@ def test_every_key_of_a_comparison_is_on_the_page_with_its_default() -> None:
 def test_the_axes_are_those_of_the_budget() -> None:
     text = section(read("comparison.md"), "The five budget axes")
     assert re.findall(r"^\| `(\w+)`", text, re.MULTILINE) == list(Budget.model_fields)
+
+
+# The loader of loading.md.
+
+
+def test_the_loop_of_the_page_trains(
+    tmp_path: Path, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((program,),) = [blocks(read("loading.md"), "python")]
+    assert len(program.splitlines()) <= 24
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "corpus").symlink_to(corpus_folder)
+    monkeypatch.chdir(tmp_path)
+    steps = "step == 100"
+    assert steps in program
+    left: dict[str, Any] = {}
+    exec(program.replace(steps, "step == 20"), left)
+    uniform = math.log(left["corpus"].vocabulary.size)
+    assert left["loss"].item() < uniform - 0.5
+    assert left["loader"].state().windows == 21 * 8
+
+
+def test_the_mixture_of_the_page_is_a_configuration() -> None:
+    (text,) = blocks(read("loading.md"), "yaml")
+    data = DataConfig.model_validate(yaml.safe_load(text)["data"])
+    assert data.mixture is not None
+    assert data.mixture.schedule[0].weights == {"code": 1}
 
 
 # The objective of architecture.md.

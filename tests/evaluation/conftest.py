@@ -34,7 +34,7 @@ TEXTS = {
 WINDOW = 64
 
 # Raw tokens until a run knows its texts; `nsp` and `bert` are only there to be used.
-ENOUGH = {"arlm": 24e3, "mgm": 25e3, "mlm": 60e3, "msc": 12e3, "nsp": 1e3, "bert": 2e3}
+ENOUGH = {"arlm": 8e3, "mgm": 16e3, "mlm": 40e3, "msc": 6e3, "nsp": 1e3, "bert": 2e3}
 SETTINGS = {"mlm": {"mask_rate": 0.3, "mask_share": 1.0, "random_share": 0.0}}
 
 
@@ -65,7 +65,7 @@ def overfitted(
     @cache
     def run(objective: str) -> LoadedRun:
         config = run_config(
-            few_texts.folder,
+            few_texts.where,
             tmp_path_factory.mktemp(objective) / "run",
             data={"window": WINDOW, "policy": "whole"},
             objective={"name": objective, **SETTINGS.get(objective, {})},
@@ -73,8 +73,8 @@ def overfitted(
             optimizer={"lr": 1e-2, "weight_decay": 0.0, "eps": 1e-8},
             training={
                 "budget": {"amount": ENOUGH[objective]},
-                "global_batch": 8,
-                "micro_batch": 8,
+                "global_batch": 2,
+                "micro_batch": 2,
                 "validate_every": 0,
                 "log_every": 50,
             },

@@ -26,9 +26,9 @@ def test_a_corpus_that_moved_is_named(
     overfitted: Overfitted, few_texts: Corpus, corpus: Corpus
 ) -> None:
     run = overfitted("arlm")
-    assert evaluate_run(str(run.folder), 4, str(few_texts.folder)) == evaluate_run(
+    assert evaluate_run(str(run.folder), 4, str(few_texts.where)) == evaluate_run(
         str(run.folder), 4, None
     )
     with pytest.raises(ConfigError, match="is not the corpus") as raised:
-        evaluate_run(str(run.folder), 4, str(corpus.folder))
+        evaluate_run(str(run.folder), 4, str(corpus.where))
     assert "\n" not in str(raised.value)

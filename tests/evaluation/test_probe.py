@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.data import RESERVED, Corpus, collate
+from megapt.data import Corpus, collate
 from megapt.evaluation import LoadedRun, load_run, probe_documents, probe_features, probe_score
 from megapt.training import Ranks
 from tests.ranks import run_ranks
@@ -33,11 +33,11 @@ def test_features_are_the_mean_states_of_each_document_alone(
     overfitted: Overfitted, corpus: Corpus, objective: str
 ) -> None:
     run, window = overfitted(objective), 40
-    found = features_of(ALONE, run.folder, corpus.folder, window)
+    found = features_of(ALONE, run.folder, corpus.where, window)
     assert found.dtype == np.float32
     for row, document in enumerate(probe_documents(corpus.train, 75).tolist()):
-        tokens = corpus.train.piece(document).tokens[: window - RESERVED]
-        batch = collate([run.objective.present(tokens)], pad=0)
+        tokens = corpus.train.piece(document).tokens[:window]
+        batch = collate([run.objective.present(tokens)], pad=0).widen()
         with torch.no_grad():
             states = run.model.trunk(batch)[1 : len(tokens) + 1]
         assert found[row] == pytest.approx(states.mean(dim=0).numpy(), abs=1e-5)
@@ -45,8 +45,8 @@ def test_features_are_the_mean_states_of_each_document_alone(
 
 def test_two_ranks_find_the_features_of_one(overfitted: Overfitted, corpus: Corpus) -> None:
     run = overfitted("bert")
-    expected = features_of(ALONE, run.folder, corpus.folder, 48)
-    for found in run_ranks(2, features_of, run.folder, corpus.folder, 48):
+    expected = features_of(ALONE, run.folder, corpus.where, 48)
+    for found in run_ranks(2, features_of, run.folder, corpus.where, 48):
         assert found.shape == expected.shape
         assert np.allclose(found, expected, atol=1e-5)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from megapt.config import Origins
-from megapt.data import Corpus, WindowStream
-from megapt.data.loader import BatchMaker
+from megapt.data import BatchMaker, Corpus
 from megapt.evaluation.unigram import unigram_scores
 from megapt.training import Trainer
 from tests.training.runs import ALONE, run_config
@@ -19,11 +18,10 @@ SETTINGS = {"bert": {"nsp_weight": 0.5}, "msc": {"class_weight": 3.0}}
 
 
 def answers_of(maker: BatchMaker, head: str, windows: int) -> list[int]:
-    stream: WindowStream = maker.stream
     return [
         label
-        for index in range(min(windows, stream.count(0)))
-        for example in maker.examples(stream.window(0, index))
+        for window in maker.stream.windows(range(min(windows, maker.stream.count)))
+        for example in maker.examples(window)
         if head in example.targets
         for label in example.targets[head].labels.tolist()
     ]
@@ -35,7 +33,7 @@ def test_scores_are_those_of_a_direct_computation(
     corpus: Corpus, tmp_path: Path, objective: str, train_windows: int, heldout_windows: int
 ) -> None:
     section = {"name": objective, **SETTINGS.get(objective, {})}
-    config = run_config(corpus.folder, tmp_path / "run", objective=section)
+    config = run_config(corpus.where, tmp_path / "run", objective=section)
     trainer = Trainer(config, ALONE, Origins(), corpus)
     size = corpus.vocabulary.size
     scores = unigram_scores(

@@ -41,7 +41,7 @@ def first_gradients(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Ten
     """The initial weights, and the gradients of the first global batch, by plain torch."""
     trainer = Trainer(config.model_copy(update={"output": "never"}), ALONE, Origins())
     model = build_model(config, trainer.objective, trainer.corpus.vocabulary.size)
-    batch = trainer.maker.batch(range(config.training.global_batch))
+    batch = trainer.maker.batch(range(config.training.global_batch)).widen()
     heads = trainer.objective.heads
     weighted_loss(model(batch), heads, head_counts([batch], heads)).backward()
     weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
@@ -82,7 +82,8 @@ def test_the_first_update_is_that_of_adamw_by_hand(
         wrong = (after[name] - before[name] - expected).norm()
         # A small update of a large weight is rounded with the weight.
         rounding = torch.finfo(torch.float32).eps * before[name].norm()
-        allowed = (0.05 if coarse else 0.02) * expected.norm() + rounding
+        # A gradient that is a sum over all positions is rounded with each of them.
+        allowed = (0.1 if coarse else 0.02) * expected.norm() + rounding
         assert wrong < allowed, (name, float(wrong / expected.norm()))
 
 

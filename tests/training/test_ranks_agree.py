@@ -66,7 +66,7 @@ def test_a_rank_whose_windows_hold_no_example_keeps_step(
         """Which windows of a step hold examples, over the first steps."""
         pair = {"objective": {"name": "nsp"}, "data": {"window": window}}
         maker = Trainer(run_config(corpus_folder, tmp_path / "3", **pair), ALONE, Origins()).maker
-        found = [bool(maker.examples(maker.stream.window(0, k))) for k in range(windows)]
+        found = [bool(maker.examples(window)) for window in maker.stream.windows(range(windows))]
         return set(zip(found[::2], found[1::2], strict=True))
 
     wanted = {(True, True), (True, False), (False, True)}

@@ -34,6 +34,9 @@ NUMBERS = {
     "targets",
     "model_flops",
     "wall_clock",
+    "epoch",
+    "skipped_shards",
+    "packing_efficiency",
     "tokens_per_second",
 }
 

@@ -39,8 +39,7 @@ def refusal(config: RunConfig, origins: Origins | None = None) -> str:
 def damaged(corpus: Path, folder: Path, spoil: Callable[[Path], Any]) -> Path:
     """A copy of the corpus in which `spoil` was done to the last shard of the train split."""
     shutil.copytree(corpus, folder)
-    *_, shard = Corpus(folder).train.shards
-    spoil(shard.path)
+    spoil(folder / Corpus(folder).train.info.shards[-1].file)
     return folder
 
 

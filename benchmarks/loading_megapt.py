@@ -1,0 +1,62 @@
+"""The cases of `loading.py` that are measured of megapt; each prints JSON.
+
+    python -m benchmarks.loading_megapt NAME --data CORPUS --workers N
+
+`text` hands over tokens and where pieces of documents begin; the others also make the examples of
+an objective with its defaults, masked where it masks.
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import closing
+
+from benchmarks.delivery import ROWS, WINDOW, main
+from megapt.data import Batch, BatchMaker, Corpus, Loader, TextBatch, TextMaker, WindowStream
+from megapt.data.making import Maker
+from megapt.objectives import Context, registry
+
+
+def read(options: argparse.Namespace, name: str) -> Iterator[int]:
+    """Yield the tokens of text in each batch of one epoch.
+
+    Args:
+        options: of the command line.
+        name: of an objective, or "text".
+    """
+    corpus = Corpus(options.data)
+    stream = WindowStream(
+        corpus.train,
+        corpus.manifest.fingerprint,
+        seed=0,
+        window=WINDOW,
+        policy="fill",
+        shuffle_span=8,
+        shuffle_blocks=8,
+        lanes=8,
+    )
+    maker: Maker[Batch | TextBatch] = TextMaker(stream)
+    if name != "text":
+        kind = registry()[name]
+        objective = kind(kind.Config(), Context(corpus.vocabulary, WINDOW))
+        maker = BatchMaker(stream, objective, corpus.vocabulary.pad, seed=0)
+    with closing(Loader(maker, global_batch=ROWS).iterate(options.workers)) as batches:
+        for step, [batch] in batches:
+            if step == stream.count // ROWS:
+                return
+            yield batch.counts.raw_tokens if isinstance(batch, Batch) else len(batch.tokens)
+
+
+def text(options: argparse.Namespace) -> Iterator[int]:
+    return read(options, "text")
+
+
+def arlm(options: argparse.Namespace) -> Iterator[int]:
+    return read(options, "arlm")
+
+
+def mlm(options: argparse.Namespace) -> Iterator[int]:
+    return read(options, "mlm")
+
+
+if __name__ == "__main__":
+    main((__doc__ or "").split("\n")[0], {"text": text, "arlm": arlm, "mlm": mlm})

@@ -1,0 +1,118 @@
+"""What `seeking.py` measures, in a process of its own; prints JSON.
+
+python -m benchmarks.seeking_probe seek --corpus FOLDER
+python -m benchmarks.seeking_probe replay --corpus FOLDER
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.delivery import memory_bytes
+from megapt.data import Corpus, WindowStream
+
+STEP = 1_000_000
+GLOBAL_BATCH = 1_024
+WINDOW = 2_048
+FIRST = STEP * GLOBAL_BATCH
+REPLAY_SECONDS = 3.0
+
+
+def open_stream(folder: Path) -> WindowStream:
+    """Open a corpus with the loader's defaults."""
+    corpus = Corpus(folder)
+    return WindowStream(
+        corpus.train,
+        corpus.manifest.fingerprint,
+        seed=0,
+        window=WINDOW,
+        policy="fill",
+        shuffle_span=8,
+        shuffle_blocks=8,
+        lanes=8,
+    )
+
+
+def memory() -> dict[str, float]:
+    """Bytes of this process: resident now and at most, and those now that no file backs."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    resident, most = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return {"resident": resident, "most": most, "unbacked": memory_bytes()}
+
+
+class Stages:
+    """Seconds and memory of what is done one after the other; imports are done and not timed."""
+
+    def __init__(self) -> None:
+        self.found = {"imports": {"seconds": 0.0, **memory()}}
+        self._before = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """Note what passed since the stage before."""
+        seconds = time.perf_counter() - self._before
+        self.found[stage] = {"seconds": seconds, **memory()}
+        self._before = time.perf_counter()
+
+
+def seek(folder: Path) -> dict[str, Any]:
+    """Open the corpus and go to the step; read a window there if there are shards."""
+    stages = Stages()
+    stream = open_stream(folder)
+    stages.end("open")
+    stream.order.locate(FIRST)
+    stages.end("first window of the batch")
+    for number in range(FIRST, FIRST + GLOBAL_BATCH):
+        stream.order.locate(number)
+    stages.end(f"all {GLOBAL_BATCH:,}")
+    if has_shards(stream, folder):
+        stream.text([FIRST])
+        stages.end("read the first window")
+    return {"stages": stages.found, **size(stream)}
+
+
+def per_second(take: Callable[[int], object]) -> float:
+    """Return how many windows a second are taken, from the first one on."""
+    began, number = time.perf_counter(), 0
+    while (passed := time.perf_counter() - began) < REPLAY_SECONDS:
+        take(number)
+        number += 1
+    return number / passed
+
+
+def replay(folder: Path) -> dict[str, Any]:
+    """Go through the windows from the first one on, and read them if there are shards."""
+    stream = open_stream(folder)
+    located = per_second(stream.order.locate)
+    found: dict[str, Any] = {
+        "located_per_second": located,
+        "locating_hours": FIRST / located / 3600,
+    }
+    if has_shards(stream, folder):
+        rate = per_second(lambda number: stream.text([number]))
+        found |= {"read_per_second": rate * WINDOW, "reading_hours": FIRST / rate / 3600}
+    return found
+
+
+def has_shards(stream: WindowStream, folder: Path) -> bool:
+    return (folder / stream.split.info.shards[0].file).exists()
+
+
+def size(stream: WindowStream) -> dict[str, int]:
+    return {"tokens": stream.order.tokens, "shards": len(stream.split.info.shards)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    modes = {"seek": seek, "replay": replay}
+    parser.add_argument("mode", choices=modes)
+    parser.add_argument("--corpus", type=Path, required=True)
+    options = parser.parse_args()
+    print(json.dumps(modes[options.mode](options.corpus)))
+
+
+if __name__ == "__main__":
+    main()

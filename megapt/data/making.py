@@ -1,0 +1,156 @@
+"""From windows to batches: an objective's examples, or the plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from megapt.data.batch import PackedBatch, collate
+from megapt.data.example import Example, HeadSpec, Ints, Window
+from megapt.data.packing import Rows
+from megapt.data.random import CounterRng
+from megapt.data.stream import Stream
+
+Widened = TypeVar("Widened", covariant=True)
+
+
+class Packed(Protocol[Widened]):
+    """A batch in narrow types, as it crosses from one process to another."""
+
+    def widen(self) -> Widened:
+        """Return it as the model reads it."""
+
+
+class Maker(Protocol[Widened]):
+    """Makes batches of windows."""
+
+    @property
+    def stream(self) -> Stream:
+        """The windows."""
+
+    def batch(self, numbers: Sequence[int]) -> Packed[Widened]:
+        """Return the batch of the windows with these numbers in the sequence."""
+
+
+class ExampleMaker(Protocol):
+    """What is needed of an objective."""
+
+    @property
+    def name(self) -> str:
+        """What keys its draws."""
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        """Heads that the examples hold targets for."""
+
+    def longest_example(self, window: int) -> int:
+        """Return the positions that one example may take, W = `window`."""
+
+    def examples(self, window: Window, rng: CounterRng) -> list[Example]:
+        """Return the examples of a window."""
+
+
+class BatchMaker:
+    """Turns windows into batches of an objective's examples.
+
+    Args:
+        stream: the windows.
+        objective: makes the examples.
+        pad: id of the pad token.
+        seed: keys the objective's draws, together with corpus, split, epoch and window.
+        rows: lays the examples into rows of one length; without, end to end.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        objective: ExampleMaker,
+        pad: int,
+        seed: int,
+        rows: Rows | None = None,
+    ) -> None:
+        self.stream = stream
+        self.objective = objective
+        self._pad = pad
+        self._seed = seed
+        self._rows = rows
+        self._heads = [head.name for head in objective.heads]
+        self._token_heads = [head.name for head in objective.heads if head.kind == "token"]
+
+    def examples(self, window: Window) -> list[Example]:
+        """Return the examples of a window: a pure function of (seed, corpus, epoch, index)."""
+        corpus, split = self.stream.keys[window.corpus], self.stream.name
+        key = (self._seed, corpus, split, window.epoch, window.index, self.objective.name)
+        return self.objective.examples(window, CounterRng(*key))
+
+    def batch(self, numbers: Sequence[int]) -> PackedBatch:
+        """Return the batch of the windows with these numbers in the sequence."""
+        windows = self.stream.windows(numbers)
+        return collate(
+            [example for window in windows for example in self.examples(window)],
+            pad=self._pad,
+            heads=self._heads,
+            token_heads=self._token_heads,
+            raw_tokens=sum(window.raw_tokens for window in windows),
+            key=min(numbers, default=0),
+            rows=self._rows,
+        )
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """The text of some windows end to end, for whoever masks and labels it elsewhere."""
+
+    tokens: Tensor
+    """Raw token ids, int64 [n]; under `fill` n is windows x W but at the end of an epoch."""
+    starts: Tensor
+    """First place of each piece of a document, and the end, int64 [pieces + 1]."""
+
+    @cached_property
+    def cu_seqlens(self) -> Tensor:
+        """The same as variable-length attention asks for it, int32 [pieces + 1]."""
+        return self.starts.int()
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Place of each token in its piece, int64 [n]."""
+        lengths = self.starts.diff()
+        return torch.arange(len(self.tokens)) - self.starts[:-1].repeat_interleave(lengths)
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """A `TextBatch` in narrow types."""
+
+    tokens: NDArray[Any]
+    """uint16 or uint32 [n]."""
+    starts: Ints
+    """int64 [pieces + 1]."""
+
+    def widen(self) -> TextBatch:
+        """Return it in int64."""
+        return TextBatch(
+            torch.from_numpy(self.tokens.astype(np.int64)), torch.from_numpy(self.starts)
+        )
+
+
+class TextMaker:
+    """Turns windows into batches of their tokens, without special tokens.
+
+    Args:
+        stream: the windows.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+
+    def batch(self, numbers: Sequence[int]) -> PackedText:
+        """Return the batch of the windows with these numbers in the sequence."""
+        return PackedText(*self.stream.text(numbers))

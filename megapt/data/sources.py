@@ -1,0 +1,170 @@
+"""What a run reads: one corpus, or several in a mixture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from data_prep.tokenizers import Tokenizer
+from megapt.config import ConfigError, DataConfig, MixtureConfig
+from megapt.data.corpus import Corpus
+from megapt.data.mixed import MixedStream
+from megapt.data.mixture import Member, Mixture, Stage, temperature_weights
+from megapt.data.stream import Stream, WindowStream
+
+SplitName = Literal["train", "valid"]
+
+
+class MixedCorpus:
+    """Corpora that are read side by side, with one tokenizer and the labels of all.
+
+    Args:
+        corpora: name -> corpus.
+
+    Raises:
+        ConfigError: if they were not built with the same tokenizer.
+    """
+
+    def __init__(self, corpora: Mapping[str, Corpus]) -> None:
+        self.corpora = dict(corpora)
+        (name, first), *others = self.corpora.items()
+        for other, corpus in others:
+            if corpus.manifest.tokenizer.sha256 != first.manifest.tokenizer.sha256:
+                raise ConfigError(
+                    f"{corpus.where}: corpus '{other}' was built with another tokenizer than "
+                    f"'{name}' ({first.where}); build both with the same --tokenizer"
+                )
+        self.where = first.where
+        self.vocabulary = first.vocabulary
+        self.labels = sorted({label for corpus in self.corpora.values() for label in corpus.labels})
+        for corpus in self.corpora.values():
+            corpus.name_classes(self.labels)
+
+    @property
+    def unlabelled(self) -> int:
+        """Training documents without a class."""
+        return sum(corpus.unlabelled for corpus in self.corpora.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the names and fingerprints of the corpora."""
+        parts = {name: corpus.fingerprint for name, corpus in self.corpora.items()}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def tokenizer_file(self) -> Path:
+        """Return the local path of the tokenizer."""
+        return next(iter(self.corpora.values())).tokenizer_file()
+
+    def tokenizer(self) -> Tokenizer:
+        """Load the tokenizer."""
+        return next(iter(self.corpora.values())).tokenizer()
+
+    def verify(self, rank: int = 0, world: int = 1) -> None:
+        """Check the shards of all corpora; see `Split.verify`."""
+        for corpus in self.corpora.values():
+            corpus.verify(rank, world)
+
+    def close(self) -> None:
+        """End transfers in the background."""
+        for corpus in self.corpora.values():
+            corpus.close()
+
+
+AnyCorpus = Corpus | MixedCorpus
+
+
+def open_corpora(data: DataConfig) -> AnyCorpus:
+    """Open what the configuration names.
+
+    Raises:
+        ConfigError: if a corpus, or one of its files, is missing or damaged.
+    """
+    if data.corpus is not None:
+        return Corpus(data.corpus, data.reading)
+    return MixedCorpus(
+        {name: Corpus(corpus.path, data.reading) for name, corpus in data.sources.items()}
+    )
+
+
+def open_stream(
+    corpus: AnyCorpus,
+    split: SplitName,
+    data: DataConfig,
+    *,
+    seed: int,
+    global_batch: int | None = None,
+) -> Stream:
+    """Return the windows of one split.
+
+    Args:
+        corpus: one, or several.
+        split: which one.
+        data: how they are read.
+        seed: of the run.
+        global_batch: windows of a step, in which the schedule of a mixture counts. None reads
+            every window of each corpus once, evenly mixed.
+
+    Raises:
+        ConfigError: if the weights of a mixture give nothing to read.
+    """
+    if isinstance(corpus, Corpus):
+        return _stream(corpus, split, data, seed, (0, "corpus"))
+    streams = {
+        name: _stream(one, split, data, seed, (number, name))
+        for number, (name, one) in enumerate(corpus.corpora.items())
+    }
+    config = data.mixture
+    if global_batch is None or config is None:
+        members = [Member(name, stream.count, 1.0) for name, stream in streams.items()]
+        stages = [Stage(0, tuple(float(stream.count) for stream in streams.values()))]
+    else:
+        members = [
+            Member(name, stream.count, config.corpora[name].max_epochs)
+            for name, stream in streams.items()
+        ]
+        tokens = [one.splits[split].info.tokens for one in corpus.corpora.values()]
+        stages = _stages(config, tokens, global_batch)
+    mixture = Mixture(members, stages)
+    identity = {
+        "max_epochs": {member.name: member.max_epochs for member in members},
+        # As they are used: rounded, so that no platform's arithmetic shows.
+        "weights": {
+            str(stage.start): [str(weight) for weight in mixture.weights(stage.start)]
+            for stage in stages
+            if mixture.total is None or stage.start < mixture.total
+        },
+    }
+    return MixedStream(streams, mixture, identity)
+
+
+def _stages(config: MixtureConfig, tokens: list[int], global_batch: int) -> list[Stage]:
+    given = {name: corpus.weight for name, corpus in config.corpora.items()}
+    by_size = temperature_weights(tokens, config.temperature)
+    weights = {
+        name: size if weight is None else weight
+        for (name, weight), size in zip(given.items(), by_size, strict=True)
+    }
+    stages = [Stage(0, tuple(weights.values()))]
+    for stage in config.schedule:
+        weights = {**weights, **stage.weights}
+        stages.append(Stage(stage.step * global_batch, tuple(weights.values())))
+    return stages
+
+
+def _stream(
+    corpus: Corpus, split: SplitName, data: DataConfig, seed: int, number: tuple[int, str]
+) -> WindowStream:
+    return WindowStream(
+        corpus.splits[split],
+        corpus.fingerprint,
+        seed=seed,
+        window=data.window,
+        policy=data.policy,
+        shuffle_span=data.shuffle_span,
+        shuffle_blocks=data.shuffle_blocks,
+        lanes=data.lanes,
+        corpus=number,
+    )
