@@ -5,7 +5,7 @@ when they are asked for. Memory does not grow with the number of documents.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,7 @@ def corpus_summary(corpus: Corpus, *, tokens: bool = False) -> dict[str, Any]:
         "fingerprint": manifest.fingerprint,
         "format": manifest.format,
         "vocabulary_size": manifest.vocabulary.size,
-        "tokenizer": manifest.tokenizer.model_dump(),
+        "tokenizer": asdict(manifest.tokenizer),
         "keeps_ids": manifest.keeps_ids,
         "source_documents": manifest.source_documents,
         "disk_bytes": total + sum(info.bytes for info in others),

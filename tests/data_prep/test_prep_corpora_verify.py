@@ -56,10 +56,10 @@ def reseal(folder: Path, file: str) -> None:
     """Make the manifest right about the size and the checksum of a changed file."""
     manifest = Manifest.load(folder)
     data = (folder / file).read_bytes()
-    new = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    sha256 = hashlib.sha256(data).hexdigest()
 
     def sealed(info: FileInfo) -> FileInfo:
-        return info.model_copy(update=new) if info.file == file else info
+        return replace(info, bytes=len(data), sha256=sha256) if info.file == file else info
 
     splits = {
         name: split.model_copy(

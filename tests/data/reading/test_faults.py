@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,6 @@ def test_manifest_cannot_lead_out_of_its_folder(
     server: FaultyServer, opened: Callable[..., Location]
 ) -> None:
     location = opened(server.url)
-    info = location.manifest().tokenizer.model_copy(update={"file": "../../out"})
+    info = replace(location.manifest().tokenizer, file="../../out")
     with pytest.raises(ReadingError, match="no file name"):
         location.path(info)
