@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,12 +197,26 @@ class Corpus:
     @property
     def train(self) -> Split:
         """Documents to train on."""
-        return self.splits["train"]
+        return self.split("train")
 
     @property
     def valid(self) -> Split:
         """Held-out documents."""
-        return self.splits["valid"]
+        return self.split("valid")
+
+    def split(self, name: Literal["train", "valid"]) -> Split:
+        """Return one split.
+
+        Raises:
+            ConfigError: if it has no documents.
+        """
+        found = self.splits.get(name)
+        if not found:
+            kind = {"train": "training", "valid": "held-out"}[name]
+            raise ConfigError(
+                f"{self.where}: has no {kind} documents; build or reshard it with both splits"
+            )
+        return found
 
     def tokenizer_file(self) -> Path:
         """Return the local path of the tokenizer that the corpus was built with.

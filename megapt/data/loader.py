@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from threading import Thread
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -124,7 +129,7 @@ class Loader(Dataset[_Share[Widened]]):
     def iterate(self, workers: int = 0) -> Generator[tuple[int, list[Widened]], None, None]:
         """Yield (step, its micro-batches) to the end of the sequence, if it has one.
 
-        Close the generator to end the processes.
+        Close the generator to end the processes; they end with this one at the latest.
 
         Args:
             workers: processes that prepare the batches; what is yielded does not depend on it.
@@ -132,25 +137,37 @@ class Loader(Dataset[_Share[Widened]]):
         Raises:
             ConfigError: a shard is missing or damaged, and that ends the run.
         """
+        iterator = self._iterate(workers)
+        _iterators.add(iterator)
+        return iterator
+
+    def _iterate(self, workers: int) -> Generator[tuple[int, list[Widened]], None, None]:
         total = self._maker.stream.total
         steps = _CountFrom(self._step, None if total is None else total // self._global)
+        told, tell = os.pipe()
         loader: DataLoader[_Share[Widened]] = DataLoader(
             self,
             batch_size=None,
             sampler=steps,
             num_workers=workers,
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=partial(_serve_rank, told, tell),
             collate_fn=_as_it_is,  # type: ignore[arg-type]  # not a list without a batch size
             # The stream cannot be pickled; from Python 3.14 on the default start method would.
             multiprocessing_context="fork" if workers else None,
         )
-        for step, share in zip(steps, loader, strict=True):
-            if share.error:
-                raise ConfigError(share.error)
-            self._step = step + 1
-            self._digest = add_digests(self._digest, share.digest)
-            self._skipped = join_skipped([self._skipped, share.skipped])
-            yield step, [batch.widen() for batch in share.batches]
+        shares = iter(loader)  # Waits for its processes when it is forgotten: not before the end.
+        try:
+            for step, share in zip(steps, shares, strict=True):
+                if share.error:
+                    raise ConfigError(share.error)
+                self._step = step + 1
+                self._digest = add_digests(self._digest, share.digest)
+                self._skipped = join_skipped([self._skipped, share.skipped])
+                yield step, [batch.widen() for batch in share.batches]
+        finally:
+            os.write(tell, bytes(workers))
+            os.close(tell)
+            os.close(told)
 
 
 def _as_it_is(share: _Share[Widened]) -> _Share[Widened]:
@@ -158,10 +175,31 @@ def _as_it_is(share: _Share[Widened]) -> _Share[Widened]:
     return share
 
 
-def _outlive_signals(_: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which reach the whole job, to the rank: it saves, then ends us."""
+def _serve_rank(told: int, tell: int, _: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which reach the whole job, to the rank: it saves, then ends us.
+
+    That is when it writes to the pipe, or is no more; even a transfer that stalls, and would go on
+    for minutes, does not keep a process from ending then.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    os.close(tell)
+    Thread(target=_end_when_told, args=(told,), daemon=True).start()
+
+
+def _end_when_told(told: int) -> None:
+    os.read(told, 1)
+    os._exit(0)
+
+
+_iterators: WeakSet[Generator[Any, None, None]] = WeakSet()
+
+
+@atexit.register
+def _close_iterators() -> None:
+    """Do what nobody did: Python would send the processes a SIGTERM and wait for them for ever."""
+    for iterator in list(_iterators):
+        iterator.close()
 
 
 @dataclass(frozen=True)

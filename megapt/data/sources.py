@@ -22,14 +22,14 @@ class MixedCorpus:
     """Corpora that are read side by side, with one tokenizer and the labels of all.
 
     Args:
-        corpora: name -> corpus.
+        corpora: name -> corpus; their order is that of the names.
 
     Raises:
         ConfigError: if they were not built with the same tokenizer.
     """
 
     def __init__(self, corpora: Mapping[str, Corpus]) -> None:
-        self.corpora = dict(corpora)
+        self.corpora = dict(sorted(corpora.items()))
         (name, first), *others = self.corpora.items()
         for other, corpus in others:
             if corpus.manifest.tokenizer.sha256 != first.manifest.tokenizer.sha256:
@@ -125,9 +125,12 @@ def open_stream(
             Member(name, stream.count, config.corpora[name].max_epochs)
             for name, stream in streams.items()
         ]
-        tokens = [one.splits[split].info.tokens for one in corpus.corpora.values()]
+        tokens = {name: one.split(split).info.tokens for name, one in corpus.corpora.items()}
         stages = _stages(config, tokens, global_batch)
-    mixture = Mixture(members, stages)
+    try:
+        mixture = Mixture(members, stages)
+    except ConfigError as error:
+        raise ConfigError(f"data.mixture: {error}") from None
     identity = {
         "max_epochs": {member.name: member.max_epochs for member in members},
         # As they are used: rounded, so that no platform's arithmetic shows.
@@ -140,12 +143,12 @@ def open_stream(
     return MixedStream(streams, mixture, identity)
 
 
-def _stages(config: MixtureConfig, tokens: list[int], global_batch: int) -> list[Stage]:
-    given = {name: corpus.weight for name, corpus in config.corpora.items()}
-    by_size = temperature_weights(tokens, config.temperature)
+def _stages(config: MixtureConfig, tokens: Mapping[str, int], global_batch: int) -> list[Stage]:
+    """Return the weights of the corpora, in the order of `tokens`, whose keys are their names."""
+    by_size = temperature_weights(list(tokens.values()), config.temperature)
     weights = {
-        name: size if weight is None else weight
-        for (name, weight), size in zip(given.items(), by_size, strict=True)
+        name: size if (weight := config.corpora[name].weight) is None else weight
+        for name, size in zip(tokens, by_size, strict=True)
     }
     stages = [Stage(0, tuple(weights.values()))]
     for stage in config.schedule:
@@ -158,7 +161,7 @@ def _stream(
     corpus: Corpus, split: SplitName, data: DataConfig, seed: int, number: tuple[int, str]
 ) -> WindowStream:
     return WindowStream(
-        corpus.splits[split],
+        corpus.split(split),
         corpus.fingerprint,
         seed=seed,
         window=data.window,

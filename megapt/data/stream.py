@@ -131,7 +131,6 @@ class WindowStream:
         self.count = self.order.count
         # Of each lane the chunk used last and, before it, another: a window may lie in both.
         self._held: dict[int, list[Chunk]] = {}
-        self._ahead: dict[int, tuple[list[int], list[int]]] = {}
 
     @property
     def skipped(self) -> Skipped:
@@ -142,6 +141,7 @@ class WindowStream:
     def skip(self, skipped: Skipped) -> None:
         """Leave these shards out from the start."""
         self.split.store.skip(skipped.get(self._corpus, {}))
+        self._held.clear()
 
     def epochs(self, windows: int) -> dict[str, float]:
         """Return how often the corpus was read after so many windows."""

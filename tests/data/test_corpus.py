@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -145,6 +146,28 @@ def test_a_flipped_byte_is_found_by_the_rank_that_checks_its_shard(copied: Path)
         corpus.verify(rank=0, world=2)
     assert_one_line(error, shard.name, "sha256")
     corpus.verify(rank=1, world=2)
+
+
+@pytest.mark.parametrize("file", ["train.index.npy", "valid.lengths.npy"])
+def test_a_flipped_byte_of_an_index_is_found_by_the_first_rank(copied: Path, file: str) -> None:
+    overwrite(copied / file, (copied / file).stat().st_size - 2, b"\x01")
+    corpus = Corpus(copied)
+    with pytest.raises(ConfigError) as error:
+        corpus.verify(rank=0, world=2)
+    assert_one_line(error, file, "sha256")
+    corpus.verify(rank=1, world=2)
+
+
+@pytest.mark.parametrize(("name", "told"), [("train", "training"), ("valid", "held-out")])
+def test_a_corpus_without_the_split_that_is_asked_for_says_so(
+    corpus_folder: Path, name: Literal["train", "valid"], told: str
+) -> None:
+    corpus = Corpus(corpus_folder)
+    assert corpus.split(name) is corpus.splits[name]
+    del corpus.splits[name]
+    with pytest.raises(ConfigError) as error:
+        corpus.split(name)
+    assert_one_line(error, str(corpus_folder), f"no {told} documents")
 
 
 @pytest.mark.parametrize("verify", ["use", "size"])

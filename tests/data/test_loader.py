@@ -1,164 +1,218 @@
+"""One sequence of global batches for any ranks, workers and micro-batches, and any resumes."""
+
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import islice
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import combinations, product
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
-from megapt.data import (
-    Batch,
-    BatchMaker,
-    Corpus,
-    CounterRng,
-    Counts,
-    TrainingSteps,
-    WindowStream,
-    heldout_batches,
-)
+from megapt.data import Counts, Loader, LoaderState, Rows
+from megapt.data.state import digest_windows
 from megapt.objectives import registry
-from tests.objectives.building import build
+from tests.data.loading import (
+    GLOBAL_BATCH,
+    Arrays,
+    Job,
+    OpenMaker,
+    assert_same,
+    describe_data,
+    expected_batch,
+    joined,
+    open_maker,
+    run,
+)
+from tests.data.reading.server import serve
 
-MakeStream = Callable[..., WindowStream]
-MakeMaker = Callable[..., BatchMaker]
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes")
 
-GLOBAL_BATCH = 8
-PER_TOKEN = ("tokens", "positions", "segments", "visible")
+
+class Case(NamedTuple):
+    world: int
+    workers: int
+    micro: str
+    source: str
+    place: str
+    kind: str
+    policy: str
+
+
+CHOICES = Case(
+    (1, 2, 3, 4, 8),  # type: ignore[arg-type]
+    (0, 1, 3),  # type: ignore[arg-type]
+    ("one", "two", "share"),  # type: ignore[arg-type]
+    ("single", "mixture"),  # type: ignore[arg-type]
+    ("folder", "http"),  # type: ignore[arg-type]
+    ("text", "mlm", "mgm"),  # type: ignore[arg-type]
+    ("fill", "whole"),  # type: ignore[arg-type]
+)
+
+
+def covering(choices: Any) -> list[Case]:
+    """Cases in which any two choices of any two kinds meet, far fewer than all that there are."""
+
+    def pairs(case: Any) -> set[Any]:
+        return set(combinations(enumerate(case), 2))
+
+    cases = [Case(*values) for values in product(*choices)]
+    missing = {pair for case in cases for pair in pairs(case)}
+    chosen = []
+    while missing:
+        # Processes are what costs time, so of the best cases that with the fewest.
+        best = max(cases, key=lambda case: (len(pairs(case) & missing), -case.world * case.workers))
+        chosen.append(best)
+        missing -= pairs(best)
+    return chosen
 
 
 @pytest.fixture(scope="module")
-def make_maker(corpus: Corpus, make_stream: MakeStream) -> MakeMaker:
-    def make(name: str, seed: int = 5, split: str = "train") -> BatchMaker:
-        objective = build(name, corpus.vocabulary, corpus.labels)
-        return BatchMaker(make_stream(split), objective, corpus.vocabulary.pad, seed)
+def places(corpus_folder: Path, small_folder: Path) -> Iterator[dict[str, list[str]]]:
+    """Where the corpora are: `folder` or `http` -> the large one and the small one."""
+    folders = [corpus_folder, small_folder]
+    with serve(corpus_folder) as large, serve(small_folder) as small:
+        yield {"folder": [*map(str, folders)], "http": [large.url, small.url]}
+
+
+@pytest.fixture
+def opener(places: dict[str, list[str]], tmp_path: Path) -> Callable[..., OpenMaker]:
+    """Say what a rank opens; what it fetches, it keeps in a cache of this test."""
+
+    def make(
+        kind: str, *, source: str = "single", place: str = "folder", rows: Any = None, **data: Any
+    ) -> OpenMaker:
+        where = places[place][: 1 if source == "single" else 2]
+        settings = describe_data(*where, reading={"cache": str(tmp_path / "cache")}, **data)
+        return partial(open_maker, settings, kind, rows=rows)
 
     return make
 
 
-def joined(batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
-    """The batches as one: what a single rank with one large micro-batch would hold.
-
-    A batch without examples holds a position that nothing reads; it is left out.
-    """
-    batches = [batch for batch in batches if batch.counts.positions]
-    tensors = {name: torch.cat([getattr(batch, name) for batch in batches]) for name in PER_TOKEN}
-    first = np.cumsum([0, *(len(batch.tokens) for batch in batches)])
-    starts = [b.starts[:-1] + int(f) for b, f in zip(batches, first, strict=False)]
-    tensors["starts"] = torch.cat(starts)
-    for head in batches[0].targets:
-        places = [b.targets[head][0] + int(f) for b, f in zip(batches, first, strict=False)]
-        tensors[f"{head} places"] = torch.cat(places)
-        tensors[f"{head} labels"] = torch.cat([batch.targets[head][1] for batch in batches])
-    return tensors
+_EXPECTED: dict[tuple[str, int], tuple[Arrays, int]] = {}
+"""Of each kind of data and step, the global batch and the digest of its windows."""
 
 
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name in found:
-        assert torch.equal(found[name], expected[name]), name
+def expected_of(open_one: OpenMaker, data: str, step: int) -> tuple[Arrays, int]:
+    if (data, step) not in _EXPECTED:
+        with open_one() as maker:
+            numbers = range(step * GLOBAL_BATCH, (step + 1) * GLOBAL_BATCH)
+            digest = digest_windows(maker.stream.ids(numbers))
+            _EXPECTED[data, step] = expected_batch(maker, step), digest
+    return _EXPECTED[data, step]
 
 
-def steps(maker: BatchMaker, micro: int = GLOBAL_BATCH, rank: int = 0, world: int = 1):
-    return TrainingSteps(
-        maker, global_batch=GLOBAL_BATCH, micro_batch=micro, rank=rank, world=world
-    )
-
-
-@pytest.mark.parametrize("name", sorted(registry()))
-@pytest.mark.parametrize(("world", "micro"), [(1, 1), (1, 2), (2, 1), (2, 2), (2, 4), (4, 2)])
-def test_ranks_and_micro_batches_do_not_change_the_global_batch(
-    make_maker: MakeMaker, name: str, world: int, micro: int
+@pytest.mark.parametrize("case", covering(CHOICES), ids=lambda case: "-".join(map(str, case)))
+def test_nothing_of_how_a_run_is_spread_changes_its_global_batches(
+    opener: Callable[..., OpenMaker], case: Case
 ) -> None:
-    for step in (0, 3):
-        whole = steps(make_maker(name))[step]
-        split = [
-            batch
-            for rank in range(world)
-            for batch in steps(make_maker(name), micro, rank, world)[step]
-        ]
-        assert_same(joined(split), joined(whole))
-        assert sum((batch.counts for batch in split), Counts()) == whole[0].counts
+    """Four steps with the end of an epoch in them, of a mixture also a new stage and a cap."""
+    share = GLOBAL_BATCH // case.world
+    job = Job(case.world, case.workers, {"one": 1, "two": 2, "share": share}[case.micro])
+    data = {"source": case.source, "policy": case.policy}
+    local = opener(case.kind, **data)
+    with local() as maker:
+        begun = LoaderState(maker.stream.identity, 5 * GLOBAL_BATCH)
+    found, state = run(opener(case.kind, place=case.place, **data), job, 4, begun)
+    assert list(found) == [5, 6, 7, 8]
+    digest = 0
+    for step, batches in found.items():
+        batch, of_step = expected_of(local, f"{case.source} {case.policy} {case.kind}", step)
+        assert_same(joined(batches), batch)
+        digest += of_step
+    assert (state.windows, state.digest) == (9 * GLOBAL_BATCH, digest % 2**128)
 
 
-def test_steps_are_the_windows_of_the_stream_one_after_another(make_maker: MakeMaker) -> None:
-    maker = make_maker("mlm")
-    many = [batch for step in range(3) for batch in steps(maker)[step]]
-    assert_same(joined(many), joined([maker.batch(range(3 * GLOBAL_BATCH))]))
+@pytest.mark.parametrize("source", ["single", "mixture"])
+def test_the_cases_above_cross_what_they_say(opener: Callable[..., OpenMaker], source: str) -> None:
+    with opener("text", source=source)() as maker:
+        before, after = (maker.stream.epochs(step * GLOBAL_BATCH) for step in (5, 9))
+    if source == "single":
+        assert before["epoch"] < 1 < after["epoch"]
+        return
+    assert before["epoch/small"] < 1
+    assert after["epoch/small"] == pytest.approx(1.5, abs=0.02), "all that it may give"
 
 
-def test_steps_go_on_into_the_next_epoch(make_maker: MakeMaker) -> None:
-    maker = make_maker("mlm")
-    last = maker.stream.count(0)
-    windows = [maker.stream.window(0, last - 1), maker.stream.window(1, 0)]
-    tokens = [e.tokens for window in windows for e in maker.examples(window)]
-    assert maker.batch([last - 1, last]).tokens.tolist() == np.concatenate(tokens).tolist()
-
-
-@pytest.mark.parametrize("part", ["epoch", "index"])
-def test_the_same_text_is_masked_anew_in_every_epoch_and_window(
-    make_maker: MakeMaker, part: str
+@pytest.mark.parametrize(
+    ("source", "kind"), [("mixture", "mlm"), ("mixture", "mgm"), ("single", "text")]
+)
+def test_twenty_stops_and_resumes_on_other_ranks_change_nothing(
+    opener: Callable[..., OpenMaker], source: str, kind: str
 ) -> None:
-    maker = make_maker("mlm")
-    window = maker.stream.window(0, 0)
-    places = [
-        tuple(
-            place
-            for example in maker.examples(replace(window, **{part: n}))
-            for place in example.targets["tokens"].positions.tolist()
+    """Each leg of the run has other ranks, workers, micro-batches and place of the corpus."""
+    random = Random(f"{source} {kind}")
+    local = opener(kind, source=source)
+    state: LoaderState | None = None
+    worlds: set[int] = set()
+    batches: dict[int, Any] = {}
+    for leg in range(21):
+        world = random.choice([1, 2, 3, 4, 8])
+        workers = random.choice([1, 3]) if leg % 5 == 4 else 0
+        job = Job(world, workers, random.choice([1, 2, None]))
+        place = "http" if leg % 6 == 3 else "folder"
+        found, state = run(
+            opener(kind, source=source, place=place), job, random.randint(1, 3), state
         )
-        for n in range(6)
-    ]
-    assert len(set(places)) > 1
+        state = LoaderState.from_json(json.loads(json.dumps(state.to_json())))
+        assert not batches.keys() & found.keys()
+        batches.update(found)
+        worlds.add(world)
+    assert worlds == {1, 2, 3, 4, 8}
+    assert list(batches) == list(range(len(batches)))
+    with local() as maker:
+        numbers = range(len(batches) * GLOBAL_BATCH)
+        assert (state.windows, state.digest) == (
+            len(numbers),
+            digest_windows(maker.stream.ids(numbers)),
+        )
+        assert min(maker.stream.epochs(len(numbers)).values()) > 1
+        for step in batches:
+            assert_same(joined(batches[step]), expected_batch(maker, step))
+    unbroken, whole = run(local, Job(), len(batches))
+    assert whole == state
+    for step in batches:
+        assert_same(joined(unbroken[step]), joined(batches[step]))
 
 
-def test_draws_are_keyed_by_seed_split_epoch_index_and_name(make_maker: MakeMaker) -> None:
-    for split in ("train", "valid"):
-        maker = make_maker("mlm", seed=5, split=split)
-        window = maker.stream.window(1, 2)
-        expected = maker.objective.examples(window, CounterRng(5, split, 1, 2, "mlm"))
-        found = maker.examples(window)
-        assert [e.tokens.tolist() for e in found] == [e.tokens.tolist() for e in expected]
-
-
-def test_the_seed_changes_the_masks_and_not_the_text(make_maker: MakeMaker) -> None:
-    one, other = (make_maker("mlm", seed).batch(range(8)) for seed in (5, 6))
-    assert one.counts.raw_tokens == other.counts.raw_tokens
-    assert torch.equal(one.starts, other.starts)
-    assert not torch.equal(one.tokens, other.tokens)
-
-
-def test_a_batch_counts_the_text_of_its_windows(make_maker: MakeMaker) -> None:
-    maker = make_maker("arlm")
-    windows = [maker.stream.window(*maker.stream.locate(number)) for number in range(3, 7)]
-    batch = maker.batch(range(3, 7))
-    assert batch.counts.raw_tokens == sum(window.raw_tokens for window in windows)
-    assert batch.key == 3
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_worker_processes_and_a_later_start_change_nothing(
-    make_maker: MakeMaker, workers: int
+@pytest.mark.parametrize("kind", sorted(registry()))
+def test_every_objective_sees_the_same_batches_on_any_ranks(
+    opener: Callable[..., OpenMaker], kind: str
 ) -> None:
-    loaded = list(islice(steps(make_maker("bert"), 4).iterate(start=2, workers=workers), 4))
-    assert [step for step, _ in loaded] == [2, 3, 4, 5]
-    for step, batches in loaded:
-        assert_same(joined(batches), joined(steps(make_maker("bert"), 4)[step]))
+    open_one = opener(kind, source="mixture")
+    whole, _ = run(open_one, Job(), 2)
+    for job in (Job(2, 0, 3), Job(3, 0, 1), Job(8, 0, 6)):
+        found, _ = run(open_one, job, 2)
+        for step, batches in found.items():
+            assert_same(joined(batches), joined(whole[step]))
+            assert sum((batch.counts for batch in batches), Counts()) == whole[step][0].counts
+            assert min(batch.key for batch in batches) == step * GLOBAL_BATCH
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("windows", [1, 7, 12, 10**6])
-def test_held_out_windows_come_once_and_all_ranks_do_as_many_batches(
-    make_maker: MakeMaker, windows: int, world: int
+@pytest.mark.parametrize("world", [2, 4, 8])
+def test_rows_depend_on_the_micro_batch_and_not_on_the_ranks(
+    opener: Callable[..., OpenMaker], world: int
 ) -> None:
-    maker = make_maker("arlm", split="valid")
-    ranks = [
-        list(heldout_batches(maker, windows, micro_batch=2, rank=rank, world=world))
-        for rank in range(world)
-    ]
-    assert len({len(batches) for batches in ranks}) == 1
-    inside = [batch for step in zip(*ranks, strict=True) for batch in step]
-    whole = maker.batch(range(min(windows, maker.stream.count(0))))
-    assert_same(joined(inside), joined([whole]))
-    assert sum((b.counts for batches in ranks for b in batches), Counts()) == whole.counts
+    open_one = opener("mlm", rows=Rows(length=50, count=5, open=4))
+    whole, _ = run(open_one, Job(1, 0, 3), 2)
+    found, _ = run(open_one, Job(world, 1, 3), 2)
+    for step, batches in found.items():
+        assert len(batches) == len(whole[step]) == GLOBAL_BATCH // 3
+        for one, other in zip(batches, whole[step], strict=True):
+            assert one.row_length == 50
+            assert_same(joined([one]), joined([other]))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_each_rank_reads_lanes_of_its_own(opener: Callable[..., OpenMaker], world: int) -> None:
+    with opener("text", lanes=8)() as maker:
+        read = []
+        for rank in range(world):
+            loader = Loader(maker, global_batch=GLOBAL_BATCH, rank=rank, world=world)
+            numbers = np.concatenate([loader.numbers(step) for step in range(5)])
+            read.append(set(maker.stream.lanes(numbers).tolist()))
+    assert read == [set(range(rank * 8 // world, (rank + 1) * 8 // world)) for rank in range(world)]

@@ -118,6 +118,11 @@ class LocalFolder(Location):
         except (PrepError, OSError) as error:
             raise DamageError(str(error)) from None
 
+    def fetch_ahead(self, infos: Sequence[FileInfo]) -> None:
+        """Begin to hash files in the background, if they are hashed on use."""
+        if self._reading.hashes_on_use:
+            super().fetch_ahead(infos)
+
     def responds(self) -> bool:
         """Whether the folder is there: not on a disk that has gone."""
         return (self._folder / MANIFEST_NAME).exists()
