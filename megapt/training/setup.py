@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from megapt.config import AttentionBackend, Origins, RunConfig
@@ -9,7 +10,6 @@ from megapt.data import (
     RESERVED,
     AnyCorpus,
     BatchMaker,
-    Loader,
     Rows,
     Stream,
     open_corpora,
@@ -35,6 +35,11 @@ def check_batches(config: RunConfig, world: int, origins: Origins) -> None:
         )
 
 
+def _available(stream: Stream) -> int:
+    """Return the windows of an epoch, or of all there is if that is less."""
+    return stream.count if stream.total is None else min(stream.count, stream.total)
+
+
 def check_targets(
     maker: BatchMaker, ranks: Ranks, origins: Origins, path: str, windows: int = _TRIED_WINDOWS
 ) -> None:
@@ -45,12 +50,14 @@ def check_targets(
     Raises:
         ConfigError: on every rank, naming the head, the window size and what was looked at.
     """
-    windows = min(windows, _TRIED_WINDOWS, maker.stream.count)
-    whole = -(-windows // ranks.world) * ranks.world
-    loader = Loader(maker, global_batch=whole, rank=ranks.rank, world=ranks.world)
+    stream = maker.stream
+    windows = min(windows, _TRIED_WINDOWS, _available(stream))
+    numbers = np.arange(windows)
+    by_lane = numbers[np.argsort(stream.lanes(numbers), kind="stable")]
+    mine = np.array_split(by_lane, ranks.world)[ranks.rank]
     found = [0.0] * len(maker.objective.heads)
     with ranks.together():
-        for window in maker.stream.windows(loader.numbers(0).tolist()):
+        for window in stream.windows(mine.tolist()):
             for example in maker.examples(window):
                 for i, head in enumerate(maker.objective.heads):
                     if head.name in example.targets:
@@ -60,7 +67,7 @@ def check_targets(
             raise origins.error(
                 path,
                 f"'{maker.objective.name}' finds no target for its head '{head.name}' in the "
-                f"{windows} {maker.stream.name} windows of {maker.stream.window_size} "
+                f"{windows} {stream.name} windows of {stream.window_size} "
                 f"tokens that were tried; a larger data.window gives it more text at a time",
             )
 
@@ -72,11 +79,11 @@ def check_size(stream: Stream, config: RunConfig, origins: Origins) -> None:
         ConfigError: with the numbers.
     """
     training, window = config.training, config.data.window
-    if stream.count < training.global_batch:
+    if _available(stream) < training.global_batch:
         raise origins.error(
             "training.global_batch",
             f"{training.global_batch} windows are more than the corpus has: "
-            f"{stream.count} of {window} tokens; choose a smaller global_batch, a smaller "
+            f"{_available(stream)} of {window} tokens; choose a smaller global_batch, a smaller "
             f"data.window or a larger corpus",
         )
     if stream.total is None or training.budget.axis != "raw_tokens":

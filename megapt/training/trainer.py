@@ -129,9 +129,10 @@ class Trainer:
             world=ranks.world,
         )
         self._at = _Progressed()
-        # First of all, so that no shard is tried which the run leaves out.
+        # Before anything is read, so that no shard is tried which the run leaves out.
         self._resume()
-        check_targets(self.maker, ranks, origins, path)
+        if not self._at.step:  # Later the run would not come by these windows again.
+            check_targets(self.maker, ranks, origins, path)
         check_targets(self.heldout, ranks, origins, path, config.training.validation_windows)
 
     def _resume(self) -> None:
@@ -250,6 +251,8 @@ class Trainer:
             [bool(problem), *head_counts(micro_batches, heads), *astuple(mine)]
         )
         if problems:
+            if self._at.step:
+                self._checkpoint()  # All ranks are here still, so nothing learnt is lost.
             self.ranks.agree(problem)
         totals, counts = summed[: len(heads)], Counts(*map(int, summed[len(heads) :]))
         rate = self.config.optimizer.lr * rate_factor(self.config.schedule, self._share())

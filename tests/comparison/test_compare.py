@@ -362,6 +362,14 @@ def test_a_file_in_the_place_of_the_folder_is_refused(corpus_folder: Path, tmp_p
     assert str(tmp_path / "out") in refusal(compare_config(corpus_folder, tmp_path / "out", "arlm"))
 
 
+def test_a_mixture_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
+    config = compare_config(corpus_folder, tmp_path / "out", "arlm")
+    mixture = {"corpora": {"one": {"path": str(corpus_folder)}}}
+    data = {**config.data.model_dump(), "corpus": None, "mixture": mixture}
+    message = refusal(CompareConfig.model_validate({**config.model_dump(), "data": data}))
+    assert message == "data.mixture: a comparison reads one corpus; name data.corpus"
+
+
 @pytest.mark.parametrize("name", ["", "../escaped", "a/b", "."])
 def test_a_member_stays_inside_the_folder(corpus_folder: Path, tmp_path: Path, name: str) -> None:
     """Its name is the name of its run folder, and a word of error messages and overrides."""

@@ -34,7 +34,7 @@ TEXTS = {
 WINDOW = 64
 
 # Raw tokens until a run knows its texts; `nsp` and `bert` are only there to be used.
-ENOUGH = {"arlm": 8e3, "mgm": 16e3, "mlm": 40e3, "msc": 6e3, "nsp": 1e3, "bert": 2e3}
+ENOUGH = {"arlm": 12e3, "mgm": 20e3, "mlm": 50e3, "msc": 8e3, "nsp": 1e3, "bert": 2e3}
 SETTINGS = {"mlm": {"mask_rate": 0.3, "mask_share": 1.0, "random_share": 0.0}}
 
 

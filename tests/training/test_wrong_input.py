@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from data_prep.manifest import Manifest
 from megapt.config import ConfigError, Origins, RunConfig
 from megapt.data import Corpus
-from megapt.training import Trainer
+from megapt.training import Ranks, Trainer
+from tests.corpora import write_corpus
 from tests.ranks import run_ranks
 from tests.training.runs import (
     ALONE,
@@ -153,6 +156,101 @@ def test_a_tokenizer_that_is_not_the_corpus_s_own(corpus_folder: Path, tmp_path:
     shutil.copytree(corpus_folder, tmp_path / "corpus")
     flip(tmp_path / "corpus" / "tokenizer.model")
     assert "tokenizer.model" in refusal(run_config(tmp_path / "corpus", tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("split", "kind"), [("train", "training"), ("valid", "held-out")])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_corpus_without_one_of_its_splits(
+    corpus_folder: Path, tmp_path: Path, split: str, kind: str, mixed: bool
+) -> None:
+    """`megapt-prep reshard --split` leaves one of them."""
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    manifest = Manifest.load(tmp_path / "corpus")
+    fields = {name: getattr(manifest, name) for name in Manifest.model_fields}
+    for computed in ("format", "fingerprint"):
+        del fields[computed]
+    fields["splits"] = {name: info for name, info in manifest.splits.items() if name != split}
+    Manifest.create(**fields).save(tmp_path / "corpus")
+    paths = {"whole": {"path": str(corpus_folder)}, "half": {"path": str(tmp_path / "corpus")}}
+    data = {"corpus": None, "mixture": {"corpora": paths}} if mixed else {}
+    message = refusal(run_config(tmp_path / "corpus", tmp_path / "run", data=data))
+    assert message.startswith(f"{tmp_path / 'corpus'}: has no {kind} documents")
+
+
+def test_corpora_of_different_tokenizers(corpus_folder: Path, tmp_path: Path) -> None:
+    other = write_corpus(tmp_path, documents=60)
+    corpora = {"a": {"path": str(corpus_folder)}, "b": {"path": str(other)}}
+    data = {"corpus": None, "mixture": {"corpora": corpora}}
+    message = refusal(run_config(corpus_folder, tmp_path / "run", data=data))
+    assert "another tokenizer" in message
+    assert str(other) in message
+
+
+def test_a_global_batch_larger_than_the_corpus(corpus_folder: Path, tmp_path: Path) -> None:
+    config = run_config(corpus_folder, tmp_path / "run", training={"global_batch": 400})
+    message = refusal(config, Origins({"training.global_batch": "run.yaml:7"}))
+    assert message.startswith("run.yaml:7: training.global_batch: 400 windows are more than ")
+    assert "246 of 48 tokens" in message
+
+
+def test_a_budget_larger_than_a_mixture_gives(corpus_folder: Path, tmp_path: Path) -> None:
+    corpora = {"a": {"path": str(corpus_folder), "max_epochs": 0.1}}
+    data = {"corpus": None, "mixture": {"corpora": corpora}}
+    message = refusal(run_config(corpus_folder, tmp_path / "run", data=data))
+    assert message.startswith("training.budget.amount: 2,000 tokens are more than ")
+    assert "3 steps of 8 windows of 48" in message
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"attention": "flex"}, "training.attention: 'flex' cannot train on a CPU; choose "),
+        ({"attention": "varlen"}, "training.attention: 'varlen' cannot train on a CPU; choose "),
+        (
+            {"attention": "rows", "row_length": 98},
+            "training.row_length: 98 positions are too few: an example of 'mgm' takes up to 99 in "
+            "windows of 48 tokens",
+        ),
+    ],
+)
+def test_attention_that_cannot_train_the_run(
+    corpus_folder: Path, tmp_path: Path, training: dict[str, Any], said: str
+) -> None:
+    mgm = {"name": "mgm"}
+    config = run_config(corpus_folder, tmp_path / "run", objective=mgm, training=training)
+    place = {said.partition(":")[0]: "run.yaml:9"}
+    assert refusal(config, Origins(place)).startswith(f"run.yaml:9: {said}")
+
+
+@pytest.mark.parametrize(
+    ("objective", "training", "model", "said"),
+    [
+        ("mgm", {"precision": "bf16"}, {}, "has no prefix attention, which 'mgm' needs"),
+        ("arlm", {"precision": "fp32"}, {}, "computes in bf16 alone"),
+        ("arlm", {"precision": "bf16"}, {"dropout": 0.1}, "model.dropout: 0.1"),
+    ],
+)
+def test_varlen_attention_that_cannot_train_the_run_on_a_gpu(
+    corpus_folder: Path,
+    tmp_path: Path,
+    objective: str,
+    training: dict[str, Any],
+    model: dict[str, Any],
+    said: str,
+) -> None:
+    """No GPU is asked: the device is only named."""
+    gpu = Ranks(0, 1, torch.device("cuda"))
+    config = run_config(
+        corpus_folder,
+        tmp_path / "run",
+        objective={"name": objective},
+        model=model,
+        training={"attention": "varlen", **training},
+    )
+    with pytest.raises(ConfigError) as raised:
+        Trainer(config, gpu, Origins())
+    assert said in str(raised.value)
+    assert "varlen" in str(raised.value)
 
 
 def test_windows_in_which_the_objective_finds_nothing(sentences: Path, tmp_path: Path) -> None:
