@@ -76,6 +76,7 @@ class Loader(Dataset[_Share[Widened]]):
         self._begun = LoaderState(maker.stream.identity)
         self._step = 0
         self._digest = 0
+        self._last = 0
         self._skipped: Skipped = {}
 
     def numbers(self, step: int) -> Ints:
@@ -111,6 +112,11 @@ class Loader(Dataset[_Share[Widened]]):
         self._begun = state
         self._digest, self._skipped = 0, {}
         self._maker.stream.skip(state.skipped)
+
+    def put_back(self) -> None:
+        """Count the step that `iterate` gave last as not consumed; nothing was trained on it."""
+        self._step -= 1
+        self._digest = add_digests(self._digest, -self._last)
 
     def state(self, gather: Callable[[Any], list[Any]] = lambda mine: [mine]) -> LoaderState:
         """Return the state after the last step that `iterate` gave.
@@ -161,6 +167,7 @@ class Loader(Dataset[_Share[Widened]]):
                 if share.error:
                     raise ConfigError(share.error)
                 self._step = step + 1
+                self._last = share.digest
                 self._digest = add_digests(self._digest, share.digest)
                 self._skipped = join_skipped([self._skipped, share.skipped])
                 yield step, [batch.widen() for batch in share.batches]

@@ -251,6 +251,8 @@ class Trainer:
             [bool(problem), *head_counts(micro_batches, heads), *astuple(mine)]
         )
         if problems:
+            if not problem:
+                self.loader.put_back()  # Another rank has nothing for this step.
             if self._at.step:
                 self._checkpoint()  # All ranks are here still, so nothing learnt is lost.
             self.ranks.agree(problem)

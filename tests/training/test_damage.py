@@ -58,6 +58,18 @@ def test_a_damaged_shard_ends_the_run_on_every_rank_before_a_step_uses_it(
         assert part in line
     assert [record["step"] for record in records_of(config)] == list(range(1, step))
     assert steps_saved(RunFolder(config.output).checkpoints) == [step - 1]
+    flip(shard)
+    outcomes, _ = end_ranks(world, ended_with, file)
+    assert [(outcome.value, outcome.failure) for outcome in outcomes] == [(0, "")] * world
+    undisturbed = run_in_turn(corpus, tmp_path / "undisturbed", data=data)
+    run_ranks(1, train, undisturbed)
+    assert_same_data(undisturbed, config)
+
+
+def assert_same_data(expected: RunConfig, found: RunConfig) -> None:
+    """Both runs have read the same windows in the same order."""
+    states = [RunFolder(config.output).summary()["data"] for config in (expected, found)]
+    assert states[0] == states[1]
 
 
 def fail_alone(ranks: Ranks, config: RunConfig, step: int) -> int:
