@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from benchmarks.delivery import ROWS, WINDOW, main
-from megapt.data import Batch, BatchMaker, Corpus, Loader, TextBatch, TextMaker, WindowStream
+from megapt.config import DataConfig
+from megapt.data import Batch, BatchMaker, Corpus, Loader, TextBatch, TextMaker, open_stream
 from megapt.data.making import Maker
 from megapt.objectives import Context, registry
 
@@ -23,17 +24,9 @@ def read(options: argparse.Namespace, name: str) -> Iterator[int]:
         options: of the command line.
         name: of an objective, or "text".
     """
+    data = DataConfig(corpus=str(options.data), window=WINDOW)
     corpus = Corpus(options.data)
-    stream = WindowStream(
-        corpus.train,
-        corpus.manifest.fingerprint,
-        seed=0,
-        window=WINDOW,
-        policy="fill",
-        shuffle_span=8,
-        shuffle_blocks=8,
-        lanes=8,
-    )
+    stream = open_stream(corpus, "train", data, seed=0)
     maker: Maker[Batch | TextBatch] = TextMaker(stream)
     if name != "text":
         kind = registry()[name]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.delivery import memory_bytes
-from megapt.data import Corpus, WindowStream
+from megapt.config import DataConfig
+from megapt.data import Corpus, WindowStream, open_stream
 
 STEP = 1_000_000
 GLOBAL_BATCH = 1_024
@@ -21,19 +22,12 @@ FIRST = STEP * GLOBAL_BATCH
 REPLAY_SECONDS = 3.0
 
 
-def open_stream(folder: Path) -> WindowStream:
+def stream_of(folder: Path) -> WindowStream:
     """Open a corpus with the loader's defaults."""
-    corpus = Corpus(folder)
-    return WindowStream(
-        corpus.train,
-        corpus.manifest.fingerprint,
-        seed=0,
-        window=WINDOW,
-        policy="fill",
-        shuffle_span=8,
-        shuffle_blocks=8,
-        lanes=8,
-    )
+    data = DataConfig(corpus=str(folder), window=WINDOW)
+    stream = open_stream(Corpus(folder), "train", data, seed=0)
+    assert isinstance(stream, WindowStream)  # of one corpus
+    return stream
 
 
 def memory() -> dict[str, float]:
@@ -61,7 +55,7 @@ class Stages:
 def seek(folder: Path) -> dict[str, Any]:
     """Open the corpus and go to the step; read a window there if there are shards."""
     stages = Stages()
-    stream = open_stream(folder)
+    stream = stream_of(folder)
     stages.end("open")
     stream.order.locate(FIRST)
     stages.end("first window of the batch")
@@ -85,7 +79,7 @@ def per_second(take: Callable[[int], object]) -> float:
 
 def replay(folder: Path) -> dict[str, Any]:
     """Go through the windows from the first one on, and read them if there are shards."""
-    stream = open_stream(folder)
+    stream = stream_of(folder)
     located = per_second(stream.order.locate)
     found: dict[str, Any] = {
         "located_per_second": located,

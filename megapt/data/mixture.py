@@ -18,18 +18,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from heapq import heappop, heappush
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from megapt.config import ConfigError
-
-Ints = NDArray[np.int64]
-
-DENOMINATOR = 65536
-"""Weights whose least common denominator is larger are rounded to multiples of 1/65536."""
+from megapt.data.pattern import Ints, Pattern, exact, whole_shares
 
 _NEVER = np.iinfo(np.int64).max
 """No window has this number: where the last stage stops."""
@@ -64,7 +59,7 @@ class Member:
         """The most windows that may come from this corpus; None: any number."""
         if self.max_epochs is None:
             return None
-        return int(_exact(self.max_epochs) * self.windows)
+        return int(exact(self.max_epochs) * self.windows)
 
 
 @dataclass(frozen=True)
@@ -106,99 +101,6 @@ def temperature_weights(tokens: Sequence[int], temperature: float) -> tuple[floa
     return tuple(weight / total for weight in relative)
 
 
-def _exact(number: float) -> Fraction:
-    """Return the fraction that the decimal digits say: 0.7 is 7/10, not the nearest double."""
-    return Fraction(str(number))
-
-
-def _whole_shares(weights: Sequence[Fraction]) -> list[int]:
-    """Return whole numbers in the ratio of `weights`, one above 0 for each weight above 0.
-
-    They add up to the least common denominator of the weights once these are divided by their sum,
-    but to `DENOMINATOR` if that one is larger: then they are rounded, by the largest remainder.
-    """
-    total = sum(weights)
-    weights = [weight / total for weight in weights]
-    common = math.lcm(*(weight.denominator for weight in weights))
-    if common <= DENOMINATOR:
-        return [int(weight * common) for weight in weights]
-    # Corpora due less than one entry get one. That leaves less for the others, of which some more
-    # may then be due less than one.
-    single: set[int] = set()
-    while True:
-        others = sum(weight for corpus, weight in enumerate(weights) if corpus not in single)
-        quotas = [
-            Fraction(1) if corpus in single else weight / others * (DENOMINATOR - len(single))
-            for corpus, weight in enumerate(weights)
-        ]
-        small = {corpus for corpus, quota in enumerate(quotas) if 0 < quota < 1}
-        if not small:
-            break
-        single |= small
-    shares = [int(quota) for quota in quotas]
-    by_remainder = sorted(range(len(shares)), key=lambda corpus: shares[corpus] - quotas[corpus])
-    for corpus in by_remainder[: DENOMINATOR - sum(shares)]:
-        shares[corpus] += 1
-    return shares
-
-
-class _Pattern:
-    """The periodic order of the corpora under constant weights.
-
-    Args:
-        shares: entries of each corpus in a period, with no common divisor, int64 [corpora].
-    """
-
-    def __init__(self, shares: Ints) -> None:
-        self.shares = shares
-        self.period = int(shares.sum())
-        # Entries are counted from 1 and the windows of a corpus from 0. With slack 2k-2, weight w
-        # and `seen` windows of a corpus so far, its next one may become entry n once
-        # w n - seen >= 1 / slack, and must be there at the first n at which
-        # w n - seen > 1 - 1 / slack. Tijdeman proves that some order keeps all these dates. Then
-        # the earliest deadline first keeps them too, as it does for any jobs of one entry each.
-        # At the end of the period the counts must be whole, so exact, and all begins again.
-        slack = max(1, 2 * int(np.count_nonzero(shares)) - 2)
-        corpora = np.repeat(np.arange(len(shares)), shares)
-        seen = np.arange(self.period) - np.repeat(np.cumsum(shares) - shares, shares)
-        scale = slack * shares[corpora]
-        release = -(-self.period * (slack * seen + 1) // scale)
-        deadline = self.period * (slack * (seen + 1) - 1) // scale + 1
-        by_release = np.argsort(release, kind="stable")
-        jobs = (deadline * len(shares) + corpora)[by_release].tolist()
-        entries = np.arange(1, self.period + 1)
-        order: list[int] = []
-        waiting: list[int] = []
-        taken = 0
-        for released in np.searchsorted(release[by_release], entries, side="right").tolist():
-            for job in jobs[taken:released]:
-                heappush(waiting, job)
-            taken = released
-            order.append(heappop(waiting))
-        # Narrow types, for there may be as many patterns as stages and corpora together.
-        self.order = (np.array(order) % len(shares)).astype(np.uint16)
-        """Corpus of each entry, uint16 [period]."""
-        self.seen = np.empty(self.period, dtype=np.int32)
-        """Entries of the same corpus before this one in the period, int32 [period]."""
-        self.seen[np.argsort(self.order, kind="stable")] = seen
-
-    def locate(self, numbers: Ints) -> tuple[Ints, Ints]:
-        """Return for each entry its corpus and how many entries of that corpus precede it."""
-        periods, entries = np.divmod(numbers, self.period)
-        corpora = self.order[entries].astype(np.int64)
-        return corpora, periods * self.shares[corpora] + self.seen[entries]
-
-    def counts(self, n: int) -> Ints:
-        """Return how many of the first `n` entries each corpus has, int64 [corpora]."""
-        periods, entries = divmod(n, self.period)
-        return periods * self.shares + np.bincount(self.order[:entries], minlength=len(self.shares))
-
-    def length(self, corpus: int, count: int) -> int:
-        """Return how many entries it takes until `corpus` has had `count`, at least 1, of them."""
-        periods, seen = divmod(count - 1, int(self.shares[corpus]))
-        return periods * self.period + int(np.flatnonzero(self.order == corpus)[seen]) + 1
-
-
 @dataclass(frozen=True)
 class _Segment:
     """Windows under constant weights."""
@@ -206,7 +108,7 @@ class _Segment:
     start: int
     before: Ints
     """Windows of each corpus before this segment, int64 [corpora]."""
-    pattern: _Pattern
+    pattern: Pattern
 
 
 class Mixture:
@@ -240,7 +142,7 @@ class Mixture:
         start = 0
         stops = [*(stage.start for stage in stages[1:]), _NEVER]
         for stage, stop in zip(stages, stops, strict=True):
-            shares = _whole_shares([_exact(weight) for weight in stage.weights])
+            shares = whole_shares([exact(weight) for weight in stage.weights])
             while start < stop:
                 room = {
                     corpus: member.cap - int(counts[corpus])
@@ -250,7 +152,7 @@ class Mixture:
                 live = [0 if room.get(corpus) == 0 else n for corpus, n in enumerate(shares)]
                 if not any(live):
                     return start
-                pattern = _Pattern(np.array(live, dtype=np.int64) // math.gcd(*live))
+                pattern = Pattern(np.array(live, dtype=np.int64) // math.gcd(*live))
                 self._segments.append(_Segment(start, counts, pattern))
                 used_up = [start + pattern.length(c, left) for c, left in room.items() if left]
                 end = min([stop, *used_up])

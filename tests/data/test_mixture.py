@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from megapt.config import ConfigError
-from megapt.data.mixture import DENOMINATOR, Ints, Member, Mixture, Stage, temperature_weights
+from megapt.data.mixture import Member, Mixture, Stage, temperature_weights
+from megapt.data.pattern import DENOMINATOR, Ints
 
 WALK = 400
 
