@@ -25,7 +25,7 @@ class MixedCorpus:
         corpora: name -> corpus; their order is that of the names.
 
     Raises:
-        ConfigError: if they were not built with the same tokenizer.
+        ConfigError: if they were not built with the same tokenizer, or two are the same corpus.
     """
 
     def __init__(self, corpora: Mapping[str, Corpus]) -> None:
@@ -36,6 +36,14 @@ class MixedCorpus:
                 raise ConfigError(
                     f"{corpus.where}: corpus '{other}' was built with another tokenizer than "
                     f"'{name}' ({first.where}); build both with the same --tokenizer"
+                )
+        known: dict[str, str] = {}
+        for name, corpus in self.corpora.items():
+            twin = known.setdefault(corpus.fingerprint, name)
+            if twin != name:
+                raise ConfigError(
+                    f"{corpus.where}: is both '{twin}' and '{name}' of the mixture, which would "
+                    f"read every window twice; give one of them a higher weight"
                 )
         self.where = first.where
         self.vocabulary = first.vocabulary

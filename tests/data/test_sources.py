@@ -123,6 +123,13 @@ def test_a_corpus_of_another_tokenizer_is_refused(corpus_folder: Path, tmp_path:
         assert part in text
 
 
+def test_a_corpus_twice_in_a_mixture_is_refused(corpus_folder: Path) -> None:
+    """Its windows would come in pairs, masked alike."""
+    with pytest.raises(ConfigError, match="both 'again' and 'once'") as error:
+        MixedCorpus({"once": Corpus(corpus_folder), "again": Corpus(corpus_folder)})
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_the_fingerprint_is_of_names_and_contents(
     corpus_folder: Path, farms_folder: Path, small_folder: Path, mixed: MixedCorpus
 ) -> None:
