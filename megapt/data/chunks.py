@@ -198,6 +198,7 @@ class Chunk:
                 np.concatenate(numbers)[self._order].tolist(),
                 np.concatenate(labels)[self._order].tolist(),
             )
+            self._blocks, self._lengths = [], []  # Their shards may be closed now.
         return self._read
 
     def _lay(self, blocks: list[NDArray[Any] | None]) -> NDArray[Any]:

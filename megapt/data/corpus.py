@@ -19,6 +19,7 @@ from data_prep.tokenizers import Tokenizer, load_tokenizer
 from megapt.config import ConfigError, ReadingConfig
 from megapt.data.example import Ints, Piece
 from megapt.data.reading import Location, ReadingError, ShardStore, open_location
+from megapt.data.reading.errors import fault_of
 
 _RECENT_BLOCKS = 32
 """Blocks that `Split.piece` keeps unpacked, some 12 MB."""
@@ -26,11 +27,13 @@ _RECENT_BLOCKS = 32
 
 @contextmanager
 def reading_files() -> Iterator[None]:
-    """Raise what `data_prep` finds wrong with a file as a `ReadingError`."""
+    """Raise what `data_prep` finds wrong with a file, or cannot open, as a `ReadingError`."""
     try:
         yield
     except PrepError as error:
         raise ReadingError(str(error)) from None
+    except OSError as error:
+        raise fault_of(error.filename or "a file of the corpus", error) from None
 
 
 class Split:

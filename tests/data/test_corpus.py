@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -259,6 +261,18 @@ def test_a_missing_or_broken_index_is_told_in_one_line(
     with pytest.raises(ConfigError) as error:
         Corpus(copied)
     assert_one_line(error, file)
+
+
+def test_an_index_that_cannot_be_opened_is_told_in_one_line(
+    corpus_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Path, **_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(file))
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", refuse)
+    with pytest.raises(ConfigError) as error:
+        Corpus(corpus_folder)
+    assert_one_line(error, ".lengths.npy: Too many open files", "ulimit -n")
 
 
 def test_another_tokenizer_is_refused(copied: Path) -> None:

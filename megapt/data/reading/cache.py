@@ -16,7 +16,7 @@ from typing import NamedTuple
 from data_prep.files import sync_folder
 from data_prep.manifest import FileInfo
 from megapt.config import ReadingConfig
-from megapt.data.reading.errors import ReadingError, TransferError, log
+from megapt.data.reading.errors import ReadingError, TransferError, fault_of, is_shortage, log
 from megapt.data.reading.locks import holding, try_lock, unlock
 
 _SHARD, _PARTIAL = ".tar", ".partial"
@@ -189,6 +189,8 @@ def _remove(entries: list[_Entry], needed: float) -> bool:
 
 def unwritable(path: Path, info: FileInfo, error: OSError) -> ReadingError:
     """The error for a file that the cache cannot take."""
+    if is_shortage(error):
+        return fault_of(path, error)
     remedy = "free space" if error.errno in _FULL else "make the cache writable"
     return ReadingError(
         f"{path}: {info.bytes:,} bytes cannot be written ({error.strerror}); {remedy}, or set "

@@ -11,7 +11,7 @@ from data_prep.manifest import MANIFEST_NAME, FileInfo, Manifest
 from data_prep.shards import check_size, check_sum
 from megapt.config import ReadingConfig
 from megapt.data.reading.ahead import FetchAhead
-from megapt.data.reading.errors import DamageError, ReadingError
+from megapt.data.reading.errors import ReadingError, fault_of
 from megapt.data.reading.hashed import HashedFiles
 
 
@@ -50,18 +50,20 @@ class Location(ABC):
 
         Raises:
             DamageError: the file is missing, damaged or out of reach after all retries.
-            ReadingError: it cannot be kept on this machine.
+            ReadingError: it cannot be kept on this machine, or this process is short of files or
+                memory.
         """
         ahead = self._ahead.take(info)
         return self._bring(info) if ahead is None else ahead.result()
 
-    def fetch_ahead(self, infos: Sequence[FileInfo]) -> None:
+    def fetch_ahead(self, reader: object, infos: Sequence[FileInfo]) -> None:
         """Begin to bring files in the background, the first one first.
 
-        They take the place of those asked for before. Faults are kept for `path`, which raises
-        them. At most half of `cache_bytes` is brought before it is asked for.
+        They take the place of those that the same reader asked for before. Faults are kept for
+        `path`, which raises them. At most half of `cache_bytes` is brought before it is asked
+        for.
         """
-        self._ahead.ask(infos)
+        self._ahead.ask(reader, infos)
 
     def close(self) -> None:
         """End what goes on in the background, without waiting for it."""
@@ -73,6 +75,7 @@ class Location(ABC):
 
         Raises:
             DamageError: the file is missing or damaged.
+            ReadingError: this process is short of files or memory.
         """
 
     @abstractmethod
@@ -112,16 +115,18 @@ class LocalFolder(Location):
 
         Raises:
             DamageError: it is missing or damaged.
+            ReadingError: this process is short of files or memory.
         """
+        path = self._folder / checked_name(self.where, info)
         try:
-            self._check(self._folder / checked_name(self.where, info), info)
+            self._check(path, info)
         except (PrepError, OSError) as error:
-            raise DamageError(str(error)) from None
+            raise fault_of(path, error) from None
 
-    def fetch_ahead(self, infos: Sequence[FileInfo]) -> None:
+    def fetch_ahead(self, reader: object, infos: Sequence[FileInfo]) -> None:
         """Begin to hash files in the background, if they are hashed on use."""
         if self._reading.hashes_on_use:
-            super().fetch_ahead(infos)
+            super().fetch_ahead(reader, infos)
 
     def responds(self) -> bool:
         """Whether the folder is there: not on a disk that has gone."""
@@ -141,7 +146,7 @@ class LocalFolder(Location):
             else:
                 check_size(path, info)
         except (PrepError, OSError) as error:
-            raise DamageError(str(error)) from None
+            raise fault_of(path, error) from None
         return path
 
 

@@ -9,7 +9,7 @@ from megapt.data.reading.location import LocalFolder, Location
 from megapt.data.reading.remote import Remote
 from megapt.data.reading.transport import PIPE
 
-_LOCAL = ("file://", "local://")
+_LOCAL = ("file", "local")
 
 
 def open_location(where: str, reading: ReadingConfig) -> Location:
@@ -23,9 +23,12 @@ def open_location(where: str, reading: ReadingConfig) -> Location:
     Raises:
         ReadingError: a package for the protocol is not installed, or a command has no {}.
     """
-    for scheme in _LOCAL:
-        if where.startswith(scheme):
-            return LocalFolder(where, Path(where.removeprefix(scheme)), reading)
-    if where.startswith(PIPE) or "://" in where:
+    if where.startswith(PIPE):
         return Remote(where, reading)
-    return LocalFolder(where, Path(where), reading)
+    scheme, mark, path = where.partition("://")
+    if not mark:
+        return LocalFolder(where, Path(where), reading)
+    scheme = scheme.lower()  # the only case that fsspec knows
+    if scheme in _LOCAL:
+        return LocalFolder(where, Path(path), reading)
+    return Remote(f"{scheme}://{path}", reading)

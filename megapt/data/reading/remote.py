@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -14,7 +14,15 @@ from data_prep.inputs.remote import is_http
 from data_prep.manifest import MANIFEST_NAME, FileInfo, Manifest
 from megapt.config import ReadingConfig
 from megapt.data.reading.cache import make_cache, unwritable
-from megapt.data.reading.errors import DamageError, ReadingError, TransferError, log
+from megapt.data.reading.errors import (
+    DamageError,
+    ReadingError,
+    TransferError,
+    fault_of,
+    is_shortage,
+    log,
+    without_advice,
+)
 from megapt.data.reading.location import Location, checked_name
 from megapt.data.reading.locks import holding
 from megapt.data.reading.retries import longest_pause, with_retries
@@ -66,36 +74,44 @@ class Remote(Location):
         try:
             return Manifest.parse(data, url)
         except PrepError as error:  # which of them is a fault of the transfer cannot be told
-            raise TransferError(str(error)) from None
+            raise TransferError(without_advice(error)) from None
 
     def _bring(self, info: FileInfo) -> Path:
         path = self._cache.place(self.manifest().fingerprint, checked_name(self.where, info))
         lock = path.with_name(f"{path.name}.lock")
         try:
-            while not self._is_sound(path, info):
+            if self._fault(path, info):
                 with holding(lock, self._patience) as progress:
-                    if path.exists():
-                        continue  # Another process fetched it while this one waited.
-                    self._fetch(path, info, progress)
-                    self._hashed.add(info.file)
-                    break
+                    # Another process may have fetched it while this one waited.
+                    if fault := self._fault(path, info):
+                        if path.exists():
+                            log.warning("%s; fetching it again", fault)
+                        self._fetch(path, info, progress)
+                        self._hashed.add(info.file)
         except OSError as error:
             raise unwritable(path, info, error) from None
         return path
 
-    def _is_sound(self, path: Path, info: FileInfo) -> bool:
-        """Whether the cache has a file, which is then marked as used; a damaged one is removed."""
+    def _fault(self, path: Path, info: FileInfo) -> str:
+        """What is wrong with a file of the cache; "" if it is sound, and then marked as used.
+
+        A damaged one stays until another takes its place: to remove it by name could hit the
+        sound one that another process has put there meanwhile.
+
+        Raises:
+            ReadingError: this process is short of files or memory.
+        """
         try:
             self._check(path, info)
+        except PrepError as error:
+            return without_advice(error)
+        except OSError as error:
+            if is_shortage(error):
+                raise fault_of(path, error) from None
+            return str(error)
+        with suppress(OSError):  # The cache is read-only, or the file is another user's.
             os.utime(path)
-        except FileNotFoundError:  # removed by another process
-            return False
-        except (PrepError, OSError) as error:
-            if path.exists():
-                log.warning("%s; fetching it again", error)
-                path.unlink(missing_ok=True)
-            return False
-        return True
+        return ""
 
     def _fetch(self, path: Path, info: FileInfo, progress: Callable[[], None]) -> None:
         url = self._url(info.file)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +14,32 @@ from data_prep.errors import PrepError
 from data_prep.manifest import SplitInfo
 from data_prep.shards import Shard
 from megapt.config import ReadingConfig
-from megapt.data.reading.errors import DamageError, ReadingError, log
+from megapt.data.reading.errors import DamageError, ReadingError, fault_of, log
 from megapt.data.reading.location import Location
 
 _OPEN_SHARDS = 128
-"""Shards kept mapped: each takes a file handle, of which a process has 1,024 as a rule."""
+"""Shards that all stores of a process keep mapped for when they are asked for again.
+
+Each takes a file handle, of which a process has 1,024 as a rule. Chunks in memory keep theirs
+mapped beyond this number, as long as they live.
+"""
 _OPENINGS = 10
 """Attempts to open a shard before others have removed it from the cache again."""
+
+_recent: OrderedDict[Shard, None] = OrderedDict()
+"""The shards that are kept mapped, the least recently used first."""
+
+
+def _keep_mapped(shard: Shard) -> None:
+    """Make a shard the most recently used one, and let go of those beyond the bound."""
+    if shard not in _recent:
+        # The bytes of a file that was removed from the cache stay on the disk while it is mapped.
+        for gone in [other for other in _recent if not os.path.exists(other.path)]:
+            del _recent[gone]
+        _recent[shard] = None
+        while len(_recent) > _OPEN_SHARDS:
+            _recent.popitem(last=False)
+    _recent.move_to_end(shard)
 
 
 class ShardStore:
@@ -49,7 +70,8 @@ class ShardStore:
         self._table = table
         self._starts = np.cumsum([0, *(info.blocks for info in split.shards)])
         self._on_damage = reading.on_damage
-        self._open: OrderedDict[int, Shard] = OrderedDict()
+        # Whoever holds a shard keeps it here, so that none is mapped twice.
+        self._open: WeakValueDictionary[int, Shard] = WeakValueDictionary()
         self.skipped: dict[int, str] = {}
 
     def shard(self, number: int) -> Shard | None:
@@ -61,13 +83,12 @@ class ShardStore:
         Raises:
             ReadingError: it cannot be read.
         """
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
         if number in self.skipped:
             return None
         try:
-            self._open[number] = self._opened(number)
+            shard = self._open.get(number)
+            if shard is None:
+                shard = self._opened(number)
         except DamageError as error:
             if self._on_damage == "stop":
                 raise DamageError(
@@ -80,22 +101,23 @@ class ShardStore:
             log.warning("%s; going on without its text", error)
             self.skipped[number] = str(error)
             return None
-        if len(self._open) > _OPEN_SHARDS:
-            self._open.popitem(last=False)
-        return self._open[number]
+        self._open[number] = shard
+        _keep_mapped(shard)
+        return shard
 
     def verify(self, number: int) -> None:
         """Compare the checksum of a shard that lies here.
 
         Raises:
             DamageError: it is missing or damaged.
+            ReadingError: this process is short of files or memory.
         """
         self._location.verify(self._infos[number])
 
     def fetch_ahead(self, numbers: Iterable[int]) -> None:
         """Begin to bring these shards, the one needed first first; see `Location.fetch_ahead`."""
         missing = (n for n in numbers if n not in self._open and n not in self.skipped)
-        self._location.fetch_ahead([self._infos[number] for number in missing])
+        self._location.fetch_ahead(self, [self._infos[number] for number in missing])
 
     def skip(self, damage: Mapping[int, str]) -> None:
         """Leave shards out without trying to read them, as the run that is resumed did.
@@ -104,14 +126,13 @@ class ShardStore:
             damage: number of a shard -> one line on why.
         """
         self.skipped.update(damage)
-        for number in damage:
-            self._open.pop(number, None)
 
     def _opened(self, number: int) -> Shard:
         """A shard that stays readable whatever becomes of its file's name.
 
         Raises:
             DamageError: it is missing or damaged.
+            ReadingError: this process is short of files or memory.
         """
         info = self._infos[number]
         table = self._table[self._starts[number] : self._starts[number + 1]]
@@ -123,7 +144,7 @@ class ShardStore:
                 return shard
             except (PrepError, OSError) as error:
                 if path.exists():
-                    raise DamageError(str(error)) from None
+                    raise fault_of(path, error) from None
         raise ReadingError(
             f"{path}: was removed from the cache {_OPENINGS} times before it could be opened; "
             "raise data.reading.cache_bytes, which the processes of this machine share"

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from data_prep.inputs.optional import load_optional
 from data_prep.inputs.remote import file_system, is_http, unreadable
-from megapt.data.reading.errors import TransferError
+from megapt.data.reading.errors import TransferError, fault_of, is_shortage
 
 PIPE = "pipe:"
 
@@ -67,6 +67,7 @@ def receive(url: str, timeout: float) -> Generator[bytes, None, None]:
 
     Raises:
         TransferError: the file cannot be opened, its transfer broke or stalled.
+        ReadingError: this process is short of files or memory.
     """
     transfer = _Transfer(url, timeout)
     try:
@@ -96,6 +97,8 @@ class _Transfer:
         if isinstance(chunk, FileNotFoundError):
             raise TransferError(f"{self._url}: no such file, but the corpus needs it")
         if isinstance(chunk, Exception):
+            if is_shortage(chunk):
+                raise fault_of(self._url, chunk)
             raise TransferError(str(unreadable(self._url, chunk)))
         return chunk
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.manifest import FileInfo
-from megapt.data.reading import ReadingError, ShardStore
+from data_prep.shards import read_index
+from megapt.config import ReadingConfig
+from megapt.data.reading import Location, ReadingError, ShardStore
 from megapt.data.reading.ahead import FetchAhead
 from tests.data.reading.server import Fault, FaultyServer
 from tests.data.reading.test_sharing import Child, wait_for
@@ -127,9 +129,9 @@ class Slow:
 def test_a_new_wish_takes_the_place_of_the_old() -> None:
     slow = Slow()
     ahead = FetchAhead(slow, 100)
-    ahead.ask([info("a"), info("b"), info("c")])
+    ahead.ask("train", [info("a"), info("b"), info("c")])
     wait_for(lambda: len(slow.begun) == 2)
-    ahead.ask([info("d"), info("b")])
+    ahead.ask("train", [info("d"), info("b")])
     assert ahead.take(info("c")) is None  # not begun, and no longer wanted
     slow.go.set()
     future = ahead.take(info("b"))
@@ -140,16 +142,49 @@ def test_a_new_wish_takes_the_place_of_the_old() -> None:
     ahead.close()
 
 
+def test_readers_do_not_take_each_others_place() -> None:
+    slow = Slow()
+    ahead = FetchAhead(slow, 55)
+    ahead.ask("train", [info("a"), info("b"), info("c"), info("d")])
+    wait_for(lambda: len(slow.begun) == 2)
+    ahead.ask("valid", [info("e"), info("f"), info("g")])
+    slow.go.set()
+    wait_for(lambda: len(slow.begun) == 5)
+    # As a whole no more than the budget: what was asked for last comes first.
+    assert sorted(slow.begun) == ["a", "b", "e", "f", "g"]
+    assert all(ahead.take(info(name)) is not None for name in "abefg")
+    assert ahead.take(info("c")) is None
+    ahead.close()
+
+
+def test_evaluation_leaves_what_training_has_asked_for(
+    server: FaultyServer,
+    opened: Callable[..., Location],
+    reading: Callable[..., ReadingConfig],
+    tmp_path: Path,
+) -> None:
+    server.slow = 0.1
+    location = opened(server.url)
+    train, valid = (
+        ShardStore(location, split, read_index(server.folder, split), reading())
+        for split in location.manifest().splits.values()
+    )
+    train.fetch_ahead(range(5))
+    valid.fetch_ahead([0])
+    wait_for(lambda: len(list((tmp_path / "cache").glob("*/*.tar"))) == 6)
+    assert sorted(shards(server)) == [*NAMES, "valid-000000.tar"]
+
+
 def test_threads_stay_with_the_process_that_began_them() -> None:
     slow = Slow()
     slow.go.set()
     ahead = FetchAhead(slow, 100)
-    ahead.ask([info("a"), info("bad")])
+    ahead.ask("train", [info("a"), info("bad")])
     wait_for(lambda: len(slow.begun) == 2)
 
     def in_child() -> tuple[bool, str]:
         nothing = ahead.take(info("a")) is None
-        ahead.ask([info("e")])
+        ahead.ask("train", [info("e")])
         wait_for(lambda: "e" in slow.begun)
         future = ahead.take(info("e"))
         assert future is not None

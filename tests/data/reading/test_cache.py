@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import megapt.data.reading.cache
-from data_prep.manifest import Manifest
+from data_prep.manifest import FileInfo, Manifest
+from data_prep.shards import check_size
 from megapt.config import ReadingConfig
 from megapt.data.reading import Location, ReadingError, ShardStore
 from megapt.data.reading.hashed import HashedFiles
@@ -41,19 +42,22 @@ def test_bound_holds_while_everything_is_read_in_a_loop(
     limit = 2.5 * max(sizes)
     assert sum(sizes) > 1.5 * limit
     store = store_of(server.url, cache_bytes=limit)
-    opened = []
     for _ in range(2):
         for number in range(len(sizes)):
             shard = store.shard(number)
             assert shard is not None
-            opened.append(shard)
             assert shard.path.exists()
             assert cached(tmp_path / "cache") <= limit
-    # What was removed meanwhile is still mapped.
-    assert not opened[0].path.exists()
-    sound = (server.folder / opened[0].path.name).read_bytes()
-    block = opened[0].block(len(opened[0]) - 1)
+    # What is removed while somebody holds it is still mapped.
+    held = store.shard(0)
+    assert held is not None
+    for number in range(1, len(sizes)):
+        store.shard(number)
+    assert not held.path.exists()
+    sound = (server.folder / held.path.name).read_bytes()
+    block = held.block(len(held) - 1)
     assert block.tokens.tobytes() in sound
+    assert store.shard(0) is held
 
 
 def test_least_recently_used_goes_first_whichever_corpus_it_is_of(
@@ -199,6 +203,83 @@ def test_open_shards_are_bounded(
     assert store.shard(0) is store.shard(0)
 
 
+def test_open_shards_are_bounded_over_all_stores(
+    source: Path, store_of: Callable[..., ShardStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("megapt.data.reading.store._OPEN_SHARDS", 2)
+    stores = [store_of(source) for _ in range(4)]
+    handles = len(os.listdir("/proc/self/fd"))
+    for number in range(len(shard_bytes(source))):
+        assert all(store.shard(number) is not None for store in stores)
+    assert len(os.listdir("/proc/self/fd")) <= handles + 2
+
+
+def test_shard_that_is_held_is_not_mapped_twice(
+    source: Path, store_of: Callable[..., ShardStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("megapt.data.reading.store._OPEN_SHARDS", 1)
+    store = store_of(source)
+    held = [store.shard(number) for number in range(4)]
+    assert all(store.shard(number) is shard for number, shard in enumerate(held))
+
+
+def test_shards_removed_from_the_cache_leave_the_disk(
+    server: FaultyServer, store_of: Callable[..., ShardStore], tmp_path: Path
+) -> None:
+    sizes = shard_bytes(server.folder)
+    store = store_of(server.url, cache_bytes=1.1 * max(sizes))
+    for number in range(len(sizes)):
+        assert store.shard(number) is not None
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        ours = [line for line in maps if str(tmp_path / "cache") in line]
+        assert len(ours) == 1
+        assert not ours[0].endswith("(deleted)")
+
+
+def test_file_that_another_process_finishes_meanwhile_is_kept(
+    server: FaultyServer, opened: Callable[..., Location], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = opened(server.url), opened(server.url)
+    info = first.manifest().splits["train"].shards[0]
+    second.manifest()
+    found: list[int] = []
+
+    def finish_after(path: Path, wanted: FileInfo) -> None:
+        monkeypatch.setattr("megapt.data.reading.location.check_size", check_size)
+        try:
+            check_size(path, wanted)
+        finally:  # it was missing when it was looked for
+            found.append(second.path(info).stat().st_ino)
+
+    monkeypatch.setattr("megapt.data.reading.location.check_size", finish_after)
+    assert [first.path(info).stat().st_ino] == found
+    assert server.requests.count(info.file) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EPERM])
+def test_full_cache_that_cannot_be_written_is_used(
+    server: FaultyServer,
+    opened: Callable[..., Location],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    location = opened(server.url)
+    infos = location.manifest().splits["train"].shards
+    location.path(infos[0])
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("utime", "open", "mkdir", "unlink"):
+        monkeypatch.setattr(megapt.data.reading.cache.os, name, refuse)
+    reader = opened(server.url)
+    path = reader.path(infos[0])
+    assert path.read_bytes() == (server.folder / infos[0].file).read_bytes()
+    with pytest.raises(ReadingError, match="make the cache writable"):
+        reader.path(infos[1])
+    assert server.requests.count(infos[0].file) == 1
+
+
 def test_shards_that_a_resumed_run_had_left_out(
     server: FaultyServer, store_of: Callable[..., ShardStore]
 ) -> None:
@@ -233,5 +314,6 @@ def test_corpus_that_is_served_with_another_content_is_refused(
     server: FaultyServer, opened: Callable[..., Location]
 ) -> None:
     server.always["manifest.json"] = Fault("flip", 40)
-    with pytest.raises(ReadingError, match=r"manifest\.json: .*\(tried 2 times\)"):
+    with pytest.raises(ReadingError, match=r"manifest\.json: .*\(tried 2 times\)") as caught:
         opened(server.url, retries=1).manifest()
+    assert str(caught.value).count("build the corpus again") == 1

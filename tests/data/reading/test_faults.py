@@ -207,7 +207,10 @@ def test_damage_in_the_cache_is_repaired(
     assert again is not None
     assert again.path.read_bytes() == sound
     assert server.requests.count(SHARD) == 2
-    assert "fetching it again" in caplog.messages[-1]
+    assert [message for message in caplog.messages if "fetching it again" in message] == [
+        caplog.messages[-1]
+    ]
+    assert "build the corpus again" not in caplog.messages[-1]
 
 
 def test_sizes_alone_are_compared_when_asked(

@@ -69,6 +69,7 @@ def test_http(server: FaultyServer, source: Path, opened: Callable[..., Location
     url = server.url
     assert files_of(opened(f"{url}/")) == expected(source)
     assert files_of(opened(f"{url}?key=a/b")) == expected(source)
+    assert files_of(opened(url.replace("http", "HTTP"))) == expected(source)
 
 
 def test_s3(bucket: str, source: Path, opened: Callable[..., Location]) -> None:
@@ -100,7 +101,7 @@ def test_any_other_file_system(memory: str, source: Path, opened: Callable[..., 
     assert files_of(opened(memory)) == expected(source)
 
 
-@pytest.mark.parametrize("scheme", ["", "file://", "local://"])
+@pytest.mark.parametrize("scheme", ["", "file://", "local://", "FILE://"])
 @pytest.mark.parametrize("verify", ["use", "size", "full"])
 def test_local_folder_is_read_where_it_is(
     source: Path, opened: Callable[..., Location], scheme: str, verify: str
