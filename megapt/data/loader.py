@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import atexit
-import os
-import signal
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from threading import Thread
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -19,9 +16,11 @@ from megapt.config import ConfigError
 from megapt.data.batch import Batch
 from megapt.data.example import Ints
 from megapt.data.making import BatchMaker, Maker, Packed
+from megapt.data.processes import LoaderProcesses
 from megapt.data.state import LoaderState, Skipped, add_digests, digest_windows, join_skipped
 
 Widened = TypeVar("Widened")
+Waiting = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -132,38 +131,46 @@ class Loader(Dataset[_Share[Widened]]):
             join_skipped([self._begun.skipped, *(skipped for _, skipped in ranks)]),
         )
 
-    def iterate(self, workers: int = 0) -> Generator[tuple[int, list[Widened]], None, None]:
+    def iterate(
+        self, workers: int = 0, waiting: Waiting = nullcontext
+    ) -> Generator[tuple[int, list[Widened]], None, None]:
         """Yield (step, its micro-batches) to the end of the sequence, if it has one.
 
         Close the generator to end the processes; they end with this one at the latest.
 
         Args:
             workers: processes that prepare the batches; what is yielded does not depend on it.
+            waiting: entered for each wait for data. What is raised in it, by the handler of a
+                signal for instance, ends the iteration after the step before.
 
         Raises:
-            ConfigError: a shard is missing or damaged, and that ends the run.
+            ConfigError: a shard is missing or damaged, and that ends the run; or a process has
+                died.
         """
-        iterator = self._iterate(workers)
+        iterator = self._iterate(workers, waiting)
         _iterators.add(iterator)
         return iterator
 
-    def _iterate(self, workers: int) -> Generator[tuple[int, list[Widened]], None, None]:
+    def _iterate(
+        self, workers: int, waiting: Waiting
+    ) -> Generator[tuple[int, list[Widened]], None, None]:
         total = self._maker.stream.total
         steps = _CountFrom(self._step, None if total is None else total // self._global)
-        told, tell = os.pipe()
-        loader: DataLoader[_Share[Widened]] = DataLoader(
-            self,
-            batch_size=None,
-            sampler=steps,
-            num_workers=workers,
-            worker_init_fn=partial(_serve_rank, told, tell),
-            collate_fn=_as_it_is,  # type: ignore[arg-type]  # not a list without a batch size
-            # The stream cannot be pickled; from Python 3.14 on the default start method would.
-            multiprocessing_context="fork" if workers else None,
-        )
-        shares = iter(loader)  # Waits for its processes when it is forgotten: not before the end.
-        try:
-            for step, share in zip(steps, shares, strict=True):
+        with closing(LoaderProcesses()) as processes:
+            loader: DataLoader[_Share[Widened]] = DataLoader(
+                self,
+                batch_size=None,
+                sampler=steps,
+                num_workers=workers,
+                worker_init_fn=processes.serve,
+                collate_fn=_as_it_is,  # type: ignore[arg-type]  # not a list without a batch size
+                # The stream cannot be pickled; from Python 3.14 on the default method would.
+                multiprocessing_context="fork" if workers else None,
+            )
+            shares = processes.start(loader)
+            for step in steps:
+                with processes.watched(), waiting():
+                    share = next(shares)
                 if share.error:
                     raise ConfigError(share.error)
                 self._step = step + 1
@@ -171,32 +178,11 @@ class Loader(Dataset[_Share[Widened]]):
                 self._digest = add_digests(self._digest, share.digest)
                 self._skipped = join_skipped([self._skipped, share.skipped])
                 yield step, [batch.widen() for batch in share.batches]
-        finally:
-            os.write(tell, bytes(workers))
-            os.close(tell)
-            os.close(told)
 
 
 def _as_it_is(share: _Share[Widened]) -> _Share[Widened]:
     """Keep numpy's arrays: small ones go through a pipe faster than tensors do."""
     return share
-
-
-def _serve_rank(told: int, tell: int, _: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which reach the whole job, to the rank: it saves, then ends us.
-
-    That is when it writes to the pipe, or is no more; even a transfer that stalls, and would go on
-    for minutes, does not keep a process from ending then.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    os.close(tell)
-    Thread(target=_end_when_told, args=(told,), daemon=True).start()
-
-
-def _end_when_told(told: int) -> None:
-    os.read(told, 1)
-    os._exit(0)
 
 
 _iterators: WeakSet[Generator[Any, None, None]] = WeakSet()

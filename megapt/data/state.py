@@ -2,8 +2,8 @@
 
 The proof is the sum, modulo 2^128, of BLAKE2b digests of (number in the run, corpus, epoch, index)
 of every window consumed. The number makes it depend on the order, and a sum can be formed by
-ranks apart; so two runs on any numbers of ranks read the same text in the same order if, and but
-for chance only if, their sums are equal.
+ranks apart; so two runs on any numbers of ranks read the same windows in the same order if, and but
+for chance only if, their sums are equal. Text that was skipped is not seen in it, but in `skipped`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import hashlib
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from megapt.config import ConfigError
 
@@ -48,6 +50,17 @@ def join_skipped(parts: Iterable[Skipped]) -> dict[str, dict[int, str]]:
     return {name: dict(sorted(joined[name].items())) for name in sorted(joined)}
 
 
+class _Saved(BaseModel):
+    """The JSON of a `LoaderState`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    order: dict[str, Any]
+    windows: Annotated[int, Field(ge=0)]
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    skipped: dict[str, dict[Annotated[int, Field(ge=0, strict=False)], str]]  # JSON keys are text
+
+
 @dataclass(frozen=True)
 class LoaderState:
     """Where a run stands in its data. It does not depend on the number of ranks or workers."""
@@ -61,18 +74,24 @@ class LoaderState:
     skipped: Skipped = field(default_factory=dict)
     """Shards that were left out, and stay so."""
 
+    @property
+    def skipped_shards(self) -> int:
+        """How many shards are left out."""
+        return sum(map(len, self.skipped.values()))
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; the digest as 32 hexadecimal digits."""
         return {**asdict(self), "digest": f"{self.digest:032x}"}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> LoaderState:
-        """Return the state that `to_json` gave."""
-        skipped = {
-            name: {int(shard): why for shard, why in shards.items()}
-            for name, shards in values["skipped"].items()
-        }
-        return cls(values["order"], values["windows"], int(values["digest"], 16), skipped)
+    def from_json(cls, values: Any) -> LoaderState:
+        """Return the state that `to_json` gave.
+
+        Raises:
+            ValueError: if it is nothing that `to_json` gives.
+        """
+        saved = _Saved.model_validate(values)
+        return cls(saved.order, saved.windows, int(saved.digest, 16), saved.skipped)
 
     def check(self, order: Mapping[str, Any]) -> None:
         """Refuse to go on with data in another order.

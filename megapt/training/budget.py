@@ -22,6 +22,11 @@ class Spent:
     wall_clock: float = 0.0
     """Seconds in training steps; validation and checkpoints are not counted."""
 
+    @property
+    def speed(self) -> float:
+        """Raw tokens a second."""
+        return self.raw_tokens / self.wall_clock if self.wall_clock else 0.0
+
     def as_dict(self) -> dict[str, float]:
         """Return axis -> amount."""
         return asdict(self)

@@ -3,25 +3,64 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from megapt.config import ConfigError
+from megapt.config.schema import NonNegativeFloat, PositiveInt
+from megapt.data import LoaderState
+from megapt.training.budget import Spent
 from megapt.training.distributed import Ranks
 from megapt.training.files import write_json
 
 _STATE = "trainer.json"
 WEIGHTS = "model.safetensors"
+
+
+def _data_state(value: Any) -> LoaderState:
+    return value if isinstance(value, LoaderState) else LoaderState.from_json(value)
+
+
+_Data = Annotated[LoaderState, PlainValidator(_data_state), PlainSerializer(LoaderState.to_json)]
+
+
+class TrainerState(BaseModel):
+    """Where a run stands; with DeepSpeed's state, all that a checkpoint holds."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    step: PositiveInt
+    """Updates done."""
+    spent: dict[str, NonNegativeFloat]
+    """On each axis."""
+    ranks: PositiveInt
+    """That wrote it."""
+    data: _Data
+    heldout: _Data
+    """Only which shards are left out."""
+
+    @field_validator("spent")
+    @classmethod
+    def _check_axes(cls, spent: dict[str, float]) -> dict[str, float]:
+        if spent.keys() != Spent().as_dict().keys():
+            raise ValueError("not the axes that runs are counted on")
+        return spent
 
 
 def steps_saved(folder: Path) -> list[int]:
@@ -67,21 +106,20 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def save_checkpoint(
-    engine: Any, folder: Path, step: int, state: dict[str, Any], ranks: Ranks, keep: int
+    engine: Any, folder: Path, state: TrainerState, ranks: Ranks, keep: int
 ) -> None:
-    """Write the checkpoint after `step` updates; it appears under its name once it is complete.
+    """Write a checkpoint; it appears under its name once it is complete.
 
     Args:
         engine: DeepSpeed's.
         folder: of all checkpoints.
-        step: updates done.
-        state: the trainer's numbers, for JSON.
+        state: the trainer's numbers.
         ranks: of the job.
         keep: older checkpoints beyond this number are removed.
     """
-    if steps_saved(folder)[-1:] == [step]:
+    if steps_saved(folder)[-1:] == [state.step]:
         return  # A run that died after its last checkpoint comes by the same step again.
-    final = checkpoint_path(folder, step)
+    final = checkpoint_path(folder, state.step)
     partial = folder / f".{final.name}.partial"
     if ranks.main:
         shutil.rmtree(partial, ignore_errors=True)
@@ -94,7 +132,7 @@ def save_checkpoint(
     if ranks.main:
         with _writing(partial):
             save_file(weights, partial / WEIGHTS)
-        write_json(partial / _STATE, {"step": step, **state})
+        write_json(partial / _STATE, state.model_dump())
         _sync_folder(partial)
         partial.rename(final)
         for old in steps_saved(folder)[:-keep]:
@@ -102,21 +140,30 @@ def save_checkpoint(
     ranks.barrier()
 
 
-def saved_state(folder: Path, ranks: Ranks) -> dict[str, Any] | None:
+def saved_state(folder: Path, ranks: Ranks, global_batch: int) -> TrainerState | None:
     """Return the trainer's state in the newest complete checkpoint; None if there is none.
 
     Raises:
-        ConfigError: if it was written by another number of ranks.
+        ConfigError: if it is not what `save_checkpoint` writes for a run with this global batch,
+            or was written by another number of ranks.
     """
     steps = steps_saved(folder)
     if not steps:
         return None
     path = checkpoint_path(folder, steps[-1])
-    state: dict[str, Any] = json.loads((path / _STATE).read_text(encoding="utf-8"))
-    if state["ranks"] != ranks.world:
+    try:
+        state = TrainerState.model_validate_json((path / _STATE).read_bytes())
+        if (state.step, state.data.windows) != (steps[-1], steps[-1] * global_batch):
+            raise ValueError("of another step")
+    except ValueError:
         raise ConfigError(
-            f"{path}: was written by {state['ranks']} ranks and this job has {ranks.world}; "
-            f"resume on {state['ranks']}"
+            f"{path / _STATE}: damaged, or of an earlier version; remove {path} to go on from the "
+            f"checkpoint before it"
+        ) from None
+    if state.ranks != ranks.world:
+        raise ConfigError(
+            f"{path}: was written by {state.ranks} ranks and this job has {ranks.world}; "
+            f"resume on {state.ranks}"
         )
     return state
 

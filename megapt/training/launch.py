@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from megapt.config import CompareConfig, ConfigError, Origins, RunConfig, load_config
 from megapt.training.distributed import Ranks, start_ranks
-from megapt.training.trainer import RunInterrupted, Trainer, TrainingError
+from megapt.training.stopping import RunInterrupted
+from megapt.training.trainer import Trainer, TrainingError
 
 ConfigT = TypeVar("ConfigT", RunConfig, CompareConfig)
 

@@ -61,15 +61,16 @@ class Scores:
         """Return loss, and loss and accuracy of every head, over the targets of all ranks.
 
         Keys: `loss` (the weighted sum), `loss/HEAD`, `accuracy/HEAD`; nats and shares. A head
-        without any target counts 0 in the loss and has no entries of its own.
+        without any target counts 0 in the loss and has no entries of its own. If no head has
+        any, there are no entries at all.
         """
         flat = [value for head in self.heads for value in self.sums.get(head.name, [0.0] * 3)]
         total = ranks.sum(flat)
-        scores: dict[str, float] = {"loss": 0.0}
+        scores: dict[str, float] = {}
         for i, head in enumerate(self.heads):
             loss_sum, correct, count = total[3 * i : 3 * i + 3]
             if count:
-                scores["loss"] += head.weight * loss_sum / count
+                scores["loss"] = scores.get("loss", 0.0) + head.weight * loss_sum / count
                 scores[f"loss/{head.name}"] = loss_sum / count
                 scores[f"accuracy/{head.name}"] = correct / count
         return scores

@@ -52,8 +52,9 @@ class TrainingProgress:
             self._last_line = now
             began, first = self._start
             done = share - first
-            left = (now - began) / done * (1.0 - share) if done > 0 else float("nan")
-            text = f"step {step}  {share:6.1%}  {note}  {left:.0f} s left"
+            text = f"step {step}  {share:6.1%}  {note}"
+            if done > 0:  # not after steps without any text
+                text += f"  {(now - began) / done * (1.0 - share):.0f} s left"
             print(f"{self._name}: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, field
+from contextlib import closing
 from typing import Any
 
 import torch
 
 from megapt.config import ConfigError, Origins, RunConfig
-from megapt.data import (
-    AnyCorpus,
-    Batch,
-    BatchMaker,
-    Counts,
-    Loader,
-    LoaderState,
-    derive_key,
-)
-from megapt.data.state import Skipped, join_skipped
+from megapt.data import AnyCorpus, BatchMaker, Loader, LoaderState, derive_key
+from megapt.data.state import join_skipped
 from megapt.model import training_flops
 from megapt.objectives import build_objective
 from megapt.training.budget import Spent
-from megapt.training.checkpoint import load_checkpoint, save_checkpoint, saved_state
+from megapt.training.checkpoint import TrainerState, load_checkpoint, save_checkpoint, saved_state
 from megapt.training.distributed import Ranks
 from megapt.training.engine import Engine
 from megapt.training.files import write_json
-from megapt.training.losses import Scores, head_counts, weighted_loss
+from megapt.training.losses import Scores, weighted_loss
 from megapt.training.metrics import MetricsWriter
 from megapt.training.progress import TrainingProgress
 from megapt.training.run_folder import RunFolder, objective_context
@@ -45,42 +35,13 @@ from megapt.training.setup import (
     open_corpus,
     training_stream,
 )
+from megapt.training.steps import StepData, agreed_steps
+from megapt.training.stopping import RunInterrupted, StopRequested, StopRequests
 from megapt.training.validation import evaluate, heldout_maker
 
 
 class TrainingError(Exception):
     """Training cannot go on, through no fault of the configuration."""
-
-
-class RunInterrupted(Exception):  # noqa: N818 - it is no error
-    """The run was asked to stop (SIGINT or SIGTERM) and left a checkpoint."""
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a step is always finished."""
-    received: list[int] = []
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, lambda number, _: received.append(number))
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@dataclass
-class _Progressed:
-    """Where a run stands; with DeepSpeed's state, all that a checkpoint holds."""
-
-    step: int = 0
-    spent: Spent = field(default_factory=Spent)
-
-
-def _shards(skipped: Skipped) -> int:
-    """Return how many shards are left out."""
-    return sum(map(len, skipped.values()))
 
 
 class Trainer:
@@ -128,20 +89,24 @@ class Trainer:
             rank=ranks.rank,
             world=ranks.world,
         )
-        self._at = _Progressed()
+        self._done, self._spent = 0, Spent()
+        self._stops = StopRequests()
         # Before anything is read, so that no shard is tried which the run leaves out.
         self._resume()
-        if not self._at.step:  # Later the run would not come by these windows again.
+        if not self._done:  # Later the run would not come by these windows again.
             check_targets(self.maker, ranks, origins, path)
         check_targets(self.heldout, ranks, origins, path, config.training.validation_windows)
 
     def _resume(self) -> None:
         """Go on where the newest checkpoint stands, unless the run is finished."""
-        state = None if self.folder.finished else saved_state(self.folder.checkpoints, self.ranks)
+        if self.folder.finished:
+            return
+        global_batch = self.config.training.global_batch
+        state = saved_state(self.folder.checkpoints, self.ranks, global_batch)
         if state is not None:
-            self._at = _Progressed(state["step"], Spent(**state["spent"]))
-            self.loader.resume(LoaderState.from_json(state["data"]))
-            self.heldout.stream.skip(LoaderState.from_json(state["heldout"]).skipped)
+            self._done, self._spent = state.step, Spent(**state.spent)
+            self.loader.resume(state.data)
+            self.heldout.stream.skip(state.heldout.skipped)
 
     def train(self) -> dict[str, Any]:
         """Train to the end of the budget, from the newest checkpoint if there is one.
@@ -159,25 +124,25 @@ class Trainer:
         size, attention = self.corpus.vocabulary.size, self.config.training.attention
         model = build_model(self.config, self.objective, size, attention)
         self.engine = Engine(model, self.config, self.ranks)
-        if self._at.step:
-            load_checkpoint(self.engine.deepspeed, self.folder.checkpoints, self._at.step)
+        if self._done:
+            load_checkpoint(self.engine.deepspeed, self.folder.checkpoints, self._done)
         self.ranks.barrier()  # A slower rank still looks whether the folder is free.
         if self.ranks.main:
             self.folder.create(self.config, self.corpus, self.ranks.world)
         self.ranks.barrier()
-        metrics = MetricsWriter(self.folder.folder, self._at.step) if self.ranks.main else None
+        metrics = MetricsWriter(self.folder.folder, self._done) if self.ranks.main else None
         progress = TrainingProgress(self.folder.folder.name, self.ranks.main)
         progress.begin(self._share())
         try:
-            with _stop_requests() as stops:
-                self._loop(metrics, progress, stops)
+            with self._stops.heard():
+                self._loop(metrics, progress)
                 heldout = self._validate(metrics)
             self._checkpoint()
             summary = {
-                "steps": self._at.step,
-                "spent": self._at.spent.as_dict(),
+                "steps": self._done,
+                "spent": self._spent.as_dict(),
                 "data": self.loader.state(self.ranks.gather).to_json(),
-                "tokens_per_second": self._speed(),
+                "tokens_per_second": self._spent.speed,
                 "heldout": heldout,
             }
             if self.ranks.main:
@@ -190,85 +155,74 @@ class Trainer:
             self.engine.close()
 
     def _share(self) -> float:
-        return self._at.spent.share(self.config.training.budget)
+        return self._spent.share(self.config.training.budget)
 
-    def _speed(self) -> float:
-        """Raw tokens a second over the whole run."""
-        spent = self._at.spent
-        return spent.raw_tokens / spent.wall_clock if spent.wall_clock else 0.0
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and self._done % every == 0
 
-    def _loop(
-        self, metrics: MetricsWriter | None, progress: TrainingProgress, stops: list[int]
-    ) -> None:
-        training = self.config.training
-        with closing(self.loader.iterate(self.config.data.workers)) as batches:
+    def _loop(self, metrics: MetricsWriter | None, progress: TrainingProgress) -> None:
+        training, heads = self.config.training, self.objective.heads
+        workers, ranks, stops = self.config.data.workers, self.ranks, self._stops
+        with closing(agreed_steps(self.loader, workers, heads, ranks, stops)) as steps:
             while self._share() < 1.0:
                 began = time.perf_counter()
-                values = self._step(*self._next(batches))
+                values = self._step(self._next(steps))
                 elapsed = time.perf_counter() - began
-                seconds, stop = self.ranks.sum([elapsed * self.ranks.main, bool(stops)])
-                self._at.spent = self._at.spent.plus(Spent(wall_clock=seconds))
-                self._at.step += 1
-                step = self._at.step
-                done = self._share() >= 1.0
+                seconds, stop = ranks.sum([elapsed * ranks.main, stops.received])
+                self._spent = self._spent.plus(Spent(wall_clock=seconds))
+                self._done += 1
+                end = self._share() >= 1.0
                 # The norm is that of all ranks, so that all of them agree.
                 sound = math.isfinite(values[1]["gradient_norm"])
-                if step % training.log_every == 0 or done or not sound:
+                if self._is_due(training.log_every) or end or not sound:
                     self._log(values, metrics, progress)
-                if done:
+                if end:
                     break  # The end validates and saves by itself.
-                if training.validate_every and step % training.validate_every == 0:
+                if self._is_due(training.validate_every):
                     self._validate(metrics)
-                if stop or (training.checkpoint_every and step % training.checkpoint_every == 0):
+                if stop or self._is_due(training.checkpoint_every):
                     self._checkpoint()
                 if stop:
-                    raise RunInterrupted(f"{self.folder.folder}: stopped after step {step}")
+                    raise self._interrupted()
 
-    def _next(self, batches: Iterator[tuple[int, list[Batch]]]) -> tuple[list[Batch], str]:
-        """Return the next step's micro-batches, and why they cannot be read if they cannot."""
+    def _next(self, steps: Iterator[StepData]) -> StepData:
+        """Return the next step's data, or save what is learnt and say why there is none.
+
+        All ranks end here together, so all can save.
+        """
         try:
-            following = next(batches, None)
-        except ConfigError as error:
-            return [], str(error)
-        if following is None:
-            self._checkpoint()
+            return next(steps)
+        except (ConfigError, StopRequested, StopIteration) as end:
+            if self._done:
+                self._checkpoint()
+            if isinstance(end, StopRequested):
+                raise self._interrupted() from None
+            if isinstance(end, ConfigError):
+                raise
             raise TrainingError(
-                f"{self.folder.folder}: the corpora are used up after step {self._at.step}, at "
+                f"{self.folder.folder}: the corpora are used up after step {self._done}, at "
                 f"{self._share():.1%} of the budget, where a checkpoint was written; raise their "
                 f"max_epochs or lower training.budget.amount"
-            )
-        return following[1], ""
+            ) from None
 
-    def _step(self, micro_batches: list[Batch], problem: str) -> tuple[Scores, dict[str, float]]:
-        """Do one update and return its scores and numbers.
+    def _interrupted(self) -> RunInterrupted:
+        return RunInterrupted(f"{self.folder.folder}: stopped after step {self._done}")
 
-        Raises:
-            ConfigError: on every rank, if one of them has a problem.
-        """
-        heads = self.objective.heads
-        mine = sum((batch.counts for batch in micro_batches), Counts())
-        problems, *summed = self.ranks.sum(
-            [bool(problem), *head_counts(micro_batches, heads), *astuple(mine)]
-        )
-        if problems:
-            if not problem:
-                self.loader.put_back()  # Another rank has nothing for this step.
-            if self._at.step:
-                self._checkpoint()  # All ranks are here still, so nothing learnt is lost.
-            self.ranks.agree(problem)
-        totals, counts = summed[: len(heads)], Counts(*map(int, summed[len(heads) :]))
+    def _step(self, data: StepData) -> tuple[Scores, dict[str, float]]:
+        """Do one update and return its scores and numbers."""
+        heads, counts = self.objective.heads, data.counts
         rate = self.config.optimizer.lr * rate_factor(self.config.schedule, self._share())
         scores = Scores(heads)
         norm = 0.0
-        for i, batch in enumerate(micro_batches):
+        for i, batch in enumerate(data.micro_batches):
             # Dropout is torch's; its masks belong to (seed, first window of the micro-batch).
             torch.manual_seed(derive_key(self.config.seed, "dropout", batch.key) >> 1)
             sums = self.engine.deepspeed(batch.to(self.ranks.device))
-            self.engine.backward(weighted_loss(sums, heads, totals))
-            norm = self.engine.step(rate, last=i == len(micro_batches) - 1)
+            self.engine.backward(weighted_loss(sums, heads, data.targets))
+            norm = self.engine.step(rate, last=i == len(data.micro_batches) - 1)
             scores.add(sums, batch)
         flops = training_flops(self.config.model, heads, counts, self.corpus.vocabulary.size)
-        self._at.spent = self._at.spent.plus(
+        self._spent = self._spent.plus(
             Spent(counts.raw_tokens, counts.positions, counts.targets, flops)
         )
         numbers = {"learning_rate": rate, "gradient_norm": norm}
@@ -282,26 +236,29 @@ class Trainer:
     ) -> None:
         scores, numbers = values
         reduced = scores.reduce(self.ranks)
-        if not (math.isfinite(reduced["loss"]) and math.isfinite(numbers["gradient_norm"])):
+        loss = reduced.get("loss")  # None: nothing in the whole step was to be predicted
+        if not (math.isfinite(loss or 0.0) and math.isfinite(numbers["gradient_norm"])):
             raise TrainingError(
-                f"{self.folder.folder}: step {self._at.step}: loss {reduced['loss']}, gradient "
+                f"{self.folder.folder}: step {self._done}: loss {loss}, gradient "
                 f"norm {numbers['gradient_norm']}; a lower optimizer.lr or a longer "
                 f"schedule.warmup usually helps"
             )
-        speed = self._speed()
+        speed = self._spent.speed
         read = self.loader.state(self.ranks.gather)
         if metrics is not None:
             record = {
                 **reduced,
                 **numbers,
-                **self._at.spent.as_dict(),
+                **self._spent.as_dict(),
                 **self.maker.stream.epochs(read.windows),
-                "skipped_shards": _shards(read.skipped),
+                "skipped_shards": read.skipped_shards,
                 "tokens_per_second": speed,
             }
-            metrics.write("train", self._at.step, record)
-        note = f"loss {reduced['loss']:.3f}  {speed:,.0f} tokens/s"
-        progress.update(self._share(), self._at.step, note)
+            metrics.write("train", self._done, record)
+        note = f"{speed:,.0f} tokens/s"
+        if loss is not None:
+            note = f"loss {loss:.3f}  {note}"
+        progress.update(self._share(), self._done, note)
 
     def _validate(self, metrics: MetricsWriter | None) -> dict[str, float]:
         training = self.config.training
@@ -312,10 +269,10 @@ class Trainer:
             micro_batch=training.micro_batch,
             ranks=self.ranks,
         )
-        skipped = _shards(self._heldout_state().skipped)
+        skipped = self._heldout_state().skipped_shards
         if metrics is not None:
-            record = {**scores, **self._at.spent.as_dict(), "skipped_shards": skipped}
-            metrics.write("valid", self._at.step, record)
+            record = {**scores, **self._spent.as_dict(), "skipped_shards": skipped}
+            metrics.write("valid", self._done, record)
         return scores
 
     def _heldout_state(self) -> LoaderState:
@@ -328,13 +285,13 @@ class Trainer:
         save_checkpoint(
             self.engine.deepspeed,
             self.folder.checkpoints,
-            self._at.step,
-            {
-                "spent": self._at.spent.as_dict(),
-                "ranks": self.ranks.world,
-                "data": self.loader.state(self.ranks.gather).to_json(),
-                "heldout": self._heldout_state().to_json(),
-            },
+            TrainerState(
+                step=self._done,
+                spent=self._spent.as_dict(),
+                ranks=self.ranks.world,
+                data=self.loader.state(self.ranks.gather),
+                heldout=self._heldout_state(),
+            ),
             self.ranks,
             self.config.training.keep_checkpoints,
         )

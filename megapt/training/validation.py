@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from megapt.config import DataConfig
+from megapt.config import ConfigError, DataConfig
 from megapt.data import AnyCorpus, Batch, BatchMaker, Rows, heldout_batches, open_stream
 from megapt.objectives import Objective
 from megapt.training.distributed import Ranks
@@ -43,7 +43,8 @@ def evaluate(
         See `Scores.reduce`.
 
     Raises:
-        ConfigError: on every rank, if one of them cannot read its windows.
+        ConfigError: on every rank, if one of them cannot read its windows, or no window has a
+            target.
     """
     was_training = model.training
     model.eval()
@@ -55,7 +56,13 @@ def evaluate(
         for batch in _in_step(batches, ranks):
             scores.add(model(batch.to(ranks.device)), batch)
     model.train(was_training)
-    return scores.reduce(ranks)
+    reduced = scores.reduce(ranks)
+    if not reduced:
+        raise ConfigError(
+            f"the {maker.stream.name} windows that were read hold nothing to predict; is their "
+            f"text left out by data.reading.on_damage, or data.window too small?"
+        )
+    return reduced
 
 
 def _in_step(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:

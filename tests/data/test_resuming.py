@@ -9,6 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -275,6 +278,73 @@ def test_worker_processes_outlive_the_signals_that_end_a_job(corpus_folder: Path
                 os.kill(pid or 0, signal.SIGTERM)
             assert [step for step, _ in islice(iterator, 12)] == list(range(1, 13))
     assert_no_process_is_left()
+
+
+def assert_tells_of_the_death(iterator: Any) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"a loader process has died \(killed by signal 9\); "):
+        next(iterator)
+    assert time.monotonic() - began < 4, "torch looks every five seconds"
+    assert_no_process_is_left()
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_who_dies_within_a_message_does_not_keep_its_reader_waiting(
+    corpus_folder: Path, when: str
+) -> None:
+    """A message of this size does not fit in a pipe: the process writes until it is read."""
+    with open_maker(describe_data(corpus_folder), "text") as maker:
+        loader = Loader(maker, global_batch=100 * GLOBAL_BATCH)
+        with closing(loader.iterate(1)) as iterator:
+            next(iterator)
+            state = loader.state()
+            time.sleep(0.5)
+            [child] = multiprocessing.active_children()
+            os.kill(child.pid or 0, signal.SIGSTOP)
+            if when == "before":
+                child.kill()
+                child.join()
+            else:
+                threading.Timer(0.5, os.kill, (child.pid, signal.SIGKILL)).start()
+            assert_tells_of_the_death(iterator)
+        assert loader.state() == state
+
+
+def test_the_death_of_a_process_is_told_in_a_thread_too(corpus_folder: Path) -> None:
+    with (
+        open_maker(describe_data(corpus_folder), "text") as maker,
+        closing(Loader(maker, global_batch=GLOBAL_BATCH).iterate(1)) as iterator,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        pool.submit(next, iterator).result()
+        multiprocessing.active_children()[0].kill()
+        time.sleep(0.2)
+        pool.submit(assert_tells_of_the_death, iterator).result()
+
+
+def test_a_handler_of_child_processes_is_left_to_its_script(corpus_folder: Path) -> None:
+    """It hears of its own children, and no error of the loader comes up in other places."""
+    heard: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        heard.append(number)
+
+    before = signal.signal(signal.SIGCHLD, hear)
+    try:
+        with open_maker(describe_data(corpus_folder), "text") as maker:
+            for _ in range(2):
+                with closing(Loader(maker, global_batch=GLOBAL_BATCH).iterate(1)) as iterator:
+                    next(iterator)
+                    assert signal.getsignal(signal.SIGCHLD) is hear
+                    heard.clear()
+                    subprocess.run(["true"], check=True)
+                    assert heard
+                    multiprocessing.active_children()[0].kill()
+                    time.sleep(0.2)
+                    assert_tells_of_the_death(iterator)
+                assert signal.getsignal(signal.SIGCHLD) is hear
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 SCRIPT = """

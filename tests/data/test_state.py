@@ -75,6 +75,29 @@ def test_the_state_survives_json() -> None:
     assert values["digest"] == "80000000000000000000000000000005"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"order": []},
+        {"windows": -1},
+        {"windows": "1"},
+        {"digest": "zz"},
+        {"digest": "0" * 31},
+        {"digest": 5},
+        {"skipped": {"en": {"-1": "before all"}}},
+        {"skipped": {"en": {"2": 2}}},
+        {"steps": 3},
+    ],
+)
+def test_what_is_no_state_is_refused(change: dict[str, Any]) -> None:
+    values = json.loads(json.dumps(LoaderState(ORDER, 3, 5, SKIPPED).to_json()))
+    with pytest.raises(ValueError, match=next(iter(change))):
+        LoaderState.from_json({**values, **change})
+    for name in values:
+        with pytest.raises(ValueError, match=name):
+            LoaderState.from_json({key: value for key, value in values.items() if key != name})
+
+
 def test_a_state_without_anything_read_has_a_digest_of_nought() -> None:
     values = json.loads(json.dumps(LoaderState(ORDER).to_json()))
     assert values["digest"] == "0" * 32

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,27 @@ def before_step(trainer: Trainer, step: int, action: Callable[[], None]) -> None
     trainer.maker.batch = watched  # type: ignore[method-assign]
 
 
+def within_step(trainer: Trainer, step: int, action: Callable[[], None]) -> None:
+    """Call `action` when the trainer has all data of update `step`, counted from 1."""
+    iterate = trainer.loader.iterate
+
+    def watched(*args: Any) -> Iterator[tuple[int, list[Batch]]]:
+        with closing(iterate(*args)) as batches:
+            for number, mine in batches:
+                if number == step - 1:
+                    action()
+                yield number, mine
+
+    trainer.loader.iterate = watched  # type: ignore[method-assign, assignment]
+
+
 def train_with_signal(
     ranks: Ranks, config: RunConfig, number: signal.Signals, step: int
 ) -> dict[str, Any] | None:
     """Train; the last rank sends itself the signal in update `step`. None if that ends the run."""
     trainer = Trainer(config, ranks, Origins())
     if ranks.rank == ranks.world - 1:
-        before_step(trainer, step, lambda: os.kill(os.getpid(), number))
+        within_step(trainer, step, lambda: os.kill(os.getpid(), number))
     try:
         return trainer.train()
     except RunInterrupted:

@@ -59,3 +59,10 @@ def test_a_head_that_was_never_asked_has_no_scores() -> None:
     scores = Scores(HEADS)
     scores.add(sums(6.0, 0.0), batch(3, 0))
     assert scores.reduce(ALONE) == {"loss": 2.0, "loss/tokens": 2.0, "accuracy/tokens": 0.0}
+
+
+def test_without_any_target_there_is_no_loss() -> None:
+    """A nought would look like a model that knows everything."""
+    scores = Scores(HEADS)
+    scores.add(sums(0.0, 0.0), batch(0, 0))
+    assert scores.reduce(ALONE) == {}

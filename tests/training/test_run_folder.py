@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from megapt.config import Origins, RunConfig
-from megapt.data import Corpus
+from megapt.data import Corpus, PackedBatch
 from megapt.training import Ranks, RunFolder, Trainer, run_folder
 from megapt.training.checkpoint import steps_saved
 from megapt.training.metrics import MetricsWriter, read_metrics
@@ -85,6 +86,30 @@ def test_records_hold_every_number_of_every_step(run: RunConfig) -> None:
         assert record.keys() == NUMBERS | {"split", "step"}
     for record in valid_records:
         assert {"loss", "loss/tokens", "accuracy/class"} < record.keys()
+
+
+def train_without_targets_in_step_2(ranks: Ranks, config: RunConfig) -> None:
+    trainer = Trainer(config, ranks, Origins())
+    batch = trainer.maker.batch
+
+    def watched(numbers: Sequence[int]) -> PackedBatch:
+        packed = batch(numbers)
+        if not 8 <= min(numbers) < 16:
+            return packed
+        none = {head: (at[:0], labels[:0]) for head, (at, labels) in packed.targets.items()}
+        return replace(packed, targets=none)
+
+    trainer.maker.batch = watched  # type: ignore[method-assign]
+    trainer.train()
+
+
+def test_a_step_with_nothing_to_predict_has_no_losses(corpus_folder: Path, tmp_path: Path) -> None:
+    config = run_config(corpus_folder, tmp_path / "run", objective={"name": "msc"})
+    run_ranks(1, train_without_targets_in_step_2, config)
+    first, second, *_ = records_of(config, "train")
+    assert first.keys() == NUMBERS | {"split", "step"}
+    scores = {name for name in NUMBERS if name.startswith(("loss", "accuracy"))}
+    assert second.keys() == first.keys() - scores
 
 
 def test_tensorboard_shows_the_same_numbers(run: RunConfig) -> None:

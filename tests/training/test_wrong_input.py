@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from data_prep.manifest import Manifest
 from megapt.config import ConfigError, Origins, RunConfig
 from megapt.data import Corpus
-from megapt.training import Ranks, Trainer
+from megapt.training import Ranks, RunFolder, Trainer
 from tests.corpora import write_corpus
 from tests.ranks import run_ranks
 from tests.training.runs import (
@@ -297,3 +298,63 @@ def test_a_run_resumed_on_another_number_of_ranks(
         assert "\n" not in message
     assert tree(tmp_path / "run") == left
     run_ranks(before, train, config)
+
+
+@pytest.fixture(scope="module")
+def stopped(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A run with a checkpoint after step 2."""
+    config = run_config(corpus_folder, tmp_path_factory.mktemp("stopped") / "run")
+    assert run_ranks(1, train_with_signal, config, signal.SIGTERM, 2) == [None]
+    return config
+
+
+def changed(part: str, value: Any) -> Callable[[str], str]:
+    """Give a value in the state another value; `part` is its dotted path."""
+
+    def change(text: str) -> str:
+        state = json.loads(text)
+        *sections, key = part.split(".")
+        inside = state
+        for section in sections:
+            inside = inside[section]
+        if value is None:
+            del inside[key]
+        else:
+            inside[key] = value
+        return json.dumps(state)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda _: "",
+        lambda _: "[]",
+        lambda _: "\udcff",
+        *(changed(part, None) for part in ("step", "spent.targets", "ranks", "data", "heldout")),
+        *(changed(f"data.{part}", None) for part in ("order", "windows", "digest", "skipped")),
+        changed("step", 3),
+        changed("spent.targets", float("nan")),
+        changed("spent.text", 1.0),
+        changed("data.digest", "zz"),
+        changed("data.digest", "-" + "0" * 31),
+        changed("data.skipped", {"corpus": {"first": "gone"}}),
+        *(changed("data.windows", windows) for windows in (-16, 8, 17, "16", 16.5)),
+        changed("heldout.windows", -1),
+    ],
+)
+def test_a_checkpoint_whose_state_is_damaged(
+    stopped: RunConfig, tmp_path: Path, spoil: Callable[[str], str]
+) -> None:
+    config = stopped.model_copy(update={"output": f"{tmp_path}/run"})
+    shutil.copytree(stopped.output, config.output)
+    folder = RunFolder(config.output).checkpoints / "step-00000002"
+    file = folder / "trainer.json"
+    Trainer(config, ALONE, Origins())  # accepts it as it is
+    file.write_text(spoil(file.read_text()), errors="surrogateescape")
+    assert refusal(config) == (
+        f"{file}: damaged, or of an earlier version; remove {folder} to go on from the "
+        f"checkpoint before it"
+    )

@@ -1,0 +1,168 @@
+"""A run that waits for data stops at once when it is asked to, and ends if the data cannot come."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Timer
+
+import pytest
+
+from megapt.config import Origins, RunConfig
+from megapt.data import PackedBatch
+from megapt.training import Ranks, RunFolder, RunInterrupted, Trainer, launch
+from megapt.training.checkpoint import steps_saved
+from megapt.training.stopping import StopRequested, StopRequests
+from tests.data.reading.server import Fault, serve
+from tests.ranks import end_ranks, run_ranks
+from tests.training.damage import late_shard, run_in_turn
+from tests.training.runs import records_of, run_config, train, within_step, without_clock
+
+STEP, STALL = 4, 600.0
+
+
+def stall_in(trainer: Trainer, step: int, stalls: bool, asked: bool) -> None:
+    """Let the data of update `step` not come; if `asked`, the rank gets a SIGTERM meanwhile."""
+    batch, rank = trainer.maker.batch, os.getpid()
+    first = (step - 1) * trainer.config.training.global_batch
+
+    def watched(numbers: Sequence[int]) -> PackedBatch:
+        if first <= min(numbers) < first + trainer.config.training.global_batch:
+            if asked:
+                Timer(1.0, os.kill, (rank, signal.SIGTERM)).start()
+            if stalls:
+                time.sleep(STALL)
+        return batch(numbers)
+
+    trainer.maker.batch = watched  # type: ignore[method-assign]
+
+
+def train_into_a_stall(ranks: Ranks, config: RunConfig, asked: Sequence[int]) -> str:
+    """Train; the last rank's data does not come, and the ranks in `asked` are asked to stop."""
+    trainer = Trainer(config, ranks, Origins())
+    stall_in(trainer, STEP, ranks.rank == ranks.world - 1, ranks.rank in asked)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)]
+    with pytest.raises(RunInterrupted) as interrupted:
+        trainer.train()
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)]
+    return str(interrupted.value)
+
+
+@pytest.mark.parametrize(
+    ("world", "workers", "asked"),
+    [(1, 0, [0]), (1, 2, [0]), (2, 0, [1]), (2, 1, [1]), (2, 0, [0, 1])],
+)
+def test_a_request_to_stop_ends_the_wait_for_data_on_all_ranks(
+    corpus_folder: Path, tmp_path: Path, world: int, workers: int, asked: list[int]
+) -> None:
+    whole = run_config(corpus_folder, tmp_path / "whole")
+    run_ranks(world, train, whole)
+    config = run_config(corpus_folder, tmp_path / "run", data={"workers": workers})
+    began = time.monotonic()
+    said = run_ranks(world, train_into_a_stall, config, asked)
+    assert time.monotonic() - began < 15
+    assert said == [f"{config.output}: stopped after step {STEP - 1}"] * world
+    assert steps_saved(RunFolder(config.output).checkpoints) == [STEP - 1]
+    run_ranks(world, train, config)
+    assert without_clock(records_of(config)) == without_clock(records_of(whole))
+    summaries = [RunFolder(of.output).summary()["data"] for of in (config, whole)]
+    assert summaries[0] == summaries[1]
+
+
+def train_from_a_server_that_stalls(ranks: Ranks, config: RunConfig) -> str:
+    """Train until the run is interrupted; SIGINT comes two seconds after the first step."""
+    trainer = Trainer(config, ranks, Origins())
+    within_step(trainer, 1, lambda: Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start())
+    with pytest.raises(RunInterrupted) as interrupted:
+        trainer.train()
+    return str(interrupted.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_server_that_stalls_does_not_keep_a_run_from_stopping(
+    corpus_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    """Nothing that was on its way is in the way of the run that goes on."""
+    shard, step = late_shard(corpus_folder)
+    with serve(corpus_folder) as server:
+        server.always[shard.name] = Fault("stall", 100)
+        data = {"corpus": server.url, "workers": workers}
+        data["reading"] = {"cache": str(tmp_path / "cache")}
+        config = run_in_turn(corpus_folder, tmp_path / "run", data=data)
+        began = time.monotonic()
+        [said] = run_ranks(1, train_from_a_server_that_stalls, config)
+        assert said == f"{config.output}: stopped after step {step - 1}"
+        server.always.clear()
+        run_ranks(1, train, config)
+        assert time.monotonic() - began < 20
+
+
+def train_with_a_death(ranks: Ranks, config: RunConfig) -> int:
+    """Train as the command does; a loader process of the last rank is killed in update STEP."""
+
+    def kill() -> None:
+        child = multiprocessing.active_children()[0]
+        child.kill()
+        child.join()
+
+    def job() -> None:
+        trainer = Trainer(config, ranks, Origins())
+        if ranks.rank == ranks.world - 1:
+            within_step(trainer, STEP, kill)
+        trainer.train()
+
+    return launch.guarded(job)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_death_of_a_loader_process_ends_all_ranks_in_one_line(
+    corpus_folder: Path, tmp_path: Path, world: int
+) -> None:
+    """It is told when data is waited for, not within an update: that one is finished and saved."""
+    config = run_config(corpus_folder, tmp_path / "run", data={"workers": 2})
+    outcomes, printed = end_ranks(world, train_with_a_death, config)
+    assert [(outcome.value, outcome.failure) for outcome in outcomes] == [(2, "")] * world
+    [line] = [line for line in printed.splitlines() if not line.startswith("run: step ")]
+    assert line == (
+        "megapt: error: a loader process has died (killed by signal 9); out of memory? lower "
+        "data.workers or data.shuffle_blocks"
+    )
+    assert steps_saved(RunFolder(config.output).checkpoints) == [STEP]
+    whole = run_config(corpus_folder, tmp_path / "whole")
+    for each in (config, whole):
+        run_ranks(world, train, each)
+    assert without_clock(records_of(config)) == without_clock(records_of(whole))
+
+
+def test_a_request_is_remembered_and_ends_the_next_wait() -> None:
+    stops = StopRequests()
+    before = signal.getsignal(signal.SIGTERM)
+    with stops.heard():
+        with stops.waiting():
+            assert not stops.received
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stops.received
+        with pytest.raises(StopRequested), stops.waiting():
+            pytest.fail("it waits all the same")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_request_does_not_disturb_what_is_put_away() -> None:
+    put_away = []
+
+    def wait() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(STALL)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            put_away.append("a lock")
+
+    stops = StopRequests()
+    with stops.heard(), pytest.raises(StopRequested), stops.waiting():
+        wait()
+    assert put_away
