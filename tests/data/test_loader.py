@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import combinations, product
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from megapt.data import Counts, Loader, LoaderState, Rows
+from megapt.data import Counts, Loader, LoaderState, Rows, TextMaker, open_corpora, open_stream
 from megapt.data.state import digest_windows
 from megapt.objectives import registry
 from tests.data.loading import (
@@ -216,3 +217,36 @@ def test_each_rank_reads_lanes_of_its_own(opener: Callable[..., OpenMaker], worl
             numbers = np.concatenate([loader.numbers(step) for step in range(5)])
             read.append(set(maker.stream.lanes(numbers).tolist()))
     assert read == [set(range(rank * 8 // world, (rank + 1) * 8 // world)) for rank in range(world)]
+
+
+def test_each_remote_shard_is_fetched_by_one_rank_an_epoch(
+    corpus_folder: Path, tmp_path: Path
+) -> None:
+    """But for the span in which the lanes of two ranks meet."""
+    with serve(corpus_folder) as server:
+        fetched = []
+        for rank in range(2):
+            reading = {"cache": str(tmp_path / str(rank))}
+            data = describe_data(server.url, lanes=2, shuffle_span=1, reading=reading)
+            corpus = open_corpora(data)
+            stream = open_stream(corpus, "train", data, seed=0)
+            loader = Loader(TextMaker(stream), global_batch=4, rank=rank, world=2)
+            server.requests.clear()
+            with closing(loader.iterate()) as steps:
+                for step, _ in steps:
+                    if step == stream.count // 4 - 1:
+                        break
+            corpus.close()
+            fetched.append(
+                [
+                    name
+                    for name in server.requests
+                    if name.endswith(".tar") and name.startswith("train-")
+                ]
+            )
+    for names in fetched:
+        assert len(set(names)) == len(names)
+    assert len(shards) == 5
+    assert {*fetched[0], *fetched[1]} == shards
+    # The span of the border, and the one that rank 0 fetched ahead behind it.
+    assert len({*fetched[0]} & {*fetched[1]}) <= 2
