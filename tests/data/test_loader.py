@@ -223,8 +223,10 @@ def test_each_remote_shard_is_fetched_by_one_rank_an_epoch(
     corpus_folder: Path, tmp_path: Path
 ) -> None:
     """But for the span in which the lanes of two ranks meet."""
+    shards = {path.name for path in corpus_folder.glob("train-*.tar")}
+    assert len(shards) == 5
+    fetched = []
     with serve(corpus_folder) as server:
-        fetched = []
         for rank in range(2):
             reading = {"cache": str(tmp_path / str(rank))}
             data = describe_data(server.url, lanes=2, shuffle_span=1, reading=reading)
@@ -237,16 +239,9 @@ def test_each_remote_shard_is_fetched_by_one_rank_an_epoch(
                     if step == stream.count // 4 - 1:
                         break
             corpus.close()
-            fetched.append(
-                [
-                    name
-                    for name in server.requests
-                    if name.endswith(".tar") and name.startswith("train-")
-                ]
-            )
+            fetched.append([name for name in server.requests if name in shards])
     for names in fetched:
         assert len(set(names)) == len(names)
-    assert len(shards) == 5
     assert {*fetched[0], *fetched[1]} == shards
     # The span of the border, and the one that rank 0 fetched ahead behind it.
     assert len({*fetched[0]} & {*fetched[1]}) <= 2
