@@ -294,7 +294,7 @@ def test_who_dies_within_a_message_does_not_keep_its_reader_waiting(
 ) -> None:
     """A message of this size does not fit in a pipe: the process writes until it is read."""
     with open_maker(describe_data(corpus_folder), "text") as maker:
-        loader = Loader(maker, global_batch=100 * GLOBAL_BATCH)
+        loader = Loader(maker, global_batch=500 * GLOBAL_BATCH)
         with closing(loader.iterate(1)) as iterator:
             next(iterator)
             state = loader.state()
