@@ -136,7 +136,7 @@ def compare_file(corpus_folder: Path, tmp_path: Path) -> Path:
         corpus_folder, tmp_path / "out", data={"window": 64}, training={"budget": {"amount": 800.0}}
     )
     values = {
-        **run.model_dump(exclude={"objective"}),
+        **run.model_dump(exclude={"objective", "branch"}),
         "members": {"arlm": "arlm", "mlm": "mlm"},
         "probe": {"train_documents": 40, "heldout_documents": 20},
         "heldout_windows": 8,

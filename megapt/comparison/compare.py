@@ -20,7 +20,7 @@ from megapt.comparison.results import (
     load,
 )
 from megapt.comparison.samples import member_samples
-from megapt.config import CompareConfig, ConfigError, Origins, RunConfig
+from megapt.config import CompareConfig, ConfigError, Origins, RunConfig, SharedConfig
 from megapt.data import Corpus
 from megapt.evaluation import heldout_scores, load_run
 from megapt.objectives import Objective
@@ -42,17 +42,9 @@ _HELD_EQUAL = (
 
 def member_config(config: CompareConfig, name: str) -> RunConfig:
     """Return the run of one member: the comparison's settings with the member's objective."""
-    return RunConfig(
-        output=str(Path(config.output) / "members" / name),
-        seed=config.seed,
-        data=config.data,
-        objective=config.members[name],
-        model=config.model,
-        loss=config.loss,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        training=config.training,
-    )
+    shared = {key: getattr(config, key) for key in SharedConfig.model_fields}
+    shared["output"] = str(Path(config.output) / "members" / name)
+    return RunConfig(**shared, objective=config.members[name])
 
 
 class Comparison:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from megapt.comparison.results import Results
-from megapt.config.schema import Axis
+from megapt.config.section import Axis
 
 AXES: dict[Axis, str] = {
     "raw_tokens": "Raw tokens",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from megapt.config import ConfigError
-from megapt.config.schema import Axis, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from megapt.config.section import Axis, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from megapt.data.example import HeadKind
 
 Loss = Annotated[float, Field(strict=False)]

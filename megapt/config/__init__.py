@@ -1,44 +1,55 @@
 """Configuration: strict schemas, composition from YAML files, errors that name the place."""
 
+from megapt.config.data import CorpusConfig, DataConfig, MixtureConfig, ReadingConfig
 from megapt.config.errors import ConfigError, Origins, validate
 from megapt.config.load import load_config
-from megapt.config.schema import (
-    AttentionBackend,
-    BudgetConfig,
+from megapt.config.model import LossConfig, ModelConfig
+from megapt.config.run import (
     CompareConfig,
-    CorpusConfig,
-    DataConfig,
-    LossConfig,
-    MixtureConfig,
-    ModelConfig,
     ObjectiveSection,
-    OptimizerConfig,
     ProbeConfig,
-    ReadingConfig,
     RunConfig,
+    SharedConfig,
+)
+from megapt.config.running import (
+    BranchConfig,
+    CheckpointConfig,
+    FaultsConfig,
+    MonitorConfig,
+    ParallelConfig,
+)
+from megapt.config.section import AttentionBackend, Section
+from megapt.config.updates import (
+    BudgetConfig,
+    OptimizerConfig,
     ScheduleConfig,
-    Section,
     TrainingConfig,
 )
 
 __all__ = [
     "AttentionBackend",
+    "BranchConfig",
     "BudgetConfig",
+    "CheckpointConfig",
     "CompareConfig",
     "ConfigError",
     "CorpusConfig",
     "DataConfig",
+    "FaultsConfig",
     "LossConfig",
     "MixtureConfig",
     "ModelConfig",
+    "MonitorConfig",
     "ObjectiveSection",
     "OptimizerConfig",
     "Origins",
+    "ParallelConfig",
     "ProbeConfig",
     "ReadingConfig",
     "RunConfig",
     "ScheduleConfig",
     "Section",
+    "SharedConfig",
     "TrainingConfig",
     "load_config",
     "validate",

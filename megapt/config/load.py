@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from megapt.config.errors import ConfigError, Origins, nearest, validate
-from megapt.config.schema import CompareConfig, RunConfig
+from megapt.config.run import CompareConfig, RunConfig
 
 ConfigT = TypeVar("ConfigT", RunConfig, CompareConfig)
 

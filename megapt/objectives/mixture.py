@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from megapt.config import ObjectiveSection, Origins, Section, validate
-from megapt.config.schema import MemberName, NonNegativeFloat, PositiveInt
+from megapt.config.section import MemberName, NonNegativeFloat, PositiveInt
 from megapt.data import CounterRng, Example, HeadSpec, Window
 from megapt.data.example import Floats, Ints, Share
 from megapt.objectives.base import Context, Cost, Objective, ObjectiveError

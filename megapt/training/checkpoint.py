@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from megapt.config import ConfigError, Section
-from megapt.config.schema import NonNegativeFloat, PositiveInt
+from megapt.config.section import NonNegativeFloat, PositiveInt
 from megapt.data import LoaderState
 from megapt.training.budget import Spent
 from megapt.training.distributed import Ranks

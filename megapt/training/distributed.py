@@ -24,6 +24,23 @@ class Ranks:
     rank: int
     world: int
     device: torch.device
+    sequence: int = 1
+    """Neighbouring ranks that hold the same micro-batch and share its positions."""
+
+    @property
+    def data_rank(self) -> int:
+        """Which share of each global batch this rank reads."""
+        return self.rank // self.sequence
+
+    @property
+    def data_world(self) -> int:
+        """Into how many shares a global batch is divided."""
+        return self.world // self.sequence
+
+    @property
+    def counts(self) -> bool:
+        """Whether this rank is the one, of those that share positions, which counts their batch."""
+        return self.rank % self.sequence == 0
 
     @property
     def main(self) -> bool:

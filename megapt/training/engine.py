@@ -18,7 +18,9 @@ def deepspeed_config(config: RunConfig, world: int) -> dict[str, Any]:
     # DeepSpeed's bfloat16 optimiser without ZeRO begins with an update of zeros, which Adam counts
     # and weight decay does not spare, and it does not give out its float32 weights. Stage 1
     # computes the same update right.
-    stage = max(training.zero_stage, 1) if training.precision == "bf16" else training.zero_stage
+    stage = config.parallel.zero_stage
+    if training.precision == "bf16":
+        stage = max(stage, 1)
     return {
         "train_batch_size": training.global_batch,
         "train_micro_batch_size_per_gpu": training.micro_batch,
@@ -71,7 +73,7 @@ class Engine:
             dist_init_required=False,
         )
         self._world = ranks.world
-        self._plain = config.training.zero_stage == 0 and config.training.precision == "fp32"
+        self._plain = config.parallel.zero_stage == 0 and config.training.precision == "fp32"
 
     def backward(self, loss: torch.Tensor) -> None:
         """Back-propagate a share of the step's loss; gradients add up over micro-batches and ranks.

@@ -30,13 +30,23 @@ _FREE = (
     "data.workers",
     "training.validate_every",
     "training.validation_windows",
-    "training.checkpoint_every",
-    "training.keep_checkpoints",
     "training.log_every",
+    "training.micro_batch",
+    "training.recompute",
+    "training.recompute_every",
+    "training.compile",
+    "training.deterministic",
 )
 """Settings that may change when a run is resumed: they do not touch what it computes. A corpus
 may move; its fingerprint is what counts."""
-_FREE_PATTERNS = ("data.reading.*", "data.mixture.corpora.*.path")
+_FREE_PATTERNS = (
+    "data.reading.*",
+    "data.mixture.corpora.*.path",
+    "parallel.*",
+    "checkpoint.*",
+    "faults.*",
+    "monitor.*",
+)
 
 
 _BEGUN = {"corpus.json", *TOKENIZER_NAMES, "environment.json", "config.yaml"}

@@ -183,7 +183,7 @@ class Trainer:
                     break  # The end validates and saves by itself.
                 if self._is_due(training.validate_every):
                     self._validate(metrics)
-                if stop or self._is_due(training.checkpoint_every):
+                if stop or self._is_due(self.config.checkpoint.every):
                     self._checkpoint()
                 if stop:
                     raise self._interrupted()
@@ -297,5 +297,5 @@ class Trainer:
                 heldout=self._heldout_state(),
             ),
             self.ranks,
-            self.config.training.keep_checkpoints,
+            self.config.checkpoint.keep_last,
         )

@@ -42,7 +42,7 @@ def compare_config(
     run = run_config(corpus, output, data={"window": 96}, training={**usual, **(training or {})})
     return CompareConfig.model_validate(
         {
-            **run.model_dump(exclude={"objective"}),
+            **run.model_dump(exclude={"objective", "branch"}),
             "members": {name: {"name": name} for name in members},
             "probe": {"train_documents": 60, "heldout_documents": 30},
             "heldout_windows": 10,
@@ -277,7 +277,7 @@ def test_a_further_member_is_trained_alone(
 def test_a_killed_comparison_goes_on_with_the_member_it_was_at(
     corpus_folder: Path, tmp_path: Path, results: Results
 ) -> None:
-    config = compare_config(corpus_folder, tmp_path / "out", *ALL, training={"checkpoint_every": 1})
+    config = compare_config(corpus_folder, tmp_path / "out", *ALL, checkpoint={"every": 1})
     [outcome], _ = end_ranks(1, compare_until_killed, config, "msc", 3)
     assert outcome.killed
     assert not (tmp_path / "out" / "results.json").exists()

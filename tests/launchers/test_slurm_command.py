@@ -160,7 +160,7 @@ def test_a_file_that_is_none_is_told_in_one_line(
     ("words", "message"),
     [
         (["none.yaml"], "none.yaml: no such config file"),
-        (["run.yaml", "training.zero_stag=1"], "did you mean 'zero_stage'?"),
+        (["run.yaml", "parallel.zero_stag=1"], "did you mean 'zero_stage'?"),
         (["run.yaml", "training.global_batch=8"], "8 windows do not divide by micro_batch 1 x 6"),
         (["run.yaml", "--job", "compare"], "run.yaml: members: this key is required and missing"),
     ],

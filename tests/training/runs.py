@@ -39,9 +39,9 @@ _USUAL: dict[str, Any] = {
         "micro_batch": 2,
         "validate_every": 3,
         "validation_windows": 10,
-        "checkpoint_every": 0,
         "log_every": 1,
     },
+    "checkpoint": {"every": 0},
 }
 
 

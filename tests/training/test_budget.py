@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from megapt.config import BudgetConfig, Origins, RunConfig
-from megapt.config.schema import Axis
+from megapt.config.section import Axis
 from megapt.data import Counts
 from megapt.model import training_flops
 from megapt.training import Trainer

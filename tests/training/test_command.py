@@ -76,7 +76,7 @@ def test_an_interrupted_command_says_that_it_goes_on(corpus_folder: Path, tmp_pa
 def test_the_launcher_of_deepspeed_trains_on_two_ranks(
     trained: Callable[..., RunConfig], corpus_folder: Path, tmp_path: Path
 ) -> None:
-    config = run_config(corpus_folder, tmp_path / "run", training={"zero_stage": 1})
+    config = run_config(corpus_folder, tmp_path / "run", parallel={"zero_stage": 1})
     file = write_config(config, tmp_path)
     launcher = Path(sys.executable).with_name("deepspeed")
     port = f"--master_port={free_port()}"

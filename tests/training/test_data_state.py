@@ -71,8 +71,13 @@ def mixed(
         schedule = [{"step": 3, "weights": {"news": 1.0}}]
         mixture = {"corpora": corpora, "schedule": schedule}
         data = {"corpus": None, "mixture": mixture}
-        usual = {"budget": {"amount": 3000.0}, "checkpoint_every": 2}
-        return run_config(corpus_folder, output, data=data, training={**usual, **training})
+        return run_config(
+            corpus_folder,
+            output,
+            data=data,
+            training={"budget": {"amount": 3000.0}, **training},
+            checkpoint={"every": 2},
+        )
 
     return config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,21 @@ from tests.training.runs import records_of, run_config, train
 JOBS = [(1, 0, "fp32"), (2, 0, "fp32"), (2, 2, "fp32"), (1, 0, "bf16"), (2, 3, "bf16")]
 
 
-def diverging(corpus: Path, output: Path, **training: Any) -> RunConfig:
+def diverging(
+    corpus: Path,
+    output: Path,
+    stage: int = 0,
+    checkpoint: Mapping[str, int] = {"every": 0},
+    **training: Any,
+) -> RunConfig:
     """A run that leaves the finite numbers within three updates."""
     return run_config(
         corpus,
         output,
         optimizer={"lr": 1e30, "clip": 0.0},
         schedule={"name": "constant", "warmup": 0.0},
+        parallel={"zero_stage": stage},
+        checkpoint=checkpoint,
         training={"budget": {"amount": 10000.0}, "validate_every": 0, **training},
     )
 
@@ -41,7 +50,7 @@ def train_to_failure(ranks: Ranks, config: RunConfig) -> str:
 def test_the_step_of_a_loss_that_is_not_finite_is_named(
     corpus_folder: Path, tmp_path: Path, world: int, stage: int, precision: str
 ) -> None:
-    config = diverging(corpus_folder, tmp_path / "run", zero_stage=stage, precision=precision)
+    config = diverging(corpus_folder, tmp_path / "run", stage, precision=precision)
     messages = run_ranks(world, train_to_failure, config)
     good = len(records_of(config, "train"))
     assert good < 5
@@ -66,7 +75,7 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(
     corpus_folder: Path, tmp_path: Path
 ) -> None:
     config = diverging(
-        corpus_folder, tmp_path / "run", log_every=20, checkpoint_every=1, keep_checkpoints=9
+        corpus_folder, tmp_path / "run", log_every=20, checkpoint={"every": 1, "keep_last": 9}
     )
     run_ranks(1, train_to_failure, config)
     for folder in RunFolder(config.output).checkpoints.glob("step-*"):
@@ -92,7 +101,10 @@ def test_one_gradient_that_is_not_finite_on_one_rank_ends_the_run_on_all(
     corpus_folder: Path, tmp_path: Path, world: int, stage: int, precision: str
 ) -> None:
     config = run_config(
-        corpus_folder, tmp_path / "run", training={"zero_stage": stage, "precision": precision}
+        corpus_folder,
+        tmp_path / "run",
+        parallel={"zero_stage": stage},
+        training={"precision": precision},
     )
     for message in run_ranks(world, fail_in_one_step, config, 3):
         assert "step 3" in message

@@ -64,7 +64,8 @@ def test_the_first_update_is_that_of_adamw_by_hand(
         objective={"name": "bert"},
         optimizer={"lr": 0.5, "eps": 1.0, "weight_decay": 0.2, "clip": clip},
         schedule={"name": "constant", "warmup": 0.0},
-        training={"budget": {"amount": 1.0}, "zero_stage": stage, "precision": precision},
+        parallel={"zero_stage": stage},
+        training={"budget": {"amount": 1.0}, "precision": precision},
     )
     run_ranks(world, train, config)
     before, gradients = first_gradients(config)

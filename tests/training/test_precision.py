@@ -33,9 +33,9 @@ def on_two_ranks(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
             tmp_path_factory.mktemp("precision") / "run",
             objective={"name": "msc"},
             optimizer={"lr": 2e-2},
+            parallel={"zero_stage": stage},
             training={
                 "precision": precision,
-                "zero_stage": stage,
                 "validate_every": 0,
                 "budget": {"amount": 5000.0},
             },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_two_ranks_follow_one(
         corpus_folder,
         tmp_path / "run",
         objective=preset(objective),
-        training={"zero_stage": stage},
+        parallel={"zero_stage": stage},
     )
     run_ranks(2, train, sharded)
     whole = trained(objective)
@@ -77,8 +78,9 @@ def test_a_rank_whose_windows_hold_no_example_keeps_step(
 
     wanted = {(True, True), (True, False), (False, True)}
     window = next(window for window in range(44, 80, 4) if wanted <= held(window, 12))
-    pair = {"objective": {"name": "nsp"}, "data": {"window": window}}
-    training = {"global_batch": 2, "zero_stage": stage, "budget": {"amount": 500.0}}
+    pair: dict[str, Any] = {"objective": {"name": "nsp"}, "data": {"window": window}}
+    pair["parallel"] = {"zero_stage": stage}
+    training = {"global_batch": 2, "budget": {"amount": 500.0}}
     together = run_config(corpus_folder, tmp_path / "1", **pair, training=training)
     apart = run_config(
         corpus_folder, tmp_path / "2", **pair, training={**training, "micro_batch": 1}

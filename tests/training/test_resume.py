@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,23 @@ SIGTERM, SIGINT, SIGKILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
 JOBS = [(1, 0, "fp32"), (1, 2, "bf16"), (2, 0, "fp32"), (2, 2, "fp32"), (2, 3, "bf16")]
 
 
-def job(corpus: Path, output: Path, stage: int = 0, precision: str = "fp32", **training: Any):
+def job(
+    corpus: Path,
+    output: Path,
+    stage: int = 0,
+    precision: str = "fp32",
+    checkpoint: Mapping[str, int] = {"every": 2},
+    **training: Any,
+) -> RunConfig:
     """A run whose every part could lose its state: dropout, moments, accumulation, schedule."""
     return run_config(
         corpus,
         output,
         objective={"name": "bert"},
         model={"dropout": 0.1},
-        training={"zero_stage": stage, "precision": precision, "checkpoint_every": 2, **training},
+        parallel={"zero_stage": stage},
+        checkpoint=checkpoint,
+        training={"precision": precision, **training},
     )
 
 
@@ -177,7 +187,7 @@ def test_a_signal_in_the_last_update_loses_nothing(
 def test_killed_while_a_checkpoint_is_written(
     whole: RunConfig, corpus_folder: Path, tmp_path: Path, number: int, keep: int
 ) -> None:
-    config = job(corpus_folder, tmp_path / "run", keep_checkpoints=keep)
+    config = job(corpus_folder, tmp_path / "run", checkpoint={"every": 2, "keep_last": keep})
     assert_killed(1, kill_in_checkpoint, config, number)
     folder = RunFolder(config.output).checkpoints
     assert steps_saved(folder) == [2][: number - 1]
@@ -224,7 +234,7 @@ def test_what_does_not_touch_the_result_may_change_on_resume(
     config = job(corpus_folder, tmp_path / "run")
     assert run_ranks(1, train_with_signal, config, SIGTERM, 4) == [None]
     changed = job(
-        corpus_folder, tmp_path / "run", keep_checkpoints=1, checkpoint_every=5, log_every=2
+        corpus_folder, tmp_path / "run", checkpoint={"every": 5, "keep_last": 1}, log_every=2
     )
     run_ranks(1, train, changed.model_copy(update={"output": f"{tmp_path}/./run"}))
     found, expected = records_of(config, "train")[-1], records_of(whole, "train")[-1]

@@ -132,12 +132,8 @@ def test_records_and_checkpoints_come_as_often_as_asked(
     config = run_config(
         corpus_folder,
         tmp_path / "run",
-        training={
-            "log_every": 3,
-            "validate_every": 0,
-            "checkpoint_every": 2,
-            "keep_checkpoints": 3,
-        },
+        training={"log_every": 3, "validate_every": 0},
+        checkpoint={"every": 2, "keep_last": 3},
     )
     [summary] = run_ranks(1, train, config)
     last = summary["steps"]

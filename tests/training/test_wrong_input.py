@@ -87,7 +87,7 @@ def test_a_global_batch_that_does_not_divide_by_the_ranks(
         ({"objective": {"name": "mlm", "mask_rate": 0.3}}, "objective.mask_rate"),
         ({"model": {"hidden": 32}}, "model.hidden"),
         ({"training": {"budget": {"amount": 1e9}}}, "training.budget.amount"),
-        ({"training": {"zero_stage": 2}}, "training.zero_stage"),
+        ({"training": {"precision": "bf16"}}, "training.precision"),
     ],
 )
 def test_a_folder_that_holds_another_run(
@@ -291,7 +291,7 @@ def test_classification_with_some_documents_unlabelled(
 def test_a_run_resumed_on_another_number_of_ranks(
     corpus_folder: Path, tmp_path: Path, before: int, after: int, stage: int
 ) -> None:
-    config = run_config(corpus_folder, tmp_path / "run", training={"zero_stage": stage})
+    config = run_config(corpus_folder, tmp_path / "run", parallel={"zero_stage": stage})
     run_ranks(before, train_with_signal, config, signal.SIGTERM, 2)
     left = tree(tmp_path / "run")
     for message in run_ranks(after, train_to_refusal, config):

@@ -1,0 +1,133 @@
+"""A whole run, and a comparison of several."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from megapt.config.data import DataConfig
+from megapt.config.model import LossConfig, ModelConfig
+from megapt.config.running import (
+    BranchConfig,
+    CheckpointConfig,
+    FaultsConfig,
+    MonitorConfig,
+    ParallelConfig,
+)
+from megapt.config.section import MemberName, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from megapt.config.updates import OptimizerConfig, ScheduleConfig, TrainingConfig
+
+
+class ObjectiveSection(BaseModel):
+    """The section ``objective``: a name, and settings that the named objective itself checks."""
+
+    model_config = ConfigDict(
+        extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
+    )
+
+    name: str
+    file: str | None = None
+    """Python file that defines the objective, if megapt does not; beside the YAML file that names
+    it, unless the path is absolute."""
+
+    @field_validator("file")
+    @classmethod
+    def _absolute(cls, file: str | None) -> str | None:
+        # A run is opened later from other folders. What stands in YAML is absolute already.
+        return None if file is None else str(Path(file).resolve())
+
+
+class SharedConfig(Section):
+    """What a run has in common with the others of a comparison."""
+
+    output: str
+    """Folder of the run; of a comparison, that for results.json, report.html and its runs."""
+    seed: NonNegativeInt = 0
+    """Keys the order of the data, the masks, the initial weights and the dropout."""
+    data: DataConfig
+    model: ModelConfig
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingConfig
+    parallel: ParallelConfig = ParallelConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    faults: FaultsConfig = FaultsConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Anything else of DeepSpeed's own configuration; what megapt sets itself is refused."""
+
+
+class RunConfig(SharedConfig):
+    """One training run: `megapt train`."""
+
+    objective: ObjectiveSection
+    branch: BranchConfig | None = None
+    """The run begins with another's state: the decay of a `wsd` run at several budgets, say."""
+
+    def planned_windows(self, share: float = 1.0) -> int | None:
+        """Return the windows that this share of the budget pays for, the last one begun counted.
+
+        None unless the budget counts raw tokens: on another axis it would depend on what the
+        objective makes of the text.
+        """
+        budget = self.training.budget
+        if budget.axis != "raw_tokens":
+            return None
+        # As their decimal digits say: 0.3 of 1000 is 300, and not a little more.
+        tokens = Fraction(str(share)) * Fraction(str(budget.amount))
+        return math.ceil(tokens / self.data.window)
+
+    @property
+    def batch_stages(self) -> tuple[tuple[int, int], ...] | None:
+        """(steps, windows a step) of each stage of the planned run, in order; None without a plan.
+
+        A stage ends with the first step that reaches its share of the budget, the last one with
+        the budget. A stage that the one before it has used up holds no step.
+        """
+        ends = [(stage.until, stage.global_batch) for stage in self.schedule.batches]
+        stages = []
+        consumed = 0
+        for share, size in [*ends, (1.0, self.training.global_batch)]:
+            windows = self.planned_windows(share)
+            if windows is None:
+                return None
+            steps = max(0, math.ceil((windows - consumed) / size))
+            stages.append((steps, size))
+            consumed += steps * size
+        return tuple(stages)
+
+    @property
+    def planned_steps(self) -> int | None:
+        """Updates that the budget pays for; None unless it counts raw tokens."""
+        stages = self.batch_stages
+        return None if stages is None else sum(steps for steps, _ in stages)
+
+
+class ProbeConfig(Section):
+    """The measure that all members share: classification from the frozen trunk."""
+
+    train_documents: PositiveInt = 6000
+    heldout_documents: PositiveInt = 4000
+    """At most so many labelled documents of each split are read."""
+    inverse_regularisation: PositiveFloat = 1.0
+    """C of the logistic regression, on standardised features; the same for all members."""
+
+
+class CompareConfig(SharedConfig):
+    """Several objectives under one budget: `megapt compare`."""
+
+    title: str = "Comparison of pretraining objectives"
+    members: Annotated[dict[MemberName, ObjectiveSection], Field(min_length=1)]
+    """Name of a member, which is also that of its folder -> its objective."""
+    probe: ProbeConfig = ProbeConfig()
+    heldout_windows: PositiveInt = 512
+    """Held-out windows of the final evaluation; all of them if the split has fewer."""
+    samples: NonNegativeInt = 4
+    """Generated samples a member."""
+    sample_tokens: PositiveInt = 64
+    """Longest continuation that is sampled, in tokens."""

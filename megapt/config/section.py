@@ -1,0 +1,42 @@
+"""What every section is made of: strict, immutable, each value documented where it stands."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+
+def _as_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(
+            "a name should be of letters, digits, _, - and . alone, with no - or . in front"
+        )
+    return name
+
+
+MemberName = Annotated[str, AfterValidator(_as_name)]
+
+AttentionBackend = Literal["grouped", "rows", "flex", "varlen"]
+
+Axis = Literal["raw_tokens", "positions", "targets", "model_flops", "wall_clock"]
+"""The axes on which every run is counted. Units: tokens, positions, predictions, FLOPs, seconds."""
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are refused, values cannot change."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )

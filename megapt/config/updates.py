@@ -1,0 +1,141 @@
+"""How the weights are updated: optimiser, schedules, budget, batch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from megapt.config.section import (
+    AttentionBackend,
+    Axis,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
+
+
+Spared = Literal["biases", "norms", "positions", "words"]
+_SPARED: tuple[Spared, ...] = ("biases", "norms", "positions")
+
+
+class OptimizerConfig(Section):
+    """The optimiser; by default AdamW (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw", "lion", "adafactor", "muon"] = "adamw"
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.1
+    undecayed: list[Spared] = Field(default_factory=lambda: list(_SPARED))
+    """What weight decay spares; `positions` are the tables of positions and segments, `words` the
+    word embedding."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from a block to the one below it, and on to the embeddings
+    (Clark et al. 2020, appendix B); 1: all learn alike."""
+    clip: NonNegativeFloat = 1.0
+    """Largest global gradient norm; 0 switches clipping off."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay an update of an exponential moving average of the weights. With it, the average is
+    what is validated and later used. 0: none."""
+
+
+class BatchStageConfig(Section):
+    """A global batch for the beginning of a run."""
+
+    until: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the budget."""
+    global_batch: PositiveInt
+    """Windows an update."""
+
+
+class WindowStageConfig(Section):
+    """Shorter texts for the beginning of a run."""
+
+    until: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the budget."""
+    length: Annotated[int, Field(ge=16)]
+    """Tokens; each window of `data.window` is handed to the objective in pieces of so many."""
+
+
+class ScheduleConfig(Section):
+    """What changes with the share of the budget that is spent."""
+
+    name: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"] = "cosine"
+    warmup: Fraction = 0.05
+    """Share of the budget over which the rate rises linearly from 0."""
+    final: Fraction = 0.1
+    """Rate at the end as a share of the peak (linear, cosine, wsd)."""
+    decay: Fraction = 0.2
+    """Share of the budget over which `wsd` (warm-up, stable, decay) falls."""
+    batches: list[BatchStageConfig] = Field(default_factory=list)
+    """Smaller batches at the beginning, in rising shares; after the last, `training.global_batch`.
+    Needs a budget in raw tokens."""
+    windows: list[WindowStageConfig] = Field(default_factory=list)
+    """Shorter texts at the beginning, in rising shares; after the last, whole windows. Needs a
+    budget in raw tokens."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> ScheduleConfig:
+        for name, stages in (("batches", self.batches), ("windows", self.windows)):
+            shares = [stage.until for stage in stages]
+            if shares != sorted(set(shares)):
+                raise ValueError(f"{name} ends stages at {shares}; the shares should rise")
+        return self
+
+
+class BudgetConfig(Section):
+    """How much is spent, and counted in what."""
+
+    axis: Axis = "raw_tokens"
+    amount: PositiveFloat
+    """Training ends with the first step that reaches this amount."""
+
+
+class TrainingConfig(Section):
+    """How the updates are computed."""
+
+    budget: BudgetConfig
+    global_batch: PositiveInt = 64
+    """Windows an update, over all ranks."""
+    micro_batch: PositiveInt = 8
+    """Windows that one rank holds at once; the rest of its share is accumulated."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of weights and activations. With bf16 and fp16 the optimiser keeps float32 weights; fp16
+    scales the loss, and needs a GPU."""
+    attention: AttentionBackend = "grouped"
+    """How attention is computed; all give the same result. `grouped`: on examples of like length
+    side by side, everywhere. `rows`: on whole rows under a mask. `flex`: FlexAttention, compiled
+    on CUDA. `varlen`: FlashAttention's variable-length kernels, on CUDA, not for prefixes."""
+    row_length: NonNegativeInt = 0
+    """Positions of the rows that examples are packed into, so that shapes stay fixed; 0 lays them
+    end to end without padding."""
+    open_rows: PositiveInt = 16
+    """Rows among which an example finds its place: the look-ahead of the packing."""
+    recompute: Literal["none", "full", "selective"] = "none"
+    """What the backward pass computes again instead of keeping it: nothing, whole blocks, or all
+    of a block but its matrix products and attention."""
+    recompute_every: PositiveInt = 1
+    """Every so many blocks are computed again."""
+    compile: bool = False
+    """Whether the blocks are compiled by `torch.compile`."""
+    deterministic: bool = False
+    """Only kernels that give the same bits every time; slower on CUDA, and no difference on a
+    CPU."""
+    validate_every: NonNegativeInt = 100
+    """Steps between two validations; 0 validates at the end alone."""
+    validation_windows: PositiveInt = 128
+    """Held-out windows a validation; all of them if the split has fewer."""
+    log_every: PositiveInt = 10
+    """Steps between two records of training."""
+
+    @model_validator(mode="after")
+    def _rows(self) -> TrainingConfig:
+        if self.attention == "rows" and not self.row_length:
+            raise ValueError("attention 'rows' needs a row_length")
+        return self
