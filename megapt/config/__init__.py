@@ -1,5 +1,6 @@
 """Configuration: strict schemas, composition from YAML files, errors that name the place."""
 
+from megapt.config.cluster import ClusterConfig, DeviceConfig, load_cluster
 from megapt.config.data import CorpusConfig, DataConfig, MixtureConfig, ReadingConfig
 from megapt.config.errors import ConfigError, Origins, validate
 from megapt.config.load import load_config
@@ -31,10 +32,12 @@ __all__ = [
     "BranchConfig",
     "BudgetConfig",
     "CheckpointConfig",
+    "ClusterConfig",
     "CompareConfig",
     "ConfigError",
     "CorpusConfig",
     "DataConfig",
+    "DeviceConfig",
     "FaultsConfig",
     "LossConfig",
     "MixtureConfig",
@@ -51,6 +54,7 @@ __all__ = [
     "Section",
     "SharedConfig",
     "TrainingConfig",
+    "load_cluster",
     "load_config",
     "validate",
 ]

@@ -96,7 +96,7 @@ class RunConfig(SharedConfig):
             windows = self.planned_windows(share)
             if windows is None:
                 return None
-            steps = max(0, math.ceil((windows - consumed) / size))
+            steps = max(0, -(-(windows - consumed) // size))
             stages.append((steps, size))
             consumed += steps * size
         return tuple(stages)

@@ -17,32 +17,41 @@ from megapt.config.section import (
     Section,
 )
 
-
 Spared = Literal["biases", "norms", "positions", "words"]
 _SPARED: tuple[Spared, ...] = ("biases", "norms", "positions")
+
+Recompute = Literal["none", "full", "selective"]
 
 
 class OptimizerConfig(Section):
     """The optimiser; by default AdamW (Loshchilov & Hutter 2019)."""
 
     name: Literal["adamw", "lion", "adafactor", "muon"] = "adamw"
+    """`lion` (Chen et al. 2023) keeps one state instead of two, and wants a third of AdamW's rate
+    and three times its decay. `muon` (Jordan et al. 2024) orthogonalises the updates of the
+    matrices inside blocks, and has AdamW for the rest, at the same rate; zero_stage 2 at most.
+    `adafactor` (Shazeer & Stern 2018) keeps one number a row and a column, and its rate is
+    relative to the weights; zero_stage 0 in fp32 alone."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     eps: PositiveFloat = 1e-8
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Of `muon`'s matrices."""
     weight_decay: NonNegativeFloat = 0.1
     undecayed: list[Spared] = Field(default_factory=lambda: list(_SPARED))
     """What weight decay spares; `positions` are the tables of positions and segments, `words` the
     word embedding."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of the learning rate from a block to the one below it, and on to the embeddings
-    (Clark et al. 2020, appendix B); 1: all learn alike."""
+    """Factor of the learning rate from a block to the one below it: layer_decay^(n - i) in block i
+    of n, counted from 0, layer_decay^(n + 1) in the embeddings, 1 after the blocks (Bao et al.
+    2022); 1: all learn alike."""
     clip: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 switches clipping off."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay an update of an exponential moving average of the weights. With it, the average is
-    what is validated and later used. 0: none."""
+    """Decay an update of an exponential moving average of the weights; at update t it is at most
+    (1 + t) / (10 + t). With it, the average is what is validated and later used. 0: none."""
 
 
 class BatchStageConfig(Section):
@@ -60,7 +69,8 @@ class WindowStageConfig(Section):
     until: Annotated[float, Field(gt=0, lt=1)]
     """Share of the budget."""
     length: Annotated[int, Field(ge=16)]
-    """Tokens; each window of `data.window` is handed to the objective in pieces of so many."""
+    """Tokens, of which `data.window` is a multiple; each window is handed to the objective in
+    parts of so many."""
 
 
 class ScheduleConfig(Section):
@@ -73,12 +83,15 @@ class ScheduleConfig(Section):
     """Rate at the end as a share of the peak (linear, cosine, wsd)."""
     decay: Fraction = 0.2
     """Share of the budget over which `wsd` (warm-up, stable, decay) falls."""
+    decay_shape: Literal["linear", "sqrt"] = "linear"
+    """How it falls: `sqrt` as 1 - sqrt(x), x being the share of the decay that is over."""
     batches: list[BatchStageConfig] = Field(default_factory=list)
     """Smaller batches at the beginning, in rising shares; after the last, `training.global_batch`.
-    Needs a budget in raw tokens."""
+    A stage ends with the first step that reaches its share. Needs a budget in raw tokens."""
     windows: list[WindowStageConfig] = Field(default_factory=list)
-    """Shorter texts at the beginning, in rising shares; after the last, whole windows. Needs a
-    budget in raw tokens."""
+    """Shorter texts at the beginning, in rising shares; after the last, whole windows. A step
+    reads the same text all the same, and held-out windows stay whole. Needs a budget in raw
+    tokens."""
 
     @model_validator(mode="after")
     def _rising(self) -> ScheduleConfig:
@@ -117,7 +130,7 @@ class TrainingConfig(Section):
     end to end without padding."""
     open_rows: PositiveInt = 16
     """Rows among which an example finds its place: the look-ahead of the packing."""
-    recompute: Literal["none", "full", "selective"] = "none"
+    recompute: Recompute = "none"
     """What the backward pass computes again instead of keeping it: nothing, whole blocks, or all
     of a block but its matrix products and attention."""
     recompute_every: PositiveInt = 1

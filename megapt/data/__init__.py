@@ -2,6 +2,7 @@
 
 from data_prep.vocabulary import Vocabulary
 from megapt.data.batch import Batch, PackedBatch, collate
+from megapt.data.batches import BatchSchedule, GlobalBatch
 from megapt.data.corpus import Corpus, Split
 from megapt.data.counts import Counts
 from megapt.data.example import (
@@ -18,6 +19,7 @@ from megapt.data.loader import Loader, heldout_batches
 from megapt.data.making import BatchMaker, ExampleMaker, TextBatch, TextMaker
 from megapt.data.order import WindowOrder
 from megapt.data.packing import Rows
+from megapt.data.pieces import LengthSchedule
 from megapt.data.random import CounterRng, derive_key
 from megapt.data.sources import AnyCorpus, MixedCorpus, open_corpora, open_stream
 from megapt.data.state import LoaderState
@@ -29,12 +31,15 @@ __all__ = [
     "Attention",
     "Batch",
     "BatchMaker",
+    "BatchSchedule",
     "Corpus",
     "CounterRng",
     "Counts",
     "Example",
     "ExampleMaker",
+    "GlobalBatch",
     "HeadSpec",
+    "LengthSchedule",
     "Loader",
     "LoaderState",
     "MixedCorpus",

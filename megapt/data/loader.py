@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from megapt.config import ConfigError
 from megapt.data.batch import Batch
+from megapt.data.batches import GlobalBatch, as_schedule
 from megapt.data.example import Ints
 from megapt.data.making import BatchMaker, Maker, Packed
 from megapt.data.processes import LoaderProcesses
@@ -37,14 +38,15 @@ class _Share(Generic[Widened]):
 class Loader(Dataset[_Share[Widened]]):
     """Step t -> the micro-batches of one rank.
 
-    Global batch t holds the windows t * global_batch to (t + 1) * global_batch - 1 of the
-    sequence. Ranks take equal shares of it in the order of lanes, whatever their number, and
-    micro-batches equal parts of the share.
+    The global batches cut the sequence of windows into consecutive parts: with G windows a step,
+    batch t holds the windows t * G to (t + 1) * G - 1. Ranks take equal shares of it in the order
+    of lanes, whatever their number, and micro-batches equal parts of the share.
 
     Args:
         maker: makes batches of windows.
-        global_batch: windows of a step, over all ranks.
-        micro_batch: windows of a micro-batch; `global_batch` is a multiple of it times `world`.
+        global_batch: windows of a step, over all ranks, or their schedule.
+        micro_batch: windows of a micro-batch; each global batch is a multiple of it times `world`.
+            By default a rank's share of a step.
         rank: of this process.
         world: ranks.
 
@@ -56,23 +58,22 @@ class Loader(Dataset[_Share[Widened]]):
         self,
         maker: Maker[Widened],
         *,
-        global_batch: int,
+        global_batch: GlobalBatch,
         micro_batch: int | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        share, rest = divmod(global_batch, world)
-        micro = micro_batch or share
-        if rest or share % micro:
-            raise ConfigError(
-                f"a global batch of {global_batch} windows does not divide by {world} ranks x "
-                f"micro-batches of {micro}"
-            )
+        self._batches = as_schedule(global_batch)
+        for size in self._batches.sizes:
+            if size % (world * (micro_batch or 1)):
+                raise ConfigError(
+                    f"a global batch of {size} windows does not divide by {world} ranks x "
+                    f"micro-batches of {micro_batch or size // world}"
+                )
         self._maker = maker
-        self._global = global_batch
-        self._micro = micro
-        self._share = share
+        self._micro = micro_batch
         self._rank = rank
+        self._world = world
         self._begun = LoaderState(maker.stream.identity)
         self._step = 0
         self._digest = 0
@@ -80,14 +81,15 @@ class Loader(Dataset[_Share[Widened]]):
         self._skipped: Skipped = {}
 
     def numbers(self, step: int) -> Ints:
-        """Return the windows of this rank's share of a step, int64 [global_batch / world]."""
-        numbers = np.arange(step * self._global, (step + 1) * self._global)
-        by_lane = in_lane_order(self._maker.stream, numbers)
-        return by_lane[self._rank * self._share : (self._rank + 1) * self._share]
+        """Return the windows of this rank's share of a step, int64 [global batch / world]."""
+        first, size = self._batches.first_window(step), self._batches.size(step)
+        by_lane = in_lane_order(self._maker.stream, np.arange(first, first + size))
+        share = size // self._world
+        return by_lane[self._rank * share : (self._rank + 1) * share]
 
     def __getitem__(self, step: int) -> _Share[Widened]:
         numbers = self.numbers(step)
-        parts = numbers.reshape(-1, self._micro).tolist()
+        parts = numbers.reshape(-1, self._micro or len(numbers)).tolist()
         stream = self._maker.stream
         try:
             batches = [self._maker.batch(part) for part in parts]
@@ -103,12 +105,13 @@ class Loader(Dataset[_Share[Widened]]):
             ConfigError: if it is of another order, or not of a whole number of global batches.
         """
         state.check(self._begun.order)
-        self._step, rest = divmod(state.windows, self._global)
-        if rest:
+        step = self._batches.step_of(state.windows)
+        if self._batches.first_window(step) != state.windows:
             raise ConfigError(
                 f"cannot resume: {state.windows} windows are no whole number of global batches "
-                f"of {self._global}"
+                f"of {self._batches.size(step)}"
             )
+        self._step = step
         self._begun = state
         self._digest, self._skipped = 0, {}
         self._maker.stream.skip(state.skipped)
@@ -127,7 +130,7 @@ class Loader(Dataset[_Share[Widened]]):
         ranks = gather((self._digest, self._skipped))
         return LoaderState(
             self._begun.order,
-            self._step * self._global,
+            self._batches.first_window(self._step),
             add_digests(self._begun.digest, *(digest for digest, _ in ranks)),
             join_skipped([self._begun.skipped, *(skipped for _, skipped in ranks)]),
         )
@@ -156,7 +159,8 @@ class Loader(Dataset[_Share[Widened]]):
         self, workers: int, waiting: Waiting
     ) -> Generator[tuple[int, list[Widened]], None, None]:
         total = self._maker.stream.total
-        steps = _CountFrom(self._step, None if total is None else total // self._global)
+        # A last batch that the windows do not fill is left out.
+        steps = _CountFrom(self._step, None if total is None else self._batches.step_of(total))
         with closing(LoaderProcesses()) as processes:
             loader: DataLoader[_Share[Widened]] = DataLoader(
                 self,

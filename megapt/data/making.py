@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from megapt.data.batch import PackedBatch, collate
+from megapt.data.batches import GlobalBatch, as_schedule
 from megapt.data.example import Example, HeadSpec, Ints, Window
 from megapt.data.packing import Rows
+from megapt.data.pieces import LengthSchedule, cut_window
 from megapt.data.random import CounterRng
 from megapt.data.stream import Stream
 
@@ -66,8 +68,9 @@ class BatchMaker:
         pad: id of the pad token.
         seed: keys the objective's draws, together with corpus, split, epoch and window.
         rows: lays the examples into rows of one length; without, end to end.
-        global_batch: windows an update, which tell the step that a window belongs to; None for
-            held-out text, which belongs to none.
+        global_batch: windows an update, or their schedule, which tell the step that a window
+            belongs to; None for held-out text, which belongs to none.
+        lengths: of the parts that the windows of a step are cut into.
     """
 
     def __init__(
@@ -77,11 +80,13 @@ class BatchMaker:
         pad: int,
         seed: int,
         rows: Rows | None = None,
-        global_batch: int | None = None,
+        global_batch: GlobalBatch | None = None,
+        lengths: LengthSchedule = LengthSchedule(),
     ) -> None:
         self.stream = stream
         self.objective = objective
-        self._global_batch = global_batch
+        self._batches = None if global_batch is None else as_schedule(global_batch)
+        self._lengths = lengths
         self._pad = pad
         self._seed = seed
         self._rows = rows
@@ -91,29 +96,43 @@ class BatchMaker:
     def asking(self, objective: ExampleMaker) -> BatchMaker:
         """Return a maker of the batches of another objective on the same windows."""
         return BatchMaker(
-            self.stream, objective, self._pad, self._seed, self._rows, self._global_batch
+            self.stream, objective, self._pad, self._seed, self._rows, self._batches, self._lengths
         )
 
     def windows(self, numbers: Sequence[int]) -> list[Window]:
         """Read the windows with these numbers in the sequence, with the steps they belong to."""
         windows = self.stream.windows(numbers)
-        if self._global_batch is None:
+        if self._batches is None:
             return windows
         return [
-            replace(window, step=number // self._global_batch)
+            replace(window, step=self._batches.step_of(number))
             for window, number in zip(windows, numbers, strict=True)
         ]
 
     def examples(self, window: Window) -> list[Example]:
-        """Return the examples of a window: a pure function of (seed, corpus, epoch, index)."""
+        """Return the examples of a window, part by part.
+
+        A pure function of (seed, corpus, epoch, index), and of the step where a schedule has it.
+        """
+        return [example for examples in self._of_parts(window) for example in examples]
+
+    def _of_parts(self, window: Window) -> list[list[Example]]:
+        """Return the examples of each part of a window; as a rule it is the only one."""
         corpus, split = self.stream.keys[window.corpus], self.stream.name
         key = (self._seed, corpus, split, window.epoch, window.index, self.objective.name)
-        return self.objective.examples(window, CounterRng(*key))
+        rng = CounterRng(*key)
+        length = self._lengths.length(window.step)
+        if length is None:
+            return [self.objective.examples(window, rng)]
+        return [
+            self.objective.examples(part, rng.child("part", number))
+            for number, part in enumerate(cut_window(window, length))
+        ]
 
     def batch(self, numbers: Sequence[int]) -> PackedBatch:
         """Return the batch of the windows with these numbers in the sequence."""
         windows = self.windows(numbers)
-        made = [self.examples(window) for window in windows]
+        made = [examples for window in windows for examples in self._of_parts(window)]
         return collate(
             [example for examples in made for example in examples],
             pad=self._pad,

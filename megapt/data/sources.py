@@ -10,6 +10,7 @@ from typing import Literal
 
 from data_prep.tokenizers import Tokenizer
 from megapt.config import ConfigError, DataConfig, MixtureConfig
+from megapt.data.batches import BatchSchedule, GlobalBatch, as_schedule
 from megapt.data.corpus import Corpus
 from megapt.data.mixed import MixedStream
 from megapt.data.mixture import Member, Mixture, Stage, temperature_weights
@@ -119,7 +120,7 @@ def open_stream(
     data: DataConfig,
     *,
     seed: int,
-    global_batch: int | None = None,
+    global_batch: GlobalBatch | None = None,
 ) -> Stream:
     """Return the windows of one split.
 
@@ -128,8 +129,8 @@ def open_stream(
         split: which one.
         data: how they are read.
         seed: of the run.
-        global_batch: windows of a step, in which the schedule of a mixture counts. None reads
-            every window of each corpus once, evenly mixed.
+        global_batch: windows of a step, in which the schedule of a mixture counts, or their own
+            schedule. None reads every window of each corpus once, evenly mixed.
 
     Raises:
         ConfigError: if the weights of a mixture give nothing to read.
@@ -150,7 +151,7 @@ def open_stream(
             for name, stream in streams.items()
         ]
         tokens = {name: one.split(split).info.tokens for name, one in corpus.corpora.items()}
-        stages = _stages(config, tokens, global_batch)
+        stages = _stages(config, tokens, as_schedule(global_batch))
     try:
         mixture = Mixture(members, stages)
     except ConfigError as error:
@@ -167,7 +168,9 @@ def open_stream(
     return MixedStream(streams, mixture, identity)
 
 
-def _stages(config: MixtureConfig, tokens: Mapping[str, int], global_batch: int) -> list[Stage]:
+def _stages(
+    config: MixtureConfig, tokens: Mapping[str, int], batches: BatchSchedule
+) -> list[Stage]:
     """Return the weights of the corpora, in the order of `tokens`, whose keys are their names."""
     by_size = temperature_weights(list(tokens.values()), config.temperature)
     weights = {
@@ -177,7 +180,7 @@ def _stages(config: MixtureConfig, tokens: Mapping[str, int], global_batch: int)
     stages = [Stage(0, tuple(weights.values()))]
     for stage in config.schedule:
         weights = {**weights, **stage.weights}
-        stages.append(Stage(stage.step * global_batch, tuple(weights.values())))
+        stages.append(Stage(batches.first_window(stage.step), tuple(weights.values())))
     return stages
 
 

@@ -45,8 +45,8 @@ class Context:
     tokens: int = 0
     """Tokens of training text; 0 if unknown."""
     steps: int | None = None
-    """Updates that the run plans: budget / (global batch x W). None if the budget is not in raw
-    tokens, because then the text of a step is not known beforehand."""
+    """Updates that the run plans: those that the budget pays for. None if it is not in raw tokens,
+    because then the text of a step is not known beforehand."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
-"""Learning rate schedules: their shape, golden values, and the rate that a run really uses."""
+"""What changes over a run: shapes, golden values, and what a run really uses."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError, Origins, ScheduleConfig, validate
-from megapt.training.schedule import rate_factor
+from megapt.config import ConfigError, Origins, RunConfig, ScheduleConfig, validate
+from megapt.training.schedule import batch_schedule, length_schedule, rate_factor
 from tests.ranks import run_ranks
 from tests.training.runs import records_of, run_config, train
 
@@ -26,6 +27,7 @@ def schedules(draw: st.DrawFn) -> ScheduleConfig:
         "warmup": draw(st.one_of(st.just(0.0), st.floats(0.001, 0.9))),
         "final": draw(shares),
         "decay": draw(st.one_of(st.just(0.0), st.floats(0.01, 1))),
+        "decay_shape": draw(st.sampled_from(["linear", "sqrt"])),
     }
     try:
         return validate(ScheduleConfig, values, Origins())
@@ -42,10 +44,12 @@ def test_the_rate_lies_between_zero_and_its_peak(schedule: ScheduleConfig, spent
 
 @given(schedules(), shares)
 def test_the_rate_never_jumps(schedule: ScheduleConfig, share: float) -> None:
+    # The steepest slope there is belongs to the shortest warm-up, one thousandth; but a root begins
+    # upright: sqrt(2e-9 / 0.01) after the shortest decay.
+    most = 1e-5 if schedule.decay_shape == "linear" else 5e-4
     for corner in (share, schedule.warmup, 1 - schedule.decay, 1e-3):
-        # The steepest slope there is belongs to the shortest warm-up, one thousandth.
         before, after = max(corner - 1e-9, 0.0), min(corner + 1e-9, 1.0)
-        assert abs(rate_factor(schedule, after) - rate_factor(schedule, before)) < 1e-5
+        assert abs(rate_factor(schedule, after) - rate_factor(schedule, before)) < most
 
 
 @given(schedules(), shares, shares)
@@ -100,6 +104,124 @@ def test_golden_values(name: str, spent: float, factor: float) -> None:
         ScheduleConfig, {"name": name, "warmup": 0.1, "final": 0.2, "decay": 0.25}, Origins()
     )
     assert rate_factor(schedule, spent) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(
+    ("spent", "factor"), [(0.75, 1.0), (0.8125, 0.6), (0.875, 0.4343146), (1.0, 0.2)]
+)
+def test_golden_values_of_the_decay_by_a_root(spent: float, factor: float) -> None:
+    values = {"name": "wsd", "warmup": 0.1, "final": 0.2, "decay": 0.25, "decay_shape": "sqrt"}
+    schedule = validate(ScheduleConfig, values, Origins())
+    assert rate_factor(schedule, spent) == pytest.approx(factor)
+
+
+def planned(
+    amount: float = 3840.0, batch: int = 8, axis: str = "raw_tokens", **schedule: Any
+) -> RunConfig:
+    """A run over windows of 48 tokens: by default 80 of them, in 10 steps."""
+    return run_config(
+        Path("corpus"),
+        Path("run"),
+        schedule=schedule,
+        training={"budget": {"axis": axis, "amount": amount}, "global_batch": batch},
+    )
+
+
+RAMP = [{"until": 0.1, "global_batch": 2}, {"until": 0.3, "global_batch": 4}]
+
+
+def test_golden_stages_of_batches() -> None:
+    config = planned(batches=RAMP)
+    assert config.batch_stages == ((4, 2), (4, 4), (7, 8))
+    assert config.planned_steps == 15
+    schedule = batch_schedule(config)
+    assert [schedule.first_window(step) for step in (0, 4, 8, 15)] == [0, 8, 24, 80]
+
+
+def test_golden_stages_of_lengths() -> None:
+    stages = [{"until": 0.1, "length": 16}, {"until": 0.4, "length": 24}]
+    alone, both = (
+        length_schedule(planned(windows=stages, **more)) for more in ({}, {"batches": RAMP})
+    )
+    assert [alone.length(step) for step in range(5)] == [16, 24, 24, 24, None]
+    assert [both.length(step) for step in (3, 4, 8, 9)] == [16, 24, 24, None]
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.001, 0.999), st.integers(1, 40)),
+        max_size=4,
+        unique_by=lambda stage: stage[0],
+    ),
+    st.floats(1, 1e7),
+)
+def test_a_stage_ends_with_the_first_step_that_reaches_its_share(
+    stages: list[tuple[float, int]], amount: float
+) -> None:
+    ramp = [{"until": until, "global_batch": size} for until, size in sorted(stages)]
+    config = planned(amount, batches=ramp)
+    found = config.batch_stages
+    assert found is not None
+    if not all(steps for steps, _ in found[:-1]):
+        with pytest.raises(ConfigError, match="holds no step"):
+            batch_schedule(config)
+        return
+    schedule = batch_schedule(config)
+    step = 0
+    for stage, (steps, size) in zip(ramp, schedule.stages, strict=True):
+        step += steps
+        assert size == stage["global_batch"]
+        before, after = (schedule.first_window(step - back) * 48 / amount for back in (1, 0))
+        assert before < stage["until"] * (1 + 1e-9)
+        assert after > stage["until"] * (1 - 1e-9)
+    steps = config.planned_steps
+    assert steps is not None
+    assert steps >= step
+    if steps > step:
+        assert schedule.first_window(steps - 1) * 48 < amount <= schedule.first_window(steps) * 48
+
+
+@given(st.floats(1, 1e13), st.integers(1, 4096))
+def test_the_steps_of_one_batch_are_what_the_budget_holds(amount: float, batch: int) -> None:
+    assert planned(amount, batch).planned_steps == math.ceil(amount / (batch * 48))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            planned(axis="targets", batches=RAMP),
+            "schedule.batches: needs a budget in raw_tokens, not in targets: ",
+        ),
+        (
+            planned(axis="positions", windows=[{"until": 0.1, "length": 16}]),
+            "schedule.windows: needs a budget in raw_tokens, not in positions: ",
+        ),
+        (
+            planned(
+                batches=[{"until": 0.1, "global_batch": 32}, {"until": 0.3, "global_batch": 4}]
+            ),
+            "schedule.batches: the stage until 0.3 of the budget holds no step of 4 windows; ",
+        ),
+        (
+            planned(windows=[{"until": 0.11, "length": 16}, {"until": 0.12, "length": 24}]),
+            "schedule.windows: the stage until 0.12 of the budget holds no step; ",
+        ),
+        (
+            planned(windows=[{"until": 0.1, "length": 48}]),
+            "schedule.windows: windows of 48 tokens do not divide into parts of 48; ",
+        ),
+        (
+            planned(windows=[{"until": 0.1, "length": 20}]),
+            "schedule.windows: windows of 48 tokens do not divide into parts of 20; ",
+        ),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(config: RunConfig, message: str) -> None:
+    key = message.partition(":")[0]
+    with pytest.raises(ConfigError) as error:
+        length_schedule(config, Origins({key: "run.yaml:7"}))
+    assert str(error.value).startswith(f"run.yaml:7: {message}")
 
 
 def test_a_run_uses_the_rate_of_its_schedule(corpus_folder: Path, tmp_path: Path) -> None:

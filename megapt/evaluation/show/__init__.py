@@ -18,6 +18,7 @@ from megapt.evaluation.show.page import render
 from megapt.objectives import Objective, build_objective, registry
 from megapt.training.files import write_text
 from megapt.training.run_folder import objective_context
+from megapt.training.schedule import batch_schedule, length_schedule
 from megapt.training.setup import training_stream
 
 __all__ = ["describe_window", "render", "show_window", "write"]
@@ -97,8 +98,11 @@ def show_window(
         raise ConfigError(f"command line: --window {index}: windows are 0 to {stream.count - 1}")
 
     def shown(objective: Objective) -> Shown:
-        pad, batch = corpus.vocabulary.pad, config.training.global_batch
-        maker = BatchMaker(stream, objective, pad, config.seed, global_batch=batch)
+        pad, batches = corpus.vocabulary.pad, batch_schedule(config, origins)
+        lengths = length_schedule(config, origins)
+        maker = BatchMaker(
+            stream, objective, pad, config.seed, global_batch=batches, lengths=lengths
+        )
         return describe_window(maker, objective, corpus, index)
 
     results: list[Shown | Refused] = []
