@@ -79,6 +79,20 @@ def show(
     show_window(config, overrides or [], window, every=every, as_json=as_json, html=html)
 
 
+@_command("status")
+def status(
+    folder: Annotated[str, typer.Argument(help="Folder of a run or comparison.", metavar="RUN")],
+    as_json: Json = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Print it again every five seconds, until the end.")
+    ] = False,
+) -> None:
+    """Say how a run stands: its speed, losses, checkpoints, and what went wrong."""
+    from megapt.training.monitoring.status_view import show_status
+
+    show_status(folder, as_json=as_json, watch=watch)
+
+
 @_command("eval")
 def evaluate(
     run: Run,

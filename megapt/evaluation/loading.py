@@ -15,7 +15,7 @@ from megapt.data import Batch, Example, collate
 from megapt.data.example import Ints
 from megapt.model import PretrainingModel
 from megapt.objectives import Objective
-from megapt.training.checkpoint import load_weights
+from megapt.training.checkpoints import load_weights
 from megapt.training.run_folder import RunFolder
 from megapt.training.setup import build_model
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 _SECONDS_BETWEEN_LINES = 15.0
+_BAR_FROM_COLUMNS = 100
+"""Terminals narrower than that show the figures alone."""
 
 
 class TrainingProgress:
@@ -25,39 +28,56 @@ class TrainingProgress:
         self._last_line = 0.0
         self._start = (time.monotonic(), 0.0)
         if shown and sys.stderr.isatty():
+            console = Console(stderr=True)
+            wide = console.width >= _BAR_FROM_COLUMNS
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
+                TextColumn("{task.description}", markup=False),
+                *([BarColumn(bar_width=None)] if wide else []),
+                console=console,
                 transient=True,
+                expand=wide,
             )
-            self._task = self._bar.add_task(name, total=1.0, note="")
+            self._task = self._bar.add_task(name, total=1.0)
             self._bar.start()
 
     def begin(self, share: float) -> None:
         """Say that the share `share` was spent before this process started."""
         self._start = (time.monotonic(), share)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share)
 
     def update(self, share: float, step: int, note: str) -> None:
-        """Show the share of the budget that is spent, and `note`."""
+        """Show the share of the budget that is spent, the time left, and `note`."""
         if not self._shown:
             return
-        if self._bar is not None:
-            self._bar.update(self._task, completed=share, note=f"step {step}  {note}")
-            return
         now = time.monotonic()
-        if now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        began, first = self._start
+        done = share - first
+        text = f"{self._name}: {share:6.1%}"
+        if done > 0:  # not after steps without any text
+            text += f", {duration((now - began) / done * (1.0 - share))} left"
+        text += f"  step {step:,}  {note}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share, description=text)
+        elif now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            began, first = self._start
-            done = share - first
-            text = f"step {step}  {share:6.1%}  {note}"
-            if done > 0:  # not after steps without any text
-                text += f"  {(now - began) / done * (1.0 - share):.0f} s left"
-            print(f"{self._name}: {text}", file=sys.stderr, flush=True)
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """Write seconds in one or two units: `42 s`, `12 min`, `3 h 05 min`, `2 d 4 h`."""
+    whole = max(0, round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02} min"
+    return f"{hours // 24} d {hours % 24} h"

@@ -11,7 +11,7 @@ import pytest
 
 from megapt.config import ConfigError
 from megapt.evaluation import LoadedRun, load_run
-from megapt.training.checkpoint import checkpoint_path, steps_saved
+from megapt.training.checkpoints.state import checkpoint_path, steps_saved
 from tests.ranks import run_ranks
 from tests.training.runs import run_config, train_with_signal
 

@@ -11,7 +11,7 @@ import torch
 
 from megapt.data import BatchMaker, Corpus, CounterRng, Example, Piece, Targets, Window, open_stream
 from megapt.evaluation import LoadedRun, unmask
-from megapt.evaluation.generation import extended
+from megapt.model.generation import extended
 from megapt.objectives import registry
 from megapt.training.losses import Scores
 from tests.training.runs import ALONE

@@ -1,15 +1,20 @@
+"""The formula beside a count by hand, and beside what torch counts of real passes."""
+
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from megapt.config import ModelConfig
-from megapt.data import Batch, Counts, HeadSpec, Targets
-from megapt.model import training_flops
+from megapt.config import AttentionBackend, ModelConfig
+from megapt.data import RESERVED, Batch, Counts, HeadSpec, Rows, Targets, collate
+from megapt.model import PretrainingModel, training_flops
 from tests.model.making import (
     CLASSES,
     LENGTH,
@@ -20,6 +25,9 @@ from tests.model.making import (
     make_model,
     random_example,
 )
+from tests.objectives.building import build, examples_of
+from tests.windows import VOCABULARY as TEXT
+from tests.windows import cut_random_documents
 
 BOTH = [TOKENS, CLASSES]
 
@@ -49,6 +57,90 @@ def test_the_formula_is_what_torch_counts(style: str, activation: str, tied: boo
     batch = full_batch()
     formula = training_flops(config, BOTH, batch.counts, VOCABULARY)
     assert counted(config, BOTH, batch) == formula
+
+
+# Passes of real objectives under the presets. torch counts what a kernel computes: attention on the
+# whole square of an example padded to the longest of its group, or of a row, whatever the mask. The
+# formula counts the pairs that the mask allows, for causal text half of them. So it is given what
+# the kernel computes, and then has to agree to the last operation; and that the pairs it is given
+# otherwise are those of the mask is counted apart.
+
+MODELS = Path(__file__).resolve().parents[2] / "configs" / "model"
+WINDOW = 300
+ROWS = Rows(2 * WINDOW, 2, 2)
+OBJECTIVES = ["arlm", "mlm", "prefix_lm", "span_corruption", "bert", "msc", "electra"]
+
+
+def real_batch(name: str, backend: AttentionBackend) -> tuple[tuple[HeadSpec, ...], Batch]:
+    """The heads of an objective, and what it makes of a window of six documents."""
+    objective = build(name, window=WINDOW)
+    window = cut_random_documents([40, 60, 20, 70, 30, 50], WINDOW, "fill")[0]
+    packed = collate(
+        examples_of(objective, window, "flops"),
+        pad=TEXT.pad,
+        heads=[head.name for head in objective.heads],
+        token_heads=[head.name for head in objective.heads if head.over_vocabulary],
+        rows=ROWS if backend == "rows" else None,
+    )
+    return tuple(objective.heads), packed.widen()
+
+
+def as_computed(batch: Batch) -> Counts:
+    """The counts of a batch as its attention and its layers compute them, padding included."""
+    pairs = sum(group.numel() * group.shape[1] for group in batch.groups)
+    if batch.row_length:
+        pairs = len(batch.tokens) * batch.row_length
+    return replace(batch.counts, positions=len(batch.tokens), pairs=pairs)
+
+
+@pytest.mark.parametrize("backend", ["grouped", "rows"])
+@pytest.mark.parametrize("model", ["vanilla-tiny", "modern-tiny"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_real_passes_cost_what_the_formula_says(
+    name: str, model: str, backend: AttentionBackend
+) -> None:
+    values = yaml.safe_load((MODELS / f"{model}.yaml").read_text(encoding="utf-8"))
+    config = ModelConfig(**values)
+    heads, batch = real_batch(name, backend)
+    trained = PretrainingModel(
+        config,
+        heads,
+        vocabulary=TEXT.size,
+        max_positions=WINDOW + RESERVED,
+        attention=backend,
+    )
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        trained(batch).loss.backward()
+    assert batch.counts.targets > 0
+    assert counter.get_total_flops() == training_flops(config, heads, as_computed(batch), TEXT.size)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_attention_is_counted_on_the_pairs_that_its_mask_allows(name: str) -> None:
+    _, batch = real_batch(name, "grouped")
+    visible = batch.visible.numpy()
+    pairs = 0
+    bounds = [*batch.starts.tolist(), len(batch.tokens)]
+    for start, end in pairwise(bounds):
+        n = end - start
+        pairs += int((np.tri(n, dtype=bool) | visible[start:end]).sum())
+    assert batch.counts.pairs == pairs
+    # Of causal text alone it is half of what a kernel without blocks of zeros would compute.
+    if name == "arlm":
+        squares = sum((end - start) ** 2 for start, end in pairwise(bounds))
+        assert pairs == (squares + len(batch.tokens)) // 2
+
+
+def test_a_causal_pass_by_hand() -> None:
+    """One text of 32 tokens: 32 * 33 / 2 pairs a layer, of 32 * 32 that the kernel computes.
+
+    A pair costs 2 * 16 products, forwards once and backwards twice, two operations each.
+    """
+    config = ModelConfig(**STYLES["pre"])
+    batch = make_batch([random_example(LENGTH, "causal", targets=7)])
+    formula = training_flops(config, [TOKENS], batch.counts, VOCABULARY)
+    unseen = LENGTH * (LENGTH - 1) // 2
+    assert counted(config, [TOKENS], batch) - formula == config.layers * unseen * 6 * 2 * 16
 
 
 @pytest.mark.parametrize("style", ["pre", "post"])
