@@ -13,32 +13,20 @@ import sys
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
-from pydantic import Field, ValidationInfo, field_validator
 
 from megapt.config import (
+    ClusterConfig,
     CompareConfig,
     ConfigError,
-    Origins,
     RunConfig,
-    Section,
+    load_cluster,
     load_config,
-    validate,
 )
 
 TEMPLATE = Path(__file__).with_name("templates") / "slurm.sbatch"
-_SIGNAL_EARLY = 60
-"""SLURM may send the signal of `--signal` so many seconds before it is due."""
-
-# SLURM reads the values of #SBATCH lines with quoting rules of its own, so nothing that would need
-# quotes is let in. Commands and environment are shell and may hold anything.
-Word = Annotated[str, Field(pattern=r"^[^\s'\"\\#]+$")]
-Line = Annotated[str, Field(pattern=r"^[^\r\n]*$")]
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Count = Annotated[int, Field(gt=0)]
 
 
 class Job(str, Enum):
@@ -51,92 +39,8 @@ class Job(str, Enum):
 _MODULES = {Job.TRAIN: "megapt.training", Job.COMPARE: "megapt.comparison"}
 
 
-class ClusterConfig(Section):
-    """What a job asks of the cluster, and what its nodes need before megapt starts."""
-
-    nodes: Count = 1
-    gpus_per_node: Annotated[int, Field(ge=0)]
-    """GPUs and ranks of a node. 0 for a job on CPUs."""
-    cpu_ranks_per_node: Count = 1
-    """Ranks of a node where gpus_per_node is 0."""
-    cpus_per_node: Count
-    """Cores of a node that the ranks share."""
-    time: str
-    """Limit of the job's run time, `HH:MM:SS` or `D-HH:MM:SS`, in quotes."""
-    requeue_seconds: Annotated[int, Field(ge=0, validate_default=True)] = 180
-    """So long before the limit the run saves and the job is queued again. 0: it is not."""
-    exclusive: bool = True
-    """No other job on the nodes. DeepSpeed counts GPUs from 0, whichever the job was given."""
-    partition: Word | None = None
-    account: Word | None = None
-    qos: Word | None = None
-    log: Word = "%x-%j.log"
-    """The job's log, in SLURM's pattern; its folder must exist."""
-    sbatch: tuple[Annotated[str, Field(pattern=r"^--[^\r\n]+$")], ...] = Field((), strict=False)
-    """Further options of sbatch, such as `--constraint=h100`."""
-    venv: Annotated[str, Field(pattern=r"^/[^\r\n]*$")] | None = None
-    """Virtual environment that holds megapt, on every node. None: the one on PATH."""
-    interface: Word | None = None
-    """Network interface for NCCL and gloo, such as `ib0`. None: their own choice."""
-    setup: tuple[Line, ...] = Field((), strict=False)
-    """Shell lines that run first, such as `module load cuda`."""
-    environment: dict[Variable, str] = Field(default_factory=dict)
-    """Environment variables of every rank."""
-
-    @field_validator("time", mode="before")
-    @classmethod
-    def _time(cls, value: Any) -> Any:
-        if isinstance(value, int):
-            raise ValueError("should stand in quotes, or YAML reads HH:MM:SS as a number")
-        if not re.fullmatch(r"(\d+-)?\d+:[0-5]\d:[0-5]\d", str(value)):
-            raise ValueError("should read HH:MM:SS or D-HH:MM:SS")
-        return value
-
-    @field_validator("requeue_seconds")
-    @classmethod
-    def _requeue_seconds(cls, value: int, info: ValidationInfo) -> int:
-        time = info.data.get("time")
-        if value and time and _seconds(time) < 2 * (value + _SIGNAL_EARLY):
-            raise ValueError(f"leaves a job of {time} no time to train; 0 turns it off")
-        return value
-
-    @property
-    def ranks_per_node(self) -> int:
-        """Processes that train on a node."""
-        return self.gpus_per_node or self.cpu_ranks_per_node
-
-
-def _seconds(time: str) -> int:
-    days, _, clock = time.rpartition("-")
-    hours, minutes, seconds = map(int, clock.split(":"))
-    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def load_cluster(file: str | Path) -> ClusterConfig:
-    """Read a cluster file.
-
-    Raises:
-        ConfigError: for a missing file, an unknown or misspelt key, a wrong type or value.
-    """
-    origins = Origins(default=str(file))
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-        values, node = yaml.safe_load(text), yaml.compose(text)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8 (byte {error.start})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not valid YAML: {error}") from None
-    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{file}: should hold 'key: value' lines")
-    for key, _ in node.value:
-        origins.places[key.value] = f"{file}:{key.start_mark.line + 1}"
-    return validate(ClusterConfig, {str(key): value for key, value in values.items()}, origins)
-
-
-def check_run(cluster: ClusterConfig, job: Job, config: str, overrides: Sequence[str]) -> None:
-    """Refuse a configuration that would fail on the nodes.
+def check_run(cluster: ClusterConfig, job: Job, config: str, overrides: Sequence[str]) -> str:
+    """Refuse a configuration that would fail on the nodes; return its output folder.
 
     Raises:
         ConfigError: for anything wrong in it, or a global batch that the ranks cannot share.
@@ -146,13 +50,14 @@ def check_run(cluster: ClusterConfig, job: Job, config: str, overrides: Sequence
         run, origins = load_config(RunConfig, config, overrides)
     else:
         run, origins = load_config(CompareConfig, config, overrides)
-    training, ranks = run.training, cluster.nodes * cluster.ranks_per_node
+    training, ranks = run.training, cluster.ranks
     if training.global_batch % (training.micro_batch * ranks):
         raise origins.error(
             "training.global_batch",
             f"{training.global_batch} windows do not divide by micro_batch "
             f"{training.micro_batch} x {ranks} ranks",
         )
+    return run.output
 
 
 def _directives(cluster: ClusterConfig) -> list[str]:
@@ -187,13 +92,16 @@ def _setup(cluster: ClusterConfig) -> list[str]:
     return lines + [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 
-def render(cluster: ClusterConfig, job: Job, config: str, overrides: Sequence[str] = ()) -> str:
+def render(
+    cluster: ClusterConfig, job: Job, config: str, output: str, overrides: Sequence[str] = ()
+) -> str:
     """Return the job script.
 
     Args:
         cluster: what the job asks for.
         job: what runs on the nodes.
         config: file of the run or comparison, as seen from the folder of submission.
+        output: its folder; what it saves there is its progress.
         overrides: words ``key=value``; every character arrives at the ranks as it is.
     """
     values = {
@@ -203,6 +111,7 @@ def render(cluster: ClusterConfig, job: Job, config: str, overrides: Sequence[st
         "slots": str(cluster.ranks_per_node),
         "directives": "\n".join(_directives(cluster)),
         "setup": "\n".join(_setup(cluster)),
+        "output": shlex.quote(output),
         "words": shlex.join([_MODULES[job], config, *overrides]),
     }
     template = TEMPLATE.read_text(encoding="utf-8")
@@ -226,8 +135,8 @@ def slurm(
     """Print a SLURM job script, or write it to a file, or submit it."""
     words = overrides or []
     resources = load_cluster(cluster)
-    check_run(resources, job, config, words)
-    script = render(resources, job, config, words)
+    folder = check_run(resources, job, config, words)
+    script = render(resources, job, config, folder, words)
     if output is not None:
         output.write_text(script, encoding="utf-8")
     if submit:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -151,6 +152,21 @@ def import_deepspeed() -> Any:
         ops = dict(deepspeed.ops.__compatible_ops__)
         deepspeed.ops.__compatible_ops__ = {**ops, "deepspeed_shm_comm": False}
     return deepspeed
+
+
+def limit_waits(seconds: float) -> None:
+    """Let no collective of this job wait longer, in the groups that there are and in later ones.
+
+    DeepSpeed passes the limit that it is given on to the default group alone; others, such as the
+    one that ZeRO works in, would keep torch's 30 minutes (10 with NCCL).
+    """
+    from torch.distributed import distributed_c10d
+
+    limit = timedelta(seconds=seconds)
+    distributed_c10d.default_pg_timeout = limit
+    distributed_c10d.default_pg_nccl_timeout = limit  # type: ignore[attr-defined]  # no stub
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(limit, group)
 
 
 def start_ranks() -> Ranks:

@@ -1,4 +1,7 @@
-"""Requests to stop, Ctrl-C or a batch system's SIGTERM: a step is finished, a wait is not."""
+"""Requests to stop, Ctrl-C or a batch system's SIGTERM: a step is finished, a wait is not.
+
+Nothing here imports torch: a rank hears requests before it spends seconds on that.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,37 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from megapt.training.exits import Exit
+
+_AGAIN = (signal.SIGTERM, signal.SIGUSR1)
+"""What batch systems send before they end a job that they may start again."""
+
+_early: set[int] = set()
+
+
+def remember_requests() -> None:
+    """Remember a SIGTERM or SIGUSR1 that comes before anybody hears it: it would kill the process.
+
+    The first `StopRequests.heard` finds it.
+    """
+
+    def remember(number: int, _: object) -> None:
+        _early.add(number)
+
+    for number in _AGAIN:
+        signal.signal(number, remember)
+
 
 class RunInterrupted(Exception):  # noqa: N818 - it is no error
-    """The run was asked to stop (SIGINT or SIGTERM) and left a checkpoint."""
+    """The run was asked to stop and left a checkpoint, if there was anything to save.
+
+    Attributes:
+        code: what the job ends with.
+    """
+
+    def __init__(self, message: str, code: Exit = Exit.INTERRUPTED) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StopRequested(BaseException):
@@ -16,21 +47,28 @@ class StopRequested(BaseException):
 
 
 class StopRequests:
-    """SIGINT and SIGTERM are remembered until a step is done, but end a wait at once.
-
-    Attributes:
-        received: whether there was one.
-    """
+    """SIGINT, SIGTERM and SIGUSR1 are remembered until a step is done, but end a wait at once."""
 
     def __init__(self) -> None:
-        self.received = False
+        self._numbers: set[int] = set()
         self._waiting = False
+
+    @property
+    def received(self) -> bool:
+        """Whether there was a request."""
+        return bool(self._numbers)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether one of them was Ctrl-C, which is stronger: nobody is to start the job again."""
+        return signal.SIGINT in self._numbers
 
     @contextmanager
     def heard(self) -> Iterator[None]:
         """Take the signals; those who handled them before get them back at the end."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, *_AGAIN)
         before = {number: signal.signal(number, self._hear) for number in numbers}
+        self._numbers |= _early
         try:
             yield
         finally:
@@ -52,8 +90,8 @@ class StopRequests:
         finally:
             self._waiting = False
 
-    def _hear(self, *_: object) -> None:
-        self.received = True
+    def _hear(self, number: int, _: object) -> None:
+        self._numbers.add(number)
         if self._waiting:
             self._waiting = False  # A second request does not disturb what is being put away.
             raise StopRequested

@@ -33,13 +33,13 @@ def call(*words: str) -> int:
 
 
 def header(cluster: ClusterConfig) -> list[str]:
-    lines = render(cluster, Job.TRAIN, "runs/my run.yaml").splitlines()
+    lines = render(cluster, Job.TRAIN, "runs/my run.yaml", "runs/x").splitlines()
     return [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "cluster").glob("*.yaml")), ids=str)
 def test_every_cluster_file_that_ships_gives_a_script(file: Path, tmp_path: Path) -> None:
-    script = render(load_cluster(file), Job.COMPARE, "compare.yaml", ["seed=1"])
+    script = render(load_cluster(file), Job.COMPARE, "compare.yaml", "a b", ["seed=1"])
     assert "{{" not in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
@@ -73,7 +73,11 @@ def test_the_script_is_printed_or_written(files: Path, capsys: pytest.CaptureFix
     assert call("--job", "train", "run.yaml", "seed=3", "output=runs/中 文") == 0
     printed = capsys.readouterr().out
     expected = render(
-        load_cluster("cluster.yaml"), Job.TRAIN, "run.yaml", ["seed=3", "output=runs/中 文"]
+        load_cluster("cluster.yaml"),
+        Job.TRAIN,
+        "run.yaml",
+        "runs/中 文",
+        ["seed=3", "output=runs/中 文"],
     )
     assert printed == expected
     assert call("run.yaml", "--output", "job.sbatch", "seed=3", "output=runs/中 文") == 0
@@ -87,7 +91,7 @@ def test_the_script_is_handed_to_sbatch(files: Path, monkeypatch: pytest.MonkeyP
     fake.command("sbatch", f"cat >{files}/submitted")
     assert call("run.yaml", "--submit") == 0
     assert (files / "submitted").read_text() == render(
-        load_cluster("cluster.yaml"), Job.TRAIN, "run.yaml"
+        load_cluster("cluster.yaml"), Job.TRAIN, "run.yaml", "runs/x"
     )
     fake.command("sbatch", "exit 3")
     assert call("run.yaml", "--submit") == 1

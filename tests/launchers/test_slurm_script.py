@@ -18,6 +18,8 @@ import pytest
 from launchers.slurm import ClusterConfig, Job, load_cluster, render
 from tests.launchers.clusters import FakeCluster, write_cluster
 
+OUTPUT = "runs/中 'x'"
+
 HARD_WORDS = [
     "output=runs/two words",
     "title='single' \"double\" `date` $(date)",
@@ -55,7 +57,7 @@ def wait_for(file: Path) -> None:
 
 
 def test_every_node_starts_deepspeed_once_with_its_own_number(fake: FakeCluster) -> None:
-    code, text = run(fake, render(cluster(fake.folder), Job.TRAIN, "run.yaml", ["seed=1"]))
+    code, text = run(fake, render(cluster(fake.folder), Job.TRAIN, "run.yaml", OUTPUT, ["seed=1"]))
     assert code == 0, text
     for node in range(3):
         words = fake.words(f"deepspeed-{node}")
@@ -69,11 +71,12 @@ def test_every_node_starts_deepspeed_once_with_its_own_number(fake: FakeCluster)
     assert lines == ["gpu-1 slots=2", "gpu-2 slots=2", "gpu-3 slots=2"]
     assert not Path(hostfile).exists(), "the hostfile is left behind"
     assert "--kill-on-bad-exit=1" in fake.words("srun")
+    assert not list(fake.folder.glob(".megapt-*")), "nothing is left behind"
 
 
 def test_words_arrive_as_they_are(fake: FakeCluster) -> None:
     config = "配置 of 'mine' $x.yaml"
-    code, text = run(fake, render(cluster(fake.folder), Job.COMPARE, config, HARD_WORDS))
+    code, text = run(fake, render(cluster(fake.folder), Job.COMPARE, config, OUTPUT, HARD_WORDS))
     assert code == 0, text
     for node in range(3):
         words = fake.words(f"deepspeed-{node}")
@@ -93,7 +96,7 @@ def test_the_environment_reaches_every_rank(fake: FakeCluster) -> None:
         setup=["export FROM_SETUP='a b'", "unset_is_fine=$NOT_SET"],
         environment={"NOTE": "it's $5 中"},
     )
-    code, text = run(fake, render(settings, Job.TRAIN, "run.yaml"))
+    code, text = run(fake, render(settings, Job.TRAIN, "run.yaml", OUTPUT))
     assert code == 0, text
     seen = (fake.records / "environment-2").read_text(encoding="utf-8").splitlines()
     for line in (
@@ -110,14 +113,16 @@ def test_the_environment_reaches_every_rank(fake: FakeCluster) -> None:
 
 def test_the_exit_code_is_that_of_the_ranks(fake: FakeCluster) -> None:
     fake.command("deepspeed", 'exit "$((SLURM_NODEID == 1 ? 7 : 0))"')
-    code, text = run(fake, render(cluster(fake.folder), Job.TRAIN, "run.yaml"))
+    code, text = run(fake, render(cluster(fake.folder), Job.TRAIN, "run.yaml", OUTPUT))
     assert code == 7
     assert "ended with code 7" in text
     assert not (fake.records / "scontrol").exists(), "a run that failed is not queued again"
 
 
 def test_a_setup_line_that_fails_ends_the_job(fake: FakeCluster) -> None:
-    code, _ = run(fake, render(cluster(fake.folder, setup=["false"]), Job.TRAIN, "run.yaml"))
+    code, _ = run(
+        fake, render(cluster(fake.folder, setup=["false"]), Job.TRAIN, "run.yaml", OUTPUT)
+    )
     assert code == 1
     assert not (fake.records / "srun").exists()
 
@@ -133,8 +138,9 @@ if sys.argv[1] == "outer":
 def save(*_):
     time.sleep(0.2)
     (records / f"saved-{node}").touch()
-    sys.exit(1)
-signal.signal(signal.SIGTERM, save)
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, save)
 part = records / f"part-{node}"
 part.write_text(str(os.getpid()))
 part.rename(records / f"ready-{node}")
@@ -148,7 +154,7 @@ def saving(fake: FakeCluster) -> Iterator[subprocess.Popen[str]]:
     program = fake.folder / "saving.py"
     program.write_text(_SAVING, encoding="utf-8")
     fake.command("deepspeed", shlex.join(["exec", sys.executable, str(program), "outer"]))
-    job = fake.start(render(cluster(fake.folder), Job.TRAIN, "run.yaml"))
+    job = fake.start(render(cluster(fake.folder), Job.TRAIN, "run.yaml", OUTPUT))
     for node in range(3):
         wait_for(fake.records / f"ready-{node}")
     yield job
@@ -170,9 +176,9 @@ def test_a_preempted_job_ends_after_its_ranks_have_saved(
     saving.send_signal(signal.SIGTERM)
     signal_all(fake, signal.SIGTERM)
     text, _ = saving.communicate(timeout=30)
-    assert saving.returncode == 1
+    assert saving.returncode == 75
     assert len(list(fake.records.glob("saved-*"))) == 3, "the outer process died first"
-    assert "ended with code 1" in text
+    assert "ended with code 75" in text
     assert not (fake.records / "scontrol").exists(), "SLURM itself queues it again"
 
 
@@ -181,21 +187,57 @@ def test_near_the_time_limit_the_ranks_save_and_the_job_is_queued_again(
 ) -> None:
     saving.send_signal(signal.SIGUSR1)
     wait_for(fake.records / "scancel")
-    assert (fake.records / "scancel").read_text() == "--signal=TERM 1234567\n"
+    assert (fake.records / "scancel").read_text() == "--signal=USR1 1234567\n"
     assert saving.poll() is None, "the job waits for its ranks"
-    signal_all(fake, signal.SIGTERM)
+    signal_all(fake, signal.SIGUSR1)
     text, _ = saving.communicate(timeout=30)
-    assert "time limit near" in text
-    assert len(list(fake.records.glob("saved-*"))) == 3
+    assert "asked to stop" in text
+    assert len(list(fake.records.glob("saved-*"))) == 3, "the outer process died first"
     assert (fake.records / "scontrol").read_text() == "requeue 1234567\n"
 
 
 def test_a_run_that_ends_near_the_time_limit_is_not_queued_again(fake: FakeCluster) -> None:
     fake.command("deepspeed", 'touch "$RECORDS/ready-$SLURM_NODEID"; sleep 0.5')
-    job = fake.start(render(cluster(fake.folder), Job.TRAIN, "run.yaml"))
+    job = fake.start(render(cluster(fake.folder), Job.TRAIN, "run.yaml", OUTPUT))
     wait_for(fake.records / "ready-0")
     job.send_signal(signal.SIGUSR1)
     job.communicate(timeout=30)
     assert job.returncode == 0
     assert (fake.records / "scancel").exists()
     assert not (fake.records / "scontrol").exists()
+
+
+def end_with(fake: FakeCluster, code: int, saved: str = "") -> str:
+    """Run a job that ends with `code`, after it has saved something; return what it says."""
+    made = f"mkdir -p {shlex.quote(OUTPUT)}/{saved}" if saved else ":"
+    fake.command("deepspeed", f"[[ $SLURM_NODEID != 1 ]] || {{ {made}; exit {code}; }}")
+    found, text = run(fake, render(cluster(fake.folder), Job.TRAIN, "run.yaml", OUTPUT))
+    assert found == code
+    return text
+
+
+@pytest.mark.parametrize("code", [75, 76, 137, 247, 250])
+def test_what_is_no_fault_of_the_run_queues_it_again(fake: FakeCluster, code: int) -> None:
+    assert "queued again: " in end_with(fake, code)
+    assert (fake.records / "scontrol").read_text() == "requeue 1234567\n"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 130, 141])
+def test_what_is_one_or_is_wanted_does_not(fake: FakeCluster, code: int) -> None:
+    end_with(fake, code)
+    assert not (fake.records / "scontrol").exists()
+
+
+@pytest.mark.parametrize("code", [75, 76])
+def test_a_job_that_saves_nothing_is_not_queued_for_ever(fake: FakeCluster, code: int) -> None:
+    requeued = []
+    for number in range(9):
+        step = f"members/a/checkpoints/step-{number:08d}" if number in (0, 2, 3, 5) else ""
+        (fake.records / "scontrol").unlink(missing_ok=True)
+        text = end_with(fake, code, step)
+        requeued.append((fake.records / "scontrol").exists())
+        assert ("has saved anything" in text) is not requeued[-1]
+        if not requeued[-1]:
+            break
+    assert requeued == [True] * 7 + [False]
+    assert not list(fake.folder.glob(".megapt-*")), "nothing is left behind"

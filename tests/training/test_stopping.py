@@ -5,23 +5,29 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import PIPE, Popen
 from threading import Timer
 
 import pytest
+import yaml
 
 from megapt.config import Origins, RunConfig
 from megapt.data import PackedBatch
 from megapt.training import Ranks, RunFolder, RunInterrupted, Trainer, launch
-from megapt.training.checkpoint import steps_saved
+from megapt.training.checkpoints.state import steps_saved
+from megapt.training.exits import Exit
+from megapt.training.monitoring.metrics import without_clock
 from megapt.training.stopping import StopRequested, StopRequests
 from tests.data.reading.server import Fault, serve
 from tests.ranks import end_ranks, run_ranks
 from tests.training.damage import late_shard, run_in_turn
-from tests.training.runs import records_of, run_config, train, within_step, without_clock
+from tests.training.runs import records_of, run_config, train, within_step
 
+ROOT = Path(__file__).resolve().parents[2]
 STEP, STALL = 4, 600.0
 
 
@@ -166,3 +172,60 @@ def test_a_second_request_does_not_disturb_what_is_put_away() -> None:
     with stops.heard(), pytest.raises(StopRequested), stops.waiting():
         wait()
     assert put_away
+
+
+def train_and_be_asked(ranks: Ranks, config: RunConfig, numbers: Sequence[signal.Signals]) -> int:
+    """Train as the command does; in update STEP each rank gets a signal of its own."""
+    number = numbers[ranks.rank]
+
+    def job() -> None:
+        trainer = Trainer(config, ranks, Origins())
+        within_step(trainer, STEP, lambda: os.kill(os.getpid(), number))
+        trainer.train()
+
+    return launch.guarded(job)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ([signal.SIGUSR1], Exit.START_AGAIN),
+        ([signal.SIGTERM, signal.SIGUSR1], Exit.START_AGAIN),
+        ([signal.SIGTERM, signal.SIGINT], Exit.INTERRUPTED),
+    ],
+)
+def test_the_code_says_whether_to_start_the_job_again(
+    corpus_folder: Path, tmp_path: Path, numbers: list[signal.Signals], code: Exit
+) -> None:
+    """Ctrl-C is stronger than what a batch system sends, on whichever rank it arrives."""
+    config = run_config(corpus_folder, tmp_path / "run")
+    world = len(numbers)
+    assert run_ranks(world, train_and_be_asked, config, numbers) == [code] * world
+    assert steps_saved(RunFolder(config.output).checkpoints) == [STEP]
+
+
+def wait_until_heard(process: Popen[str], number: signal.Signals) -> None:
+    """Wait until a process has a handler for a signal."""
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        [caught] = [line for line in status.read_text().splitlines() if line.startswith("SigCgt")]
+        if int(caught.split()[1], 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.001)
+
+
+def test_a_request_is_heard_before_torch_is_imported(corpus_folder: Path, tmp_path: Path) -> None:
+    config = run_config(corpus_folder, tmp_path / "run")
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "megapt.training", str(file)]
+    with Popen(command, env=environment, stderr=PIPE, text=True) as process:
+        wait_until_heard(process, signal.SIGUSR1)
+        loaded = Path(f"/proc/{process.pid}/maps").read_text()
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=60)
+    assert "libtorch" not in loaded
+    assert process.returncode == Exit.START_AGAIN, errors
+    assert "stopped after step 0" in errors
+    run_ranks(1, train, config)
