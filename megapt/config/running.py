@@ -22,9 +22,10 @@ class ParallelConfig(Section):
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     """What DeepSpeed shards over the ranks: nothing, optimiser states (1), gradients (2),
-    parameters (3). With bf16, 0 runs as 1, whose update is the same; see `training.engine`."""
+    parameters (3). With bf16 and fp16, 0 runs as 1, whose update is the same."""
     offload_optimizer: Offload = "none"
-    """Where optimiser states are kept; `cpu` needs zero_stage 1 or more, `nvme` 3."""
+    """Where optimiser states and float32 weights are kept and updated; `cpu` needs zero_stage 1 or
+    more, `nvme` 3."""
     offload_parameters: Offload = "none"
     """Where parameters are kept between uses; needs zero_stage 3."""
     nvme_path: str | None = None
@@ -85,12 +86,14 @@ class FaultsConfig(Section):
     """What is done when something goes wrong."""
 
     timeout: PositiveFloat = 600.0
-    """Seconds without progress of some rank after which the job is ended, all stacks written."""
+    """Seconds without progress of some rank, also in a wait for data or for other ranks, after
+    which the job is ended, all stacks written."""
     start_timeout: PositiveFloat = 1800.0
     """The same for what may take long: the start, compilation, a checkpoint, a validation."""
     skipped_limit: PositiveInt = 10
     """Updates in a row whose loss or gradient is not finite: each is skipped, and at so many the
-    run goes back to its last checkpoint, and on after their text."""
+    run goes back to its last checkpoint, and on after their text. With fp16, gradients that
+    overflow while the loss scale finds its size are given 40, if that is more."""
     rollbacks: NonNegativeInt = 3
     """The run may go back so often; then it ends."""
     spike: NonNegativeFloat = 0.0

@@ -132,11 +132,12 @@ class TrainingConfig(Section):
     """Rows among which an example finds its place: the look-ahead of the packing."""
     recompute: Recompute = "none"
     """What the backward pass computes again instead of keeping it: nothing, whole blocks, or all
-    of a block but its matrix products and attention."""
+    of a block but its matrix products and attention. Results are the same to the bit."""
     recompute_every: PositiveInt = 1
-    """Every so many blocks are computed again."""
+    """Of so many blocks one is computed again."""
     compile: bool = False
-    """Whether the blocks are compiled by `torch.compile`."""
+    """Whether the blocks are compiled by `torch.compile`, with the first batch; needs a C++
+    compiler. Dropout then draws other masks."""
     deterministic: bool = False
     """Only kernels that give the same bits every time; slower on CUDA, and no difference on a
     CPU."""

@@ -2,56 +2,52 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from megapt.config import OptimizerConfig, RunConfig
+from megapt.config import Origins, RunConfig
+from megapt.training.averaging import WeightAverage
 from megapt.training.distributed import Ranks, import_deepspeed
+from megapt.training.optimizers import make_optimizer
+from megapt.training.settings import check_nvme, deepspeed_config
 
 
-def deepspeed_config(config: RunConfig, world: int) -> dict[str, Any]:
-    """Return DeepSpeed's own configuration; batch sizes are resolved here and nowhere else."""
-    training = config.training
-    share = training.global_batch // world
-    # DeepSpeed's bfloat16 optimiser without ZeRO begins with an update of zeros, which Adam counts
-    # and weight decay does not spare, and it does not give out its float32 weights. Stage 1
-    # computes the same update right.
-    stage = config.parallel.zero_stage
-    if training.precision == "bf16":
-        stage = max(stage, 1)
-    return {
-        "train_batch_size": training.global_batch,
-        "train_micro_batch_size_per_gpu": training.micro_batch,
-        "gradient_accumulation_steps": share // training.micro_batch,
-        "gradient_clipping": config.optimizer.clip,
-        "zero_optimization": {"stage": stage},
-        "bf16": {"enabled": training.precision == "bf16"},
-        # The learning rate and the metrics are the trainer's; DeepSpeed prints nothing.
-        "steps_per_print": None,
-        "wall_clock_breakdown": False,
-    }
+@dataclass(frozen=True)
+class Update:
+    """What has become of one update."""
+
+    norm: float
+    """Of the gradient over all ranks, before clipping; not finite if the gradient was not."""
+    applied: bool
+    """Whether weights and optimiser states have changed."""
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW over two groups: matrices and word embeddings decay, the rest does not."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        table = name.endswith(("embeddings.positions.weight", "embeddings.segments.weight"))
-        (plain if parameter.ndim < 2 or table else decayed).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=next(model.parameters()).is_cuda,
-    )
+def _admit(optimizer: type[torch.optim.Optimizer]) -> None:
+    """Let ZeRO run an optimiser without a warning that DeepSpeed has not tested it."""
+    from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
+
+    if optimizer not in ZERO_SUPPORTED_OPTIMIZERS:
+        ZERO_SUPPORTED_OPTIMIZERS.append(optimizer)
+
+
+def _set_determinism(wanted: bool) -> None:
+    """Have torch choose kernels that give the same bits every time, or any.
+
+    The workspace of cuBLAS is chosen with its first product, which comes later.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.deterministic = wanted
+    if wanted:
+        torch.backends.cudnn.benchmark = False
 
 
 class Engine:
@@ -61,48 +57,155 @@ class Engine:
         model: on the CPU, float32.
         config: of the run.
         ranks: of the job.
+        origins: of the configuration, for errors.
+
+    Raises:
+        ConfigError: for settings that cannot run, or contradict each other.
     """
 
-    def __init__(self, model: nn.Module, config: RunConfig, ranks: Ranks) -> None:
+    def __init__(self, model: nn.Module, config: RunConfig, ranks: Ranks, origins: Origins) -> None:
+        settings = deepspeed_config(config, ranks, origins)
+        check_nvme(config, origins)
         deepspeed = import_deepspeed()
+        _set_determinism(config.training.deterministic)
         model = model.to(ranks.device)
+        optimizer = make_optimizer(model, config, ranks)
+        _admit(type(optimizer))
         self.deepspeed, *_ = deepspeed.initialize(
             model=model,
-            optimizer=make_optimizer(model, config.optimizer),
-            config=deepspeed_config(config, ranks.world),
+            optimizer=optimizer,
+            config=settings,
             dist_init_required=False,
         )
-        self._world = ranks.world
-        self._plain = config.parallel.zero_stage == 0 and config.training.precision == "fp32"
+        self._world, self._main = ranks.world, ranks.main
+        self._clip = config.optimizer.clip
+        self._zero = settings["zero_optimization"]["stage"] > 0
+        decay = config.optimizer.average
+        self._average = WeightAverage(self.deepspeed, decay) if decay else None
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Back-propagate a share of the step's loss; gradients add up over micro-batches and ranks.
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Back-propagate a micro-batch's part of the step's loss; gradients add up.
 
-        DeepSpeed averages gradients over ranks. The loss is normalised over the whole step
-        already, so the average is undone here, and its division by the accumulation steps is
-        switched off.
+        DeepSpeed averages gradients over all ranks. The loss is normalised over the whole step
+        already, so the average is undone here, and the division by the accumulation steps is
+        switched off. Ranks that share positions are to DeepSpeed ranks like others: each has a part
+        of the loss, and its gradient is a part of the sum. (Told of them, DeepSpeed divides by
+        different numbers at different stages.)
+
+        Args:
+            loss: scalar; of the positions of this rank alone.
+            last: whether the update follows. The number of micro-batches may differ from update to
+                update, as long as all ranks agree.
         """
+        self.deepspeed.set_gradient_accumulation_boundary(last)
         self.deepspeed.backward(loss * self._world, scale_wrt_gas=False)
 
-    def step(self, learning_rate: float, last: bool) -> float:
-        """Finish a micro-batch; after the last one, update.
+    def step(self, learning_rate: float, skip: bool = False) -> Update:
+        """Update the weights, unless the gradient is not finite.
 
-        Returns:
-            The global gradient norm before clipping; 0 unless `last`.
+        What is left out leaves no trace: weights, optimiser states and Adam's count of its updates
+        stay as they are, on all ranks, and the gradients are forgotten. Under fp16 DeepSpeed then
+        halves its loss scale, which is how it finds one.
+
+        Args:
+            learning_rate: times each group's own factor.
+            skip: leave out this update in any case.
         """
         for group in self.deepspeed.optimizer.param_groups:
-            group["lr"] = learning_rate
-        norm = self._gradient_norm() if last and self._plain else 0.0
-        self.deepspeed.step()
-        if last and not self._plain:
-            norm = float(self.deepspeed.get_global_grad_norm())
-        return norm
+            group["lr"] = learning_rate * group["factor"]
+        update = self._zero_step(skip) if self._zero else self._plain_step(skip)
+        if update.applied and self._average is not None:
+            self._average.add()
+        return update
 
-    def _gradient_norm(self) -> float:
-        """Return the norm of the summed gradients; the engine computes it only when it shards."""
-        gradients = [p.grad for p in self.deepspeed.module.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients))
+    def _zero_step(self, skip: bool) -> Update:
+        """Step through DeepSpeed's ZeRO optimiser, which itself refuses what is not finite."""
+        if skip:
+            with _refusing(self.deepspeed.optimizer) as norms:
+                self.deepspeed.step()
+            return Update(norms[-1], applied=False)
+        self.deepspeed.step()
+        norm = float(self.deepspeed.get_global_grad_norm())
+        return Update(norm, applied=self.deepspeed.was_step_applied())
+
+    def _plain_step(self, skip: bool) -> Update:
+        """Step through torch's own optimiser; every rank holds the same gradients."""
+        parameters = [p for p in self.deepspeed.module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        value = float(norm)
+        applied = math.isfinite(value) and not skip
+        if applied:
+            if self._clip:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self._clip, norm)
+            self.deepspeed.step()
+        else:
+            self.deepspeed.zero_grad()
+        return Update(value, applied)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context inside which the module holds the moving average, if there is one.
+
+        All ranks must enter it. No update may be done inside; afterwards the weights are what they
+        were, bit for bit. After an error inside, a checkpoint is still right, but a module of
+        shards, or in half precision, keeps the average.
+        """
+        return nullcontext() if self._average is None else self._average.in_place()
+
+    def average_state(self) -> dict[str, Tensor] | None:
+        """Return the whole moving average, or None. All ranks must call it.
+
+        Returns:
+            Name of a parameter -> float32 tensor on the CPU; nothing on ranks but the main one.
+        """
+        return None if self._average is None else self._average.state(self._main)
+
+    def load_average(self, weights: Mapping[str, Tensor] | None) -> None:
+        """Go on from a moving average; with None, begin one with the weights as they are now.
+
+        Call it after the weights and DeepSpeed's counts of updates were loaded.
+
+        Args:
+            weights: what `average_state` has returned, on any ranks, at any ZeRO stage.
+        """
+        if self._average is None:
+            return
+        if weights is None:
+            self._average.restart()
+        else:
+            self._average.load(weights)
 
     def close(self) -> None:
         """Free the engine's memory and hooks."""
         self.deepspeed.destroy()
+
+
+@contextmanager
+def _refusing(optimizer: Any) -> Iterator[list[float]]:
+    """Inside, a ZeRO optimiser leaves out the update, as it does one that is not finite.
+
+    It asks one method for the gradient norm, at every stage, with and without offloading, and goes
+    no further if that is infinite. Its loss scale is not to blame and stays.
+
+    Yields:
+        A list whose last entry is the true norm.
+    """
+    from deepspeed.runtime.utils import combine_grad_norm_groups
+
+    by_group = hasattr(optimizer, "_get_norm_groups")  # stage 3
+    method = "_get_norm_groups" if by_group else "scaled_global_norm"
+    true_norm = getattr(optimizer, method)
+    norms = [math.inf]  # What is not asked for was found to be infinite before.
+
+    def refused() -> Any:
+        scaled = combine_grad_norm_groups(true_norm() if by_group else [true_norm()])
+        norms.append(float(scaled) / optimizer.loss_scale)
+        infinite = torch.full_like(scaled, math.inf)
+        return [infinite] if by_group else infinite
+
+    setattr(optimizer, method, refused)
+    optimizer._update_scale = lambda has_overflow: None
+    try:
+        yield norms
+    finally:
+        delattr(optimizer, method)
+        del optimizer._update_scale

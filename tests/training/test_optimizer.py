@@ -12,8 +12,8 @@ from megapt.config import ModelConfig, OptimizerConfig, Origins, RunConfig
 from megapt.data import HeadSpec
 from megapt.model import PretrainingModel
 from megapt.training import Trainer
-from megapt.training.engine import make_optimizer
 from megapt.training.losses import Totals, count_parts, factors
+from megapt.training.parameters import parameter_groups
 from megapt.training.setup import build_model
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, last_weights, records_of, run_config, train
@@ -103,7 +103,7 @@ def test_only_matrices_and_words_decay(style: str) -> None:
     )
     heads = (HeadSpec("tokens", "token"), HeadSpec("class", "sequence", 3))
     model = PretrainingModel(config, heads, vocabulary=11, max_positions=32)
-    decayed, plain = make_optimizer(model, OptimizerConfig(weight_decay=0.3)).param_groups
+    decayed, plain = parameter_groups(model, OptimizerConfig(weight_decay=0.3))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
     names = {parameter: name for name, parameter in model.named_parameters()}
     assert sum(len(group["params"]) for group in (decayed, plain)) == len(names)

@@ -1,0 +1,76 @@
+"""Which parameters the optimiser treats alike."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import nn
+
+from megapt.config import OptimizerConfig
+
+_BLOCK = re.compile(r"(.*?)blocks\.(\d+)\.")
+
+
+def _sort(name: str, parameter: nn.Parameter) -> str:
+    """Return what of `OptimizerConfig.undecayed` a parameter is, or `matrices`."""
+    if name.endswith(("embeddings.positions.weight", "embeddings.segments.weight")):
+        return "positions"
+    if name.endswith("embeddings.words.weight"):
+        return "words"
+    if parameter.ndim > 1:
+        return "matrices"
+    owner = name.split(".")[-2:-1]
+    return "norms" if owner and owner[0].endswith("norm") else "biases"
+
+
+def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter is a matrix inside a block, which Muon is made for."""
+    return parameter.ndim == 2 and _BLOCK.match(name) is not None
+
+
+def rate_factors(names: list[str], layer_decay: float) -> dict[str, float]:
+    """Return what each parameter's learning rate is multiplied with.
+
+    layer_decay^(n - i) in block i of n, counted from 0, layer_decay^(n + 1) in the embeddings, and
+    1 in all that follows the blocks (Bao et al. 2022, BEiT). A generator has blocks of its own.
+    """
+    blocks: dict[str, int] = {}
+    for name in names:
+        if found := _BLOCK.match(name):
+            blocks[found[1]] = max(blocks.get(found[1], 0), int(found[2]) + 1)
+    factors = {}
+    for name in names:
+        below = 0
+        if found := _BLOCK.match(name):
+            below = blocks[found[1]] - int(found[2])
+        elif "embeddings." in name:
+            below = blocks.get(name.split("embeddings.")[0], 0) + 1
+        factors[name] = layer_decay**below
+    return factors
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Return the parameters in groups of one weight decay, one rate and one rule of update.
+
+    Returns:
+        For torch's optimisers: `params` and `weight_decay`; further `factor` of the learning rate,
+        `muon` (whether Muon's rule holds) and the parameters' `shapes`.
+    """
+    parameters = dict(model.named_parameters())
+    factors = rate_factors(list(parameters), config.layer_decay)
+    groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        spared = _sort(name, parameter) in config.undecayed
+        muon = config.name == "muon" and is_hidden_matrix(name, parameter)
+        groups.setdefault((spared, muon, factors[name]), []).append(parameter)
+    return [
+        {
+            "params": members,
+            "weight_decay": 0.0 if spared else config.weight_decay,
+            "factor": factor,
+            "muon": muon,
+            "shapes": [tuple(member.shape) for member in members],
+        }
+        for (spared, muon, factor), members in sorted(groups.items(), key=lambda item: item[0])
+    ]

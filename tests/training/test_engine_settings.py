@@ -1,0 +1,150 @@
+"""What DeepSpeed is told: megapt's keys, what is passed on, and what is refused by its path."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from megapt.config import ConfigError, Origins, RunConfig
+from megapt.training import Ranks
+from megapt.training.distributed import import_deepspeed
+from megapt.training.engine import Engine
+from megapt.training.settings import check_nvme, deepspeed_config
+from tests.ranks import run_ranks
+from tests.training.engines import Step, TinyModel, one_step, tiny_config
+from tests.training.runs import ALONE
+
+ON_CUDA = replace(ALONE, device=torch.device("cuda"))
+
+
+def passing(stage: int = 2, precision: str = "fp32", **section: Any) -> RunConfig:
+    return tiny_config(
+        parallel={"zero_stage": stage}, training={"precision": precision}, deepspeed=section
+    )
+
+
+def refusal(config: RunConfig, ranks: Ranks = ALONE) -> str:
+    with pytest.raises(ConfigError) as error:
+        deepspeed_config(config, ranks, Origins({"deepspeed": "run.yaml:7"}))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        (
+            {"zero_optimization": {"stage": 3}},
+            "zero_optimization.stage: set by parallel.zero_stage",
+        ),
+        (
+            {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
+            "zero_optimization.offload_optimizer.device: set by parallel.offload_optimizer",
+        ),
+        (
+            {"zero_optimization": {"offload_param": {"buffer_count": 4}}},
+            "zero_optimization.offload_param: set parallel.offload_parameters first",
+        ),
+        ({"train_batch_size": 8}, "train_batch_size: set by training.global_batch"),
+        ({"gradient_clipping": 2.0}, "gradient_clipping: set by optimizer.clip"),
+        ({"optimizer": {"type": "Adam"}}, "optimizer: set by the section optimizer"),
+        ({"scheduler": {"type": "WarmupLR"}}, "scheduler: set by the section schedule"),
+        ({"fp16": {"enabled": True}}, "fp16.enabled: set by training.precision"),
+        ({"bf16": {"check_grad_overflow": False}}, "bf16.check_grad_overflow: megapt leaves out"),
+        ({"prescale_gradients": True}, "prescale_gradients: would change the gradient"),
+        ({"tensor_parallel": {"autotp_size": 2}}, "tensor_parallel: megapt does not work with it"),
+        ({"zero_optimisation": {}}, "zero_optimisation: unknown key; did you mean 'zero_optim"),
+        (
+            {"zero_optimization": {"reduce_bucketsize": 5}},
+            "zero_optimization.reduce_bucketsize: unknown key; did you mean 'reduce_bucket_size'?",
+        ),
+        (
+            {"zero_optimization": {"reduce_bucket_size": -5}},
+            "zero_optimization.reduce_bucket_size: Input should be greater than 0",
+        ),
+        ({"aio": {"queue_dept": 8}}, "aio.queue_dept: unknown key; did you mean 'queue_depth'?"),
+        ({"comms_logger": {"enabled": 3}}, "comms_logger.enabled: Input should be a valid boolean"),
+    ],
+)
+def test_a_key_that_is_not_the_users_is_refused(section: dict[str, Any], expected: str) -> None:
+    assert refusal(passing(**section)).startswith(f"run.yaml:7: deepspeed.{expected}")
+
+
+def test_another_type_of_accumulation_needs_sharded_gradients() -> None:
+    section = {"data_types": {"grad_accum_dtype": "fp32"}}
+    assert "needs parallel.zero_stage 2" in refusal(passing(1, "bf16", **section))
+    deepspeed_config(passing(2, "bf16", **section), ALONE, Origins())
+
+
+def seen_by_deepspeed(ranks: Ranks, config: RunConfig) -> tuple[int, bool, int, bool]:
+    with closing(Engine(TinyModel(), config, ranks, Origins())) as engine:
+        _, applied = one_step(engine, ranks, Step(0, 2), 0.1)
+        bucket: int = engine.deepspeed.optimizer.reduce_bucket_size
+        overlaps: bool = engine.deepspeed.zero_overlap_comm()
+        return bucket, overlaps, engine.deepspeed.zero_optimization_stage(), applied
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_what_is_passed_on_arrives(stage: int) -> None:
+    section = {"zero_optimization": {"reduce_bucket_size": 100, "overlap_comm": stage != 3}}
+    config = passing(stage, **section)
+    assert run_ranks(2, seen_by_deepspeed, config) == [(100, stage != 3, stage, True)] * 2
+
+
+def test_megapts_own_settings_stay_beside_what_is_passed_on() -> None:
+    found = deepspeed_config(passing(2, fp16={"hysteresis": 4}), ALONE, Origins())
+    assert found["fp16"] == {"enabled": False, "hysteresis": 4}
+    assert found["zero_optimization"] == {"stage": 2}
+
+
+@pytest.mark.parametrize(("precision", "stage", "run"), [
+    ("fp32", 0, 0), ("bf16", 0, 1), ("fp16", 0, 1), ("fp16", 3, 3), ("bf16", 2, 2),
+])  # fmt: skip
+def test_half_precision_is_run_under_zero(precision: str, stage: int, run: int) -> None:
+    found = deepspeed_config(passing(stage, precision), ON_CUDA, Origins())
+    assert found["zero_optimization"]["stage"] == run
+    assert found["fp16"]["enabled"] == (precision == "fp16")
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"training": {"precision": "fp16"}}, "training.precision: fp16 needs a GPU"),
+        ({"parallel": {"zero_stage": 3, "quantized_weights": True}}, "parallel.quantized_weights:"),
+        (
+            {"parallel": {"zero_stage": 3, "quantized_gradients": True}},
+            "parallel.quantized_gradients:",
+        ),
+        (
+            {"parallel": {"zero_stage": 3, "secondary_partition": 2}},
+            "parallel.secondary_partition:",
+        ),
+        (
+            {
+                "parallel": {"zero_stage": 3, "offload_optimizer": "nvme", "nvme_path": "/nvme"},
+                "optimizer": {"average": 0.9},
+            },
+            "optimizer.average: weights on NVMe are not averaged",
+        ),
+    ],
+)
+def test_what_cannot_run_here_is_refused(sections: dict[str, Any], expected: str) -> None:
+    assert expected in refusal(tiny_config(**sections))
+
+
+def test_nvme_without_libaio_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvme = {"zero_stage": 3, "offload_parameters": "nvme", "nvme_path": "/nvme"}
+    config = tiny_config(parallel=nvme)
+    builder = import_deepspeed().accelerator.get_accelerator().get_op_builder("AsyncIOBuilder")
+    for here in (True, False):
+        monkeypatch.setattr(builder, "is_compatible", lambda self, verbose, here=here: here)
+        if here:
+            check_nvme(config, Origins())
+        else:
+            with pytest.raises(
+                ConfigError, match=r"parallel.offload_parameters: nvme needs libaio"
+            ):
+                check_nvme(config, Origins())
