@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from megapt.config import AttentionBackend, LossConfig, ModelConfig
+from megapt.config import ConfigError, LossConfig, ModelConfig
 from megapt.data import Batch
-from megapt.model.attention import plan_attention
 from megapt.model.heads import TokenHead
 from megapt.model.linear_cross_entropy import Losses
-from megapt.model.trunk import Block, make_norm
+from megapt.model.trunk import Blocks, Computation, make_norm
 
 
 def generator_config(config: ModelConfig, scale: float) -> ModelConfig:
@@ -40,7 +39,10 @@ class Generator(nn.Module):
         words: the word embedding of the trunk.
         terms: of its loss beside the cross-entropy.
         scale: see `generator_config`.
-        attention: how attention is computed.
+        how: it is computed.
+
+    Raises:
+        ConfigError: if the ranks that share positions do not divide its heads.
     """
 
     def __init__(
@@ -49,23 +51,27 @@ class Generator(nn.Module):
         words: nn.Embedding,
         terms: LossConfig,
         scale: float,
-        attention: AttentionBackend,
+        how: Computation,
     ) -> None:
         super().__init__()
         self.config = generator_config(config, scale)
-        self.attention = attention
+        if self.config.heads % how.sequence.size:
+            raise ConfigError(
+                f"parallel.sequence: {how.sequence.size} ranks do not divide the generator's "
+                f"{self.config.heads} head(s); give it more by its size, or the model more"
+            )
+        self.sequence = how.sequence
         self.dense = nn.Linear(config.hidden, self.config.hidden, bias=config.bias)
-        self.blocks = nn.ModuleList(Block(self.config) for _ in range(self.config.layers))
+        self.blocks = Blocks(self.config, how)
         self.final_norm = make_norm(self.config) if config.norm_position == "pre" else None
         self.head = TokenHead(config, words, terms, self.config.hidden)
 
     def states(self, embedded: Tensor, batch: Batch) -> Tensor:
-        """Return states [N, generator's width] from the trunk's embeddings [N, hidden]."""
-        x: Tensor = self.dense(embedded)
-        plan = plan_attention(batch, self.config, self.attention)
-        for block in self.blocks:
-            x = block(x, plan)
-        return x if self.final_norm is None else self.final_norm(x)
+        """Return states [N, generator's width] from the trunk's embeddings [n, hidden]."""
+        x = self.blocks(self.dense(embedded), batch)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return self.sequence.join(x, len(batch.tokens))
 
     def logits(self, embedded: Tensor, batch: Batch, places: Tensor) -> Tensor:
         """Return logits [t, vocabulary] at the places int64 [t]."""

@@ -63,7 +63,7 @@ class TokenHead(Head):
 
     def logits(self, states: Tensor, batch: Batch, places: Tensor) -> Tensor:
         """Return logits [t, vocabulary]; see `Head`."""
-        logits: Tensor = self.projection(self.transform(states[places]))
+        logits: Tensor = self.projection(self.transform(states.index_select(0, places)))
         return logits
 
     def forward(
@@ -76,7 +76,9 @@ class TokenHead(Head):
         draws: Tensor | None = None,
     ) -> Losses:
         """Return the losses; with draws float32 [t], samples too: see `linear_cross_entropy`."""
-        losses: Losses = self.projection(self.transform(states[places]), labels, weights, draws)
+        losses: Losses = self.projection(
+            self.transform(states.index_select(0, places)), labels, weights, draws
+        )
         return losses
 
 
@@ -97,7 +99,9 @@ class ClassHead(Head):
 
     def logits(self, states: Tensor, batch: Batch, places: Tensor) -> Tensor:
         """Return logits [t, classes]; see `Head`."""
-        logits: Tensor = self.projection(self.activation(self.dense(states[places])))
+        logits: Tensor = self.projection(
+            self.activation(self.dense(states.index_select(0, places)))
+        )
         return logits
 
 

@@ -12,6 +12,8 @@ needs nor the most likely label.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -85,7 +87,54 @@ def _slopes(chunk: _Chunk, labels: Tensor, weights: Tensor, terms: LossConfig) -
     slopes = chunk.odds.mul_(weights * (1 + 2 * terms.z_loss * chunk.log_z) / chunk.total)
     if terms.label_smoothing:
         slopes -= weights * (terms.label_smoothing / slopes.shape[1])
-    return slopes.scatter_add_(1, labels[:, None], weights * (terms.label_smoothing - 1))
+    rest = weights * (terms.label_smoothing - 1)
+    if torch.compiler.is_compiling():  # In the same pass as the rest; to scatter takes another.
+        columns = torch.arange(slopes.shape[1], device=slopes.device)
+        return slopes + torch.where(columns == labels[:, None], rest, 0.0)
+    return slopes.scatter_add_(1, labels[:, None], rest)
+
+
+class _Differentiated(NamedTuple):
+    """What a chunk comes to once its logits are used up."""
+
+    full: Tensor
+    nats: Tensor
+    hits: Tensor
+    samples: Tensor | None
+    slopes: Tensor | None
+    """Gradient of the weighted loss by logits, in the type of the states, [targets, V]."""
+    d_bias: Tensor | None
+
+
+def _differentiate(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    draws: Tensor | None,
+    terms: LossConfig,
+    needed: bool,
+    with_bias: bool,
+) -> _Differentiated:
+    """Return losses and gradients of logits [targets, V], whose place the gradient may take."""
+    chunk = _consume(logits.to(weights.dtype), labels, draws, terms)
+    if not needed:
+        return _Differentiated(chunk.full, chunk.nats, chunk.hits, chunk.samples, None, None)
+    slopes = _slopes(chunk, labels, weights, terms)
+    return _Differentiated(
+        chunk.full,
+        chunk.nats,
+        chunk.hits,
+        chunk.samples,
+        slopes.to(logits.dtype),
+        slopes.sum(dim=0) if with_bias else None,
+    )
+
+
+@cache
+def _fused() -> Callable[..., _Differentiated]:
+    """Return `_differentiate` in three passes over the logits instead of ten."""
+    fused: Callable[..., _Differentiated] = torch.compile(_differentiate, dynamic=True)
+    return fused
 
 
 class _Gradients(NamedTuple):
@@ -107,6 +156,7 @@ def _compute(
     draws: Tensor | None,
     terms: LossConfig,
     chunk_logits: int,
+    compiled: bool,
     *,
     needed: tuple[bool, ...],
 ) -> tuple[Losses, _Gradients]:
@@ -123,25 +173,31 @@ def _compute(
     full, nats, hits = (torch.empty_like(weights) for _ in range(3))
     samples = None if draws is None else torch.empty_like(labels)
     rows = max(chunk_logits // len(matrix), 1)
+    differentiate = _fused() if compiled else _differentiate
     for first in range(0, len(states), rows):
         at = slice(first, first + rows)
-        logits = functional.linear(states[at], matrix, bias).to(exact)
-        chunk = _consume(logits, labels[at], None if draws is None else draws[at], terms)
+        chunk = differentiate(
+            functional.linear(states[at], matrix, bias),
+            labels[at],
+            weights[at] / scale,
+            None if draws is None else draws[at],
+            terms,
+            any(needed),
+            d_bias is not None,
+        )
         full[at], nats[at], hits[at] = chunk.full, chunk.nats, chunk.hits
         if samples is not None and chunk.samples is not None:
             samples[at] = chunk.samples
-        if not any(needed):
+        if chunk.slopes is None:
             continue
-        slopes = _slopes(chunk, labels[at], weights[at] / scale, terms)
-        if d_bias is not None:
-            d_bias += slopes.sum(dim=0)
-        slopes = slopes.to(states.dtype)
+        if d_bias is not None and chunk.d_bias is not None:
+            d_bias += chunk.d_bias
         if d_states is not None:
-            torch.mm(slopes, matrix, out=d_states[at])
+            torch.mm(chunk.slopes, matrix, out=d_states[at])
         if d_matrix is not None and exact == states.dtype:
-            torch.addmm(d_matrix, slopes.T, states[at], out=d_matrix)
+            torch.addmm(d_matrix, chunk.slopes.T, states[at], out=d_matrix)
         elif d_matrix is not None:
-            d_matrix += slopes.T @ states[at]
+            d_matrix += chunk.slopes.T @ states[at]
     losses = Losses((weights * full).sum(), nats, hits, samples)
     d_matrix = None if d_matrix is None else d_matrix.to(matrix.dtype)
     d_bias = None if d_bias is None else d_bias.to(matrix.dtype)
@@ -166,7 +222,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         *gradients, scale = ctx.saved_tensors
         factor = slope * scale
         scaled = (None if g is None else g * factor.to(g.dtype) for g in gradients)
-        return *scaled, None, None, None, None, None
+        return *scaled, None, None, None, None, None, None
 
 
 def linear_cross_entropy(
@@ -179,6 +235,7 @@ def linear_cross_entropy(
     *,
     terms: LossConfig = PLAIN,
     chunk_logits: int = CHUNK_LOGITS,
+    compiled: bool = False,
 ) -> Losses:
     """Return the losses of predicting `labels` with softmax(states matrix^T + bias).
 
@@ -199,8 +256,9 @@ def linear_cross_entropy(
             the first v with p(0) + ... + p(v) > draw.
         terms: beside the cross-entropy.
         chunk_logits: most logits at once, but at least those of one target.
+        compiled: what is done to the logits of a chunk is compiled into one pass or a few.
     """
-    rest = labels, weights, draws, terms, chunk_logits
+    rest = labels, weights, draws, terms, chunk_logits, compiled
     if torch.is_grad_enabled():
         losses = _LinearCrossEntropy.apply(states, matrix, bias, *rest)  # type: ignore[no-untyped-call]
         return Losses(*losses)
@@ -217,6 +275,9 @@ class VocabularyProjection(nn.Linear):
         config: of the model: width, bias, and whether the matrix is that of `words`.
         words: the word embedding of the trunk.
         terms: beside the cross-entropy.
+
+    Attributes:
+        compiled: whether the losses are computed by compiled code.
     """
 
     def __init__(self, config: ModelConfig, words: nn.Embedding, terms: LossConfig) -> None:
@@ -224,6 +285,7 @@ class VocabularyProjection(nn.Linear):
         if config.tied:
             self.weight = words.weight
         self.terms = terms
+        self.compiled = False
 
     def forward(
         self,
@@ -239,5 +301,12 @@ class VocabularyProjection(nn.Linear):
         if labels is None or weights is None:
             return super().forward(states)
         return linear_cross_entropy(
-            states, self.weight, self.bias, labels, weights, draws, terms=self.terms
+            states,
+            self.weight,
+            self.bias,
+            labels,
+            weights,
+            draws,
+            terms=self.terms,
+            compiled=self.compiled,
         )

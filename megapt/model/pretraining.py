@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from megapt.config import AttentionBackend, LossConfig, ModelConfig
+from megapt.config.updates import Recompute
 from megapt.data import Batch, HeadSpec
 from megapt.model.generator import Generator
 from megapt.model.heads import make_head
 from megapt.model.initialisation import initialise
 from megapt.model.linear_cross_entropy import Losses
-from megapt.model.trunk import Transformer
+from megapt.model.sequence import SequenceGroup
+from megapt.model.trunk import Computation, Transformer
 
 
 class PartSums(NamedTuple):
@@ -37,7 +39,7 @@ class ModelOutput(NamedTuple):
 
 
 class _Asked:
-    """The targets of all parts of one module, end to end.
+    """The targets of all parts of one module that this rank answers, end to end.
 
     If there are none, one position is asked with weight 0: all ranks compute the same graph.
 
@@ -45,12 +47,17 @@ class _Asked:
         batch: with targets, maybe none, of every part.
         parts: of the module.
         factors: part -> what its losses are multiplied with; by default 1.
+        sequence: the ranks that share them.
     """
 
     def __init__(
-        self, batch: Batch, parts: Sequence[str], factors: Mapping[str, float] | None
+        self,
+        batch: Batch,
+        parts: Sequence[str],
+        factors: Mapping[str, float] | None,
+        sequence: SequenceGroup,
     ) -> None:
-        targets = [batch.targets[part] for part in parts]
+        targets = [sequence.share(batch.targets[part]) for part in parts]
         self.sizes = dict(zip(parts, map(len, targets), strict=True))
         self.count = sum(self.sizes.values())
         one = torch.zeros(0 if self.count else 1, device=batch.tokens.device)
@@ -92,7 +99,10 @@ class PretrainingModel(nn.Module):
         vocabulary: number of token ids.
         max_positions: position ids are below this.
         seed: of the initial weights.
-        attention: how attention is computed; no weight depends on it.
+        attention: how attention is computed; no weight depends on it, nor on what follows.
+        recompute: what the backward pass computes again.
+        recompute_every: of so many blocks one is.
+        sequence: the ranks that share the positions of each batch; None if each has its own.
     """
 
     def __init__(
@@ -105,10 +115,15 @@ class PretrainingModel(nn.Module):
         loss: LossConfig = LossConfig(),
         seed: int = 0,
         attention: AttentionBackend = "grouped",
+        recompute: Recompute = "none",
+        recompute_every: int = 1,
+        sequence: SequenceGroup | None = None,
     ) -> None:
         super().__init__()
         self.config = config
-        self.trunk = Transformer(config, vocabulary, max_positions, attention)
+        self.sequence = sequence or SequenceGroup()
+        how = Computation(attention, recompute, recompute_every, self.sequence)
+        self.trunk = Transformer(config, vocabulary, max_positions, how)
         words = self.trunk.embeddings.words
         self.heads, self.generators = nn.ModuleDict(), nn.ModuleDict()
         self.parts: dict[str, list[str]] = {}
@@ -119,7 +134,7 @@ class PretrainingModel(nn.Module):
                 continue
             self.parts[spec.owner] = [spec.name]
             if spec.kind == "generator":
-                self.generators[spec.owner] = Generator(config, words, loss, spec.scale, attention)
+                self.generators[spec.owner] = Generator(config, words, loss, spec.scale, how)
             else:
                 self.heads[spec.owner] = make_head(spec, config, words, loss)
         self.detections = [spec.name for spec in heads if spec.kind == "detection"]
@@ -136,11 +151,11 @@ class PretrainingModel(nn.Module):
         results: list[tuple[_Asked, Losses]] = []
         if not self.generators:
             return batch, results
-        tokens, replaced = batch.tokens.clone(), torch.zeros_like(batch.tokens)
+        changes, replaced = torch.zeros_like(batch.tokens), torch.zeros_like(batch.tokens)
         for name, generator in self.generators.items():
             if not batch.targets.keys() >= set(self.parts[name]):
                 continue  # Of a trained model something else is asked.
-            asked = _Asked(batch, self.parts[name], factors)
+            asked = _Asked(batch, self.parts[name], factors, self.sequence)
             losses: Losses = generator(
                 self.trunk.embed(batch),
                 batch,
@@ -151,9 +166,12 @@ class PretrainingModel(nn.Module):
             )
             assert losses.samples is not None  # there are draws
             places, samples = asked.places[: asked.count], losses.samples[: asked.count]
-            tokens[places] = samples
+            changes[places] = samples - batch.tokens[places]
             replaced[places] = (samples != asked.labels[: asked.count]).to(replaced.dtype)
             results.append((asked, losses))
+        # Each rank has sampled its share; all read the same text.
+        tokens = batch.tokens + self.sequence.sum(changes)
+        replaced = self.sequence.sum(replaced)
         targets = dict(batch.targets)
         for part in targets.keys() & set(self.detections):
             targets[part] = replace(targets[part], labels=replaced[targets[part].places])
@@ -178,7 +196,8 @@ class PretrainingModel(nn.Module):
     def forward(self, batch: Batch, factors: Mapping[str, float] | None = None) -> ModelOutput:
         """Return the loss and the sums of every part.
 
-        Heads run on the target positions only, each module once for all of its parts.
+        Heads run on the target positions only, each module once for all of its parts. Of ranks
+        that share positions each answers a share of the targets: loss and sums add up over them.
 
         Args:
             batch: with targets, maybe none, of every part.
@@ -187,7 +206,7 @@ class PretrainingModel(nn.Module):
         batch, results = self._generate(batch, factors)
         states = self.trunk(batch)
         for name, head in self.heads.items():
-            asked = _Asked(batch, self.parts[name], factors)
+            asked = _Asked(batch, self.parts[name], factors, self.sequence)
             results.append((asked, head(states, batch, asked.places, asked.labels, asked.scaled)))
         parts: dict[str, PartSums] = {}
         for asked, losses in results:

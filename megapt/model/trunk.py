@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from megapt.config import AttentionBackend, ModelConfig
+from megapt.config.updates import Recompute
 from megapt.data import Batch
 from megapt.model.attention import Attention, AttentionPlan, check_backend, plan_attention
 from megapt.model.embeddings import Embeddings
+from megapt.model.recompute import Recomputation
+from megapt.model.sequence import SequenceGroup
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
@@ -65,6 +70,40 @@ class Block(nn.Module):
         return out
 
 
+@dataclass(frozen=True)
+class Computation:
+    """How a model is computed; no weight depends on it."""
+
+    attention: AttentionBackend = "grouped"
+    recompute: Recompute = "none"
+    recompute_every: int = 1
+    sequence: SequenceGroup = field(default_factory=SequenceGroup)
+    """The ranks that share the positions of each batch."""
+
+
+class Blocks(nn.ModuleList):
+    """A stack of blocks on the positions of this rank.
+
+    Args:
+        config: of the blocks.
+        how: they are computed.
+    """
+
+    def __init__(self, config: ModelConfig, how: Computation) -> None:
+        super().__init__(Block(config) for _ in range(config.layers))
+        self.config, self.how = config, how
+        self.recomputation = Recomputation(
+            how.recompute, how.recompute_every, dropout=config.dropout > 0
+        )
+
+    def forward(self, x: Tensor, batch: Batch) -> Tensor:
+        """Return [n, hidden] from x [n, hidden], n the positions of this rank."""
+        plan = plan_attention(batch, self.config, self.how.attention, self.how.sequence)
+        for number, block in enumerate(self):
+            x = self.recomputation.run(number, block, x, plan)
+        return x
+
+
 class Transformer(nn.Module):
     """The trunk: tokens in, hidden states out.
 
@@ -73,7 +112,7 @@ class Transformer(nn.Module):
         vocabulary: number of token ids.
         max_positions: position ids are below this: W and the places of special tokens, also for
             objectives whose examples take more positions in all.
-        attention: how attention is computed; no weight depends on it.
+        how: it is computed.
 
     Raises:
         ConfigError: if attention computed so cannot do what the model asks for.
@@ -84,22 +123,23 @@ class Transformer(nn.Module):
         config: ModelConfig,
         vocabulary: int,
         max_positions: int,
-        attention: AttentionBackend = "grouped",
+        how: Computation = Computation(),
     ) -> None:
         super().__init__()
-        check_backend(attention, config)
+        check_backend(how.attention, config)
         self.config = config
-        self.attention = attention
+        self.sequence = how.sequence
         self.embeddings = Embeddings(config, vocabulary, max_positions)
         # Post-norm stacks normalise the embeddings, as BERT does; pre-norm ones the last state.
         self.embedding_norm = make_norm(config) if config.norm_position == "post" else None
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = Blocks(config, how)
         self.final_norm = make_norm(config) if config.norm_position == "pre" else None
 
     def embed(self, batch: Batch) -> Tensor:
-        """Return what the first block reads, [N, hidden]."""
-        x: Tensor = self.embeddings(batch.tokens, batch.positions, batch.segments)
+        """Return what the first block reads at the positions of this rank, [n, hidden]."""
+        mine = map(self.sequence.slice, (batch.tokens, batch.positions, batch.segments))
+        x: Tensor = self.embeddings(*mine)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         embedded: Tensor = self.dropout(x)
@@ -107,8 +147,7 @@ class Transformer(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the hidden states of all positions, [N, hidden]."""
-        x = self.embed(batch)
-        plan = plan_attention(batch, self.config, self.attention)
-        for block in self.blocks:
-            x = block(x, plan)
-        return self.final_norm(x) if self.final_norm is not None else x
+        x = self.blocks(self.embed(batch), batch)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return self.sequence.join(x, len(batch.tokens))

@@ -105,6 +105,25 @@ def test_losses_and_gradients_are_those_of_all_logits(
         torch.testing.assert_close(found, value, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_it_computes_the_same(dtype: torch.dtype) -> None:
+    """In chunks of unlike sizes too, for which nothing is compiled anew."""
+    case = make_case(23, 31).to(dtype)
+    draws = torch.rand(23, generator=torch.Generator().manual_seed(1))
+    plain, compiled = (
+        case.losses(chunk_logits=310, draws=draws, compiled=compiled) for compiled in (False, True)
+    )
+    rough = 1e-6 if dtype == torch.float32 else 1e-2
+    for found, value in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(found, value, atol=rough, rtol=rough)
+    for found, value in zip(
+        torch.autograd.grad(compiled.loss, case.leaves),
+        torch.autograd.grad(plain.loss, case.leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, value, atol=rough, rtol=rough)
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     case = make_case(7, 11)
 

@@ -40,20 +40,25 @@ class GroupedAttention(Backend):
         places = torch.cat([group.flatten() for group in batch.groups])
         back = torch.empty(size + 1, dtype=torch.int64, device=places.device)
         back[places] = torch.arange(len(places), device=places.device)
-        self.groups = batch.groups
+        self.shapes = [group.shape for group in batch.groups]
         self.masks = [group_mask(group, visible) for group in batch.groups]
+        # Some state stands at the place of nothing: as a key nobody sees it, as a query nobody
+        # reads it.
+        self.places = places.clamp_(max=size - 1)
+        """Place of each state of the groups laid end to end, int64 [M]."""
         self.back = back[:size]
         """Place of each state in the groups laid end to end, int64 [N]."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Return the mixed values; see `Backend`."""
-        # One row of zeros more is the place of nothing: [3, N + 1, heads, width].
-        states = functional.pad(torch.stack([q, k, v]), (0, 0, 0, 0, 0, 1))
+        sizes = [shape.numel() for shape in self.shapes]
+        # Not indexing: its gradient would be sorted and added up, as if places came twice.
+        laid = [torch.split(s.index_select(0, self.places), sizes) for s in (q, k, v)]
         mixed = []
-        for group, mask in zip(self.groups, self.masks, strict=True):
-            q, k, v = states[:, group].transpose(2, 3)
+        for shape, mask, *parts in zip(self.shapes, self.masks, *laid, strict=True):
+            q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in parts)
             out = functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout
             )
             mixed.append(out.transpose(1, 2).flatten(0, 1))
-        return torch.cat(mixed)[self.back]
+        return torch.cat(mixed).index_select(0, self.back)

@@ -12,8 +12,10 @@ from megapt.model.attention.backend import Backend
 from megapt.model.attention.flex import FlexAttention
 from megapt.model.attention.grouped import GroupedAttention
 from megapt.model.attention.rows import RowAttention
+from megapt.model.attention.ulysses import UlyssesAttention
 from megapt.model.attention.varlen import VarlenAttention
 from megapt.model.embeddings import rotary_angles, rotate
+from megapt.model.sequence import SequenceGroup
 
 BACKENDS: dict[AttentionBackend, type[Backend]] = {
     "grouped": GroupedAttention,
@@ -37,15 +39,18 @@ def check_backend(backend: AttentionBackend, config: ModelConfig) -> None:
 class AttentionPlan:
     """What all layers share: which states attend to which, and where they stand."""
 
-    backend: Backend
+    backend: Backend | UlyssesAttention
     rotary: tuple[Tensor, Tensor] | None
-    """Cosines and sines of all positions, float32 [N, 1, head width]."""
+    """Cosines and sines of the positions of this rank, float32 [n, 1, head width]."""
 
 
 def plan_attention(
-    batch: Batch, config: ModelConfig, backend: AttentionBackend = "grouped"
+    batch: Batch,
+    config: ModelConfig,
+    backend: AttentionBackend = "grouped",
+    sequence: SequenceGroup = SequenceGroup(),
 ) -> AttentionPlan:
-    """Return the plan of a batch.
+    """Return the plan of a batch, for ranks of which each holds a slice of its states.
 
     Raises:
         ConfigError: if the backend cannot compute this batch.
@@ -53,8 +58,15 @@ def plan_attention(
     rotary = None
     if config.positions == "rotary":
         width = config.hidden // config.heads
-        rotary = rotary_angles(batch.positions, width, config.rotary_base)
-    return AttentionPlan(BACKENDS[backend](batch), rotary)
+        rotary = rotary_angles(sequence.slice(batch.positions), width, config.rotary_base)
+    whole = BACKENDS[backend](batch)
+    if sequence.size == 1:
+        return AttentionPlan(whole, rotary)
+    return AttentionPlan(UlyssesAttention(whole, sequence, len(batch.tokens)), rotary)
+
+
+def _attend(plan: AttentionPlan, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    return plan.backend.attend(q, k, v, dropout)
 
 
 class Attention(nn.Module):
@@ -66,6 +78,8 @@ class Attention(nn.Module):
         self.dropout = config.dropout
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden, bias=config.bias)
         self.output = nn.Linear(config.hidden, config.hidden, bias=config.bias)
+        self.attend = _attend
+        """What turns queries, keys and values into mixed values under a plan."""
 
     def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
         """Return [N, hidden] from x [N, hidden]."""
@@ -73,5 +87,5 @@ class Attention(nn.Module):
         if plan.rotary is not None:
             q, k = rotate(q, *plan.rotary), rotate(k, *plan.rotary)
         dropout = self.dropout if self.training else 0.0
-        result: Tensor = self.output(plan.backend.attend(q, k, v, dropout).flatten(1))
+        result: Tensor = self.output(self.attend(plan, q, k, v, dropout).flatten(1))
         return result
