@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
+
+from megapt import checkpoint_cli
+from megapt.command_line import ConfigFile, Json, Overrides, Run, add_command
 
 app = typer.Typer(
     help="Pretrain Transformers under any objective, and compare the objectives honestly.",
@@ -16,53 +17,46 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.", metavar="CONFIG")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Settings to change.", metavar="[key=value …]")
-]
-Run = Annotated[str, typer.Argument(help="Folder of a trained run.", metavar="RUN")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-Command = TypeVar("Command", bound=Callable[..., None])
+app.add_typer(checkpoint_cli.app, name="checkpoint")
 
 
-def _command(name: str) -> Callable[[Command], Command]:
-    """Add a command whose errors end in one line and an exit code.
-
-    Commands import what they need themselves: torch takes seconds to load, `--help` should not.
-    """
-
-    def add(function: Command) -> Command:
-        @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> None:
-            from megapt.training.launch import guarded, leave
-
-            leave(guarded(lambda: function(*args, **kwargs)))
-
-        app.command(name)(run)
-        return function
-
-    return add
-
-
-@_command("train")
-def train(config: ConfigFile, overrides: Overrides = None) -> None:
+@add_command(app, "train")
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all, do two updates, and write nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what a dry run took as JSON.")
+    ] = False,
+) -> None:
     """Train one run in this process. Over many: deepspeed --module megapt.training CONFIG …"""
+    if dry_run:
+        from megapt.planning.command import rehearse_run
+
+        rehearse_run(config, overrides or [], as_json=as_json)
+        return
+    from megapt.training.stopping import remember_requests
+
+    remember_requests()
     from megapt.training.launch import train
 
     train(config, overrides or [])
 
 
-@_command("compare")
+@add_command(app, "compare")
 def compare(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train and measure several objectives. Over many: deepspeed --module megapt.comparison …"""
+    from megapt.training.stopping import remember_requests
+
+    remember_requests()
     from megapt.comparison.launch import compare
 
     compare(config, overrides or [])
 
 
-@_command("show")
+@add_command(app, "show")
 def show(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -79,7 +73,37 @@ def show(
     show_window(config, overrides or [], window, every=every, as_json=as_json, html=html)
 
 
-@_command("status")
+@add_command(app, "plan")
+def plan(
+    config: ConfigFile,
+    cluster: Annotated[
+        str, typer.Option(help="YAML file with a section device; see configs/cluster/.")
+    ],
+    overrides: Overrides = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(min=1, help="Token ids, where the corpus is not there yet.")
+    ] = None,
+    labels: Annotated[int, typer.Option(min=0, help="Document classes, likewise.")] = 0,
+    tokens_per_second: Annotated[
+        float | None, typer.Option(min=0, help="Measured raw tokens a second of one device.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a run will take on a cluster: memory, time, cost, and the settings to choose."""
+    from megapt.planning.command import plan_run
+
+    plan_run(
+        config,
+        overrides or [],
+        cluster,
+        vocabulary=vocabulary,
+        labels=labels,
+        speed=tokens_per_second or None,
+        as_json=as_json,
+    )
+
+
+@add_command(app, "status")
 def status(
     folder: Annotated[str, typer.Argument(help="Folder of a run or comparison.", metavar="RUN")],
     as_json: Json = False,
@@ -93,7 +117,7 @@ def status(
     show_status(folder, as_json=as_json, watch=watch)
 
 
-@_command("eval")
+@add_command(app, "eval")
 def evaluate(
     run: Run,
     windows: Annotated[int, typer.Option(min=1, help="Held-out windows.")] = 512,
@@ -113,7 +137,7 @@ def evaluate(
         print(f"{name:20} {scores['model'][name]:10.4f}   unigram {scores['unigram'][name]:10.4f}")
 
 
-@_command("generate")
+@add_command(app, "generate")
 def generate(
     run: Run,
     prompt: Annotated[list[str], typer.Option(help="Text to continue, or to rewrite.")],
@@ -136,7 +160,7 @@ def generate(
     _print(texts, as_json)
 
 
-@_command("fill-mask")
+@add_command(app, "fill-mask")
 def fill_mask(
     run: Run,
     text: Annotated[str, typer.Argument(help='Text with masks: "The [MASK] of the union".')],
@@ -162,7 +186,7 @@ def fill_mask(
     print(filling.text)
 
 
-@_command("classify")
+@add_command(app, "classify")
 def classify(
     run: Run,
     texts: Annotated[list[str], typer.Argument(help="Texts.")],

@@ -2,12 +2,16 @@
 
 import sys
 
-from megapt.comparison.launch import compare
-from megapt.training.launch import arguments, guarded, leave
+from megapt.training.stopping import remember_requests
 
 
 def main() -> None:
     """Compare on this rank."""
+    remember_requests()
+    # Seconds pass here; a signal meanwhile must not kill the rank.
+    from megapt.comparison.launch import compare
+    from megapt.training.launch import arguments, guarded, leave
+
     leave(guarded(lambda: compare(*arguments(sys.argv[1:]))))
 
 

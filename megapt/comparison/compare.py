@@ -26,7 +26,7 @@ from megapt.evaluation import heldout_scores, load_run
 from megapt.objectives import Objective
 from megapt.training import Ranks, RunFolder, Trainer
 from megapt.training.files import write_text
-from megapt.training.metrics import read_metrics
+from megapt.training.monitoring.metrics import read_metrics
 from megapt.training.setup import build_model, check_targets, open_corpus
 
 RESULTS, REPORT = "results.json", "report.html"

@@ -40,12 +40,12 @@ class LoaderProcesses:
         return items
 
     def serve(self, _: int) -> None:
-        """Leave Ctrl-C and SIGTERM, which reach the whole job, to the rank: it saves, then ends us.
+        """Leave signals that reach the whole job to the rank: it saves, then ends us.
 
         That is when it writes to the pipe, or is no more; even a transfer that stalls, and would
         go on for minutes, does not keep a process from ending then.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         os.close(self._tell)
         Thread(target=_end_when_told, args=(self._told,), daemon=True).start()

@@ -16,7 +16,10 @@ from megapt.config import Origins, RunConfig
 from megapt.training.averaging import WeightAverage
 from megapt.training.distributed import Ranks, import_deepspeed
 from megapt.training.optimizers import make_optimizer
-from megapt.training.settings import check_nvme, deepspeed_config
+from megapt.training.settings import DTYPES, check_nvme, deepspeed_config
+
+_BUCKET = 500_000_000
+"""Elements that DeepSpeed reduces at once by default."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,19 @@ class Engine:
         check_nvme(config, origins)
         deepspeed = import_deepspeed()
         _set_determinism(config.training.deterministic)
-        model = model.to(ranks.device)
+        zero = settings["zero_optimization"]
+        # DeepSpeed allocates the whole bucket, 2 GB by default.
+        size = sum(parameter.numel() for parameter in model.parameters())
+        zero.setdefault("reduce_bucket_size", min(_BUCKET, size))
+        sharded = zero["stage"] == 3
+        if not sharded:
+            model = model.to(ranks.device)
         optimizer = make_optimizer(model, config, ranks)
         _admit(type(optimizer))
+        if sharded:
+            # Parameter by parameter, so that no device ever holds the whole model.
+            model = model.to(DTYPES[config.training.precision])
+            deepspeed.zero.Init(module=model, config_dict_or_path=settings)
         self.deepspeed, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
@@ -79,7 +92,7 @@ class Engine:
         )
         self._world, self._main = ranks.world, ranks.main
         self._clip = config.optimizer.clip
-        self._zero = settings["zero_optimization"]["stage"] > 0
+        self._zero = zero["stage"] > 0
         decay = config.optimizer.average
         self._average = WeightAverage(self.deepspeed, decay) if decay else None
 

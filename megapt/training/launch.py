@@ -10,13 +10,13 @@ from contextlib import suppress
 from typing import NoReturn, TypeVar
 
 from megapt.config import CompareConfig, ConfigError, Origins, RunConfig, load_config
+from megapt.training.checkpoints import CheckpointError
 from megapt.training.distributed import Ranks, start_ranks
+from megapt.training.exits import Exit, RanksLost, TrainingError
 from megapt.training.stopping import RunInterrupted
-from megapt.training.trainer import Trainer, TrainingError
+from megapt.training.trainer import Trainer
 
 ConfigT = TypeVar("ConfigT", RunConfig, CompareConfig)
-
-WRONG_INPUT, FAILED, INTERRUPTED, PIPE_CLOSED = 2, 1, 130, 141
 
 
 def complain(message: str) -> None:
@@ -35,28 +35,32 @@ def guarded(job: Callable[[], None]) -> int:
         job()
     except ConfigError as error:
         complain(f"error: {error}")
-        return WRONG_INPUT
-    except TrainingError as error:
+        return Exit.WRONG_INPUT
+    except (TrainingError, CheckpointError) as error:
         complain(f"training failed: {error}")
-        return FAILED
+        return Exit.FAILED
+    except RanksLost as error:
+        if str(error):
+            print(f"megapt: error: {error}", file=sys.stderr, flush=True)
+        return error.code
     except BrokenPipeError:
         # The reader, `head` say, has seen enough; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+        return Exit.PIPE_CLOSED
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         # Not what all ranks agree on: whoever meets it has to tell.
         where = f"rank {_rank()}: " if _rank() else ""
         line = f"megapt: error: {where}{named}{error.strerror or error}"
         print(line, file=sys.stderr, flush=True)
-        return FAILED
+        return Exit.FAILED
     except RunInterrupted as error:
         complain(f"interrupted: {error}; the same command goes on from there")
-        return INTERRUPTED
+        return error.code
     except KeyboardInterrupt:
         complain("interrupted")
-        return INTERRUPTED
-    return 0
+        return Exit.INTERRUPTED
+    return Exit.DONE
 
 
 def arguments(argv: Sequence[str]) -> tuple[str, list[str]]:

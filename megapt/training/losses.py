@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
 
 from megapt.data import Batch, HeadSpec
 from megapt.data.example import asker
@@ -69,22 +73,32 @@ def factors(heads: Sequence[HeadSpec], totals: Totals) -> dict[str, float]:
     return found
 
 
-@dataclass
 class Scores:
-    """Running sums of losses and hits of every part."""
+    """Running sums of losses and hits of every part.
 
-    heads: Sequence[HeadSpec]
-    sums: dict[str, list[float]] = field(default_factory=dict)
-    """Part -> [loss sum, correct, targets, size, windows] of this rank."""
+    What the model computed is added up where it is, so that nothing waits for the device before
+    `reduce`.
 
-    def add(self, results: dict[str, PartSums], batch: Batch) -> None:
+    Args:
+        heads: the parts.
+    """
+
+    def __init__(self, heads: Sequence[HeadSpec]) -> None:
+        self.heads = heads
+        self._computed: Tensor | None = None
+        """Loss sum and correct targets of every part, float64 [parts, 2]."""
+        self._asked = [[0.0, 0.0, 0.0] for _ in heads]
+        """Targets, size and windows of every part."""
+
+    def add(self, results: Mapping[str, PartSums], batch: Batch) -> None:
         """Add the results of one batch."""
-        for head in self.heads:
-            part, asked = results[head.name], batch.targets[head.name]
-            mine = self.sums.setdefault(head.name, [0.0] * 5)
-            new = (float(part.nats), float(part.correct), len(asked), asked.size, asked.windows)
-            for i, value in enumerate(new):
-                mine[i] += value
+        parts = [torch.stack(results[head.name]) for head in self.heads]
+        computed = torch.stack(parts).double()
+        self._computed = computed if self._computed is None else self._computed + computed
+        for head, sums in zip(self.heads, self._asked, strict=True):
+            asked = batch.targets[head.name]
+            for i, value in enumerate((len(asked), asked.size, asked.windows)):
+                sums[i] += value
 
     def reduce(self, ranks: Ranks) -> dict[str, float]:
         """Return loss, and loss and accuracy of every part, over the targets of all ranks.
@@ -93,8 +107,14 @@ class Scores:
         without any target counts 0 in the loss and has no entries of its own. If none has any,
         there are no entries at all.
         """
-        flat = [value for head in self.heads for value in self.sums.get(head.name, [0.0] * 5)]
-        flat = ranks.sum(flat)
+        computed = [[0.0, 0.0]] * len(self.heads)
+        if self._computed is not None:
+            computed = self._computed.tolist()
+        # Ranks that share a batch have computed a part of it each, but are all asked the whole.
+        asked = [sums if ranks.counts else [0.0] * 3 for sums in self._asked]
+        flat = ranks.sum(
+            [value for pair in zip(computed, asked, strict=True) for value in chain(*pair)]
+        )
         parts = [flat[start : start + 5] for start in range(0, len(flat), 5)]
         totals = Totals([part[3] for part in parts], [part[4] for part in parts])
         scores: dict[str, float] = {}

@@ -81,7 +81,7 @@ def check_optimizer(config: RunConfig, stage: int, origins: Origins) -> None:
 def make_optimizer(model: nn.Module, config: RunConfig, ranks: Ranks) -> torch.optim.Optimizer:
     """Return the optimiser of the run, over the groups of `parameter_groups`.
 
-    On CUDA, AdamW is fused; offloaded to the CPU it is DeepSpeed's own, written for just that,
+    AdamW is fused. Offloaded to the CPU from CUDA it is DeepSpeed's own, written for just that,
     whose op is built at the first start. A job without CUDA builds nothing and has torch's.
 
     Args:
@@ -99,10 +99,10 @@ def make_optimizer(model: nn.Module, config: RunConfig, ranks: Ranks) -> torch.o
         return torch.optim.Adafactor(groups, lr=settings.lr)
     adamw: dict[str, Any] = {"lr": settings.lr, "betas": betas, "eps": settings.eps}
     if settings.name == "muon":
-        return Muon(groups, settings.momentum, ranks, fused=cuda, **adamw)
+        return Muon(groups, settings.momentum, ranks, fused=True, **adamw)
     if cuda and config.parallel.offload_optimizer != "none":
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
         optimizer: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **adamw)
         return optimizer
-    return torch.optim.AdamW(groups, fused=cuda, **adamw)
+    return torch.optim.AdamW(groups, fused=True, **adamw)

@@ -35,9 +35,9 @@ def _factors(count: int, device: torch.device) -> Tensor:
 def digest(tensor: Tensor) -> Tensor:
     """Return a hash of a tensor's raw bits, int64 [], computed on its device.
 
-    Each element, taken as one integer or two, is multiplied by an odd number of its own, and the products
-    are added modulo 2^64. An odd factor loses no bits, so no change of one element can go unseen;
-    and nothing is rounded.
+    Each element, taken as one integer or two, is multiplied by an odd number of its own, and the
+    products are added modulo 2^64. An odd factor loses no bits, so no change of one element can go
+    unseen; and nothing is rounded.
     """
     flat = tensor.detach().reshape(-1).view(_BITS[tensor.element_size()])
     factors = _factors(min(_CHUNK, flat.numel()), flat.device)

@@ -73,7 +73,7 @@ def _sections(section: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from _sections(member, f"{path}.members.{name}")
 
 
-def _compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+def compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """Return what is to be the same when a run is resumed, by dotted path."""
     flat = _flatten(values)
     flat["corpus fingerprint"] = fingerprint
@@ -83,7 +83,8 @@ def _compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     return flat
 
 
-def _is_free(key: str) -> bool:
+def is_free(key: str) -> bool:
+    """Whether the setting at a dotted path may change when a run is resumed."""
     return key in _FREE or any(fnmatchcase(key, pattern) for pattern in _FREE_PATTERNS)
 
 
@@ -137,7 +138,7 @@ class RunFolder:
         Raises:
             ConfigError: naming what differs.
         """
-        now = _compared(config.model_dump(), fingerprint)
+        now = compared(config.model_dump(), fingerprint)
         self._sources = self._read_sources(config)
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         if not existing.is_dir():
@@ -152,7 +153,12 @@ class RunFolder:
             raise ConfigError(
                 f"{self.folder}: holds files but no run; choose another folder for 'output'"
             )
-        before = _compared(self._values(), self.fingerprint)
+        if config.checkpoint.resume == "never":
+            raise ConfigError(
+                f"{self.folder}: holds a run, and checkpoint.resume is 'never'; choose another "
+                f"folder for 'output'"
+            )
+        before = compared(self._values(), self.fingerprint)
         for path, source in self._sources.items():
             file = f"{path}.file"
             if before.get(file) is None:
@@ -167,7 +173,7 @@ class RunFolder:
                 )
             now[file] = before[file]  # It may move; its content is what counts.
         for key in sorted({*before, *now}):
-            if not _is_free(key) and before.get(key) != now.get(key):
+            if not is_free(key) and before.get(key) != now.get(key):
                 raise ConfigError(
                     f"{self.folder}: holds a run with {key} = {before.get(key)}, not "
                     f"{now.get(key)}; choose another folder for 'output', or remove this one"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from megapt.config import Origins, ParallelConfig, RunConfig
 from megapt.training.distributed import Ranks, import_deepspeed
 from megapt.training.optimizers import check_optimizer
 from megapt.training.passthrough import passed_through
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of weights and activations, by `training.precision`."""
 
 
 def zero_stage(config: RunConfig) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +15,7 @@ from megapt.data import (
     RESERVED,
     AnyCorpus,
     BatchMaker,
+    BatchSchedule,
     Rows,
     Stream,
     open_corpora,
@@ -20,23 +24,58 @@ from megapt.data import (
 from megapt.data.stream import in_lane_order
 from megapt.model import PretrainingModel
 from megapt.model.attention import check_backend
+from megapt.model.generator import generator_config
+from megapt.model.sequence import SequenceGroup
 from megapt.objectives import Objective, ObjectiveError
 from megapt.training.distributed import Ranks
+from megapt.training.schedule import batch_schedule
 from megapt.training.well_formed import check_example
 
 _TRIED_WINDOWS = 64
 """Windows of each split that are looked at first, to see that every head has targets there."""
 
 
-def check_batches(config: RunConfig, world: int, origins: Origins) -> None:
+def in_groups(ranks: Ranks, config: RunConfig, origins: Origins) -> Ranks:
+    """Return the ranks in groups that share the positions of their micro-batches.
+
+    Raises:
+        ConfigError: if ranks or attention heads do not divide by the size of a group.
+    """
+    size = config.parallel.sequence
+    for name, count in (("ranks", ranks.world), ("heads", config.model.heads)):
+        if count % size:
+            raise origins.error(
+                "parallel.sequence", f"{size} ranks do not divide the {count} {name}"
+            )
+    return replace(ranks, sequence=size)
+
+
+@cache
+def _own_subgroup(size: int) -> Any:
+    return torch.distributed.new_subgroups(size)[0]  # type: ignore[no-untyped-call]
+
+
+def sequence_group(ranks: Ranks) -> SequenceGroup:
+    """Return the ranks that share the positions of this rank's micro-batches. All ranks call it."""
+    if ranks.sequence == 1:
+        return SequenceGroup()
+    size = ranks.sequence
+    return SequenceGroup(_own_subgroup(size), ranks.rank % size, size)
+
+
+def check_batches(
+    config: RunConfig, batches: BatchSchedule, ranks: Ranks, origins: Origins
+) -> None:
     """Refuse a global batch that does not divide into ranks and micro-batches."""
-    training = config.training
-    if training.global_batch % (training.micro_batch * world):
-        raise origins.error(
-            "training.global_batch",
-            f"{training.global_batch} windows do not divide by micro_batch {training.micro_batch} "
-            f"x {world} ranks",
-        )
+    training, shares = config.training, ranks.data_world
+    for size in batches.sizes:
+        if size % (training.micro_batch * shares):
+            last = size == training.global_batch
+            raise origins.error(
+                "training.global_batch" if last else "schedule.batches",
+                f"{size} windows do not divide by micro_batch {training.micro_batch} x "
+                f"{shares} ranks" + (" that read different text" if ranks.sequence > 1 else ""),
+            )
 
 
 def _available(stream: Stream) -> int:
@@ -94,29 +133,30 @@ def check_targets(
             )
 
 
-def check_size(stream: Stream, config: RunConfig, origins: Origins) -> None:
+def check_size(stream: Stream, config: RunConfig, batches: BatchSchedule, origins: Origins) -> None:
     """Refuse a corpus in which a step would read the same text twice, or that ends too early.
 
     Raises:
         ConfigError: with the numbers.
     """
-    training, window = config.training, config.data.window
-    if _available(stream) < training.global_batch:
+    training, window, largest = config.training, config.data.window, max(batches.sizes)
+    if _available(stream) < largest:
         raise origins.error(
-            "training.global_batch",
-            f"{training.global_batch} windows are more than the corpus has: "
+            "training.global_batch" if largest == training.global_batch else "schedule.batches",
+            f"{largest} windows are more than the corpus has: "
             f"{_available(stream)} of {window} tokens; choose a smaller global_batch, a smaller "
             f"data.window or a larger corpus",
         )
     if stream.total is None or training.budget.axis != "raw_tokens":
         return
-    steps = stream.total // training.global_batch
-    if steps * training.global_batch * window < training.budget.amount:
+    steps = batches.step_of(stream.total)
+    windows = batches.first_window(steps)
+    if windows * window < training.budget.amount:
         raise origins.error(
             "training.budget.amount",
             f"{training.budget.amount:,.0f} tokens are more than the mixture gives until its "
-            f"max_epochs are used up: {steps:,} steps of {training.global_batch} windows of "
-            f"{window}; raise them or lower the amount",
+            f"max_epochs are used up: {steps:,} steps, {windows:,} windows of {window}; "
+            f"raise them or lower the amount",
         )
 
 
@@ -141,6 +181,24 @@ def check_attention(
     check_backend(backend, config.model)
 
 
+def check_generators(
+    config: RunConfig, objective: Objective, ranks: Ranks, origins: Origins
+) -> None:
+    """Refuse generators whose heads ranks that share positions cannot divide.
+
+    Raises:
+        ConfigError: saying how many heads there are.
+    """
+    for head in objective.heads:
+        heads = generator_config(config.model, head.scale).heads
+        if head.kind == "generator" and heads % ranks.sequence:
+            raise origins.error(
+                "parallel.sequence",
+                f"{ranks.sequence} ranks do not divide the {heads} heads of the generator of "
+                f"'{objective.name}'; make it larger, or give the model more heads",
+            )
+
+
 def choose_rows(config: RunConfig, objective: Objective, origins: Origins) -> Rows | None:
     """Return the rows that a micro-batch is packed into; None if it is laid end to end.
 
@@ -158,19 +216,18 @@ def choose_rows(config: RunConfig, objective: Objective, origins: Origins) -> Ro
             f"up to {longest} in windows of {config.data.window} tokens",
         )
     # What the longest examples of all windows would take, were they cut anywhere, and a row more.
-    count = -(-training.micro_batch * longest // training.row_length) + 1
+    # Of windows in parts it is most where the parts are shortest: each has its special tokens.
+    window = config.data.window
+    lengths = [window, *(stage.length for stage in config.schedule.windows)]
+    taken = max(window // length * objective.longest_example(length) for length in lengths)
+    count = -(-training.micro_batch * taken // training.row_length) + 1
     return Rows(training.row_length, count, training.open_rows)
 
 
 def training_stream(corpus: AnyCorpus, config: RunConfig) -> Stream:
     """Return the windows that the run trains on."""
-    return open_stream(
-        corpus,
-        "train",
-        config.data,
-        seed=config.seed,
-        global_batch=config.training.global_batch,
-    )
+    batches = batch_schedule(config)
+    return open_stream(corpus, "train", config.data, seed=config.seed, global_batch=batches)
 
 
 def build_model(
@@ -178,6 +235,7 @@ def build_model(
     objective: Objective,
     vocabulary: int,
     attention: AttentionBackend = "grouped",
+    sequence: SequenceGroup | None = None,
 ) -> PretrainingModel:
     """Return the model with the initial weights that the seed gives."""
     return PretrainingModel(
@@ -188,6 +246,9 @@ def build_model(
         max_positions=config.data.window + RESERVED,
         seed=config.seed,
         attention=attention,
+        recompute=config.training.recompute,
+        recompute_every=config.training.recompute_every,
+        sequence=sequence,
     )
 
 

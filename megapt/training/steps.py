@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 
@@ -22,6 +23,8 @@ class StepData:
     """What is asked, over all ranks."""
     counts: Counts
     """Over all ranks."""
+    seconds: float
+    """Until this rank had its share."""
 
 
 def agreed_steps(
@@ -30,6 +33,7 @@ def agreed_steps(
     heads: Sequence[HeadSpec],
     ranks: Ranks,
     stops: StopRequests,
+    arrived: Callable[[], None] = lambda: None,
 ) -> Generator[StepData, None, None]:
     """Yield the steps to the end of the corpora, if they have one.
 
@@ -41,6 +45,7 @@ def agreed_steps(
         heads: whose targets are counted.
         ranks: of the job.
         stops: end the wait for data.
+        arrived: called when this rank has its share, before it waits for the others.
 
     Raises:
         ConfigError: on every rank, if one of them cannot read its share.
@@ -49,21 +54,27 @@ def agreed_steps(
     lacking = ConfigError, StopRequested, StopIteration
     with closing(loader.iterate(workers, stops.waiting)) as batches:
         while True:
+            began = time.perf_counter()
             mine: list[Batch] = []
             lack: BaseException | None = None
             try:
                 _, mine = next(batches)
             except lacking as error:
                 lack = error
+            seconds = time.perf_counter() - began
+            arrived()
             counts = astuple(sum((batch.counts for batch in mine), Counts()))
             flags = [isinstance(lack, kind) for kind in lacking]
             sizes, windows = count_parts(mine, heads)
-            summed = ranks.sum([*flags, *sizes, *windows, *counts])
+            asked = [*sizes, *windows, *counts]
+            if not ranks.counts:  # Another rank holds the same batches.
+                asked = [0] * len(asked)
+            summed = ranks.sum([*flags, *asked])
             (failed, stopped, ended), summed = summed[:3], summed[3:]
             if not (failed or stopped or ended):
                 n = len(heads)
                 whole = Counts(*map(int, summed[2 * n :]))
-                yield StepData(mine, Totals(summed[:n], summed[n : 2 * n]), whole)
+                yield StepData(mine, Totals(summed[:n], summed[n : 2 * n]), whole, seconds)
                 continue
             if lack is None:
                 loader.put_back()

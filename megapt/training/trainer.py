@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from typing import Any
 
-import torch
-
 from megapt.config import ConfigError, Origins, RunConfig
-from megapt.data import AnyCorpus, BatchMaker, Loader, LoaderState, derive_key
+from megapt.data import AnyCorpus, BatchMaker, BatchSchedule, Loader, LoaderState
 from megapt.data.state import join_skipped
-from megapt.model import training_flops
+from megapt.model.compilation import check_compiler, compile_model
 from megapt.objectives import build_objective
+from megapt.training.branch import check_branch
 from megapt.training.budget import Spent
-from megapt.training.checkpoint import TrainerState, load_checkpoint, save_checkpoint, saved_state
+from megapt.training.checkpoints import Checkpoints, Saved, TrainerState, branch_start
 from megapt.training.distributed import Ranks
 from megapt.training.engine import Engine
+from megapt.training.exits import Exit, TrainingError
 from megapt.training.files import write_json
-from megapt.training.losses import Scores, factors
-from megapt.training.metrics import MetricsWriter
-from megapt.training.progress import TrainingProgress
+from megapt.training.guard import Guard
+from megapt.training.monitoring.monitor import Monitor
+from megapt.training.monitoring.prometheus import check_prometheus
+from megapt.training.monitoring.samples import SampleWriter
+from megapt.training.monitoring.throughput import StepTimes
+from megapt.training.replicas import compare_replicas
 from megapt.training.run_folder import RunFolder, objective_context
-from megapt.training.schedule import rate_factor
+from megapt.training.schedule import batch_schedule, length_schedule
+from megapt.training.settings import check_nvme, deepspeed_config
 from megapt.training.setup import (
     build_model,
     check_attention,
     check_batches,
+    check_generators,
     check_size,
     check_targets,
     choose_rows,
+    in_groups,
     open_corpus,
+    sequence_group,
     training_stream,
 )
 from megapt.training.steps import StepData, agreed_steps
 from megapt.training.stopping import RunInterrupted, StopRequested, StopRequests
+from megapt.training.updating import Updated, Updater
 from megapt.training.validation import evaluate, heldout_maker
+from megapt.training.watchdog import Watchdog
 
-
-class TrainingError(Exception):
-    """Training cannot go on, through no fault of the configuration."""
+Steps = Generator[StepData, None, None]
 
 
 class Trainer:
@@ -66,50 +72,76 @@ class Trainer:
         corpus: AnyCorpus | None = None,
         path: str = "objective",
     ) -> None:
-        check_batches(config, ranks.world, origins)
+        self.ranks = ranks = in_groups(ranks, config, origins)
         self.config = config
-        self.ranks = ranks
+        self.origins = origins
+        batches, lengths = batch_schedule(config, origins), length_schedule(config, origins)
+        check_batches(config, batches, ranks, origins)
+        deepspeed_config(config, ranks, origins)  # Refuses what the engine would.
+        check_nvme(config, origins)
         self.corpus = corpus if corpus is not None else open_corpus(config, ranks)
         self.folder = RunFolder(config.output)
         self.folder.check(config, self.corpus.fingerprint)
+        check_prometheus(config, ranks, origins)
         self.objective = build_objective(
             config.objective, objective_context(self.corpus, config), origins, path
         )
         stream = training_stream(self.corpus, config)
-        check_size(stream, config, origins)
+        check_size(stream, config, batches, origins)
         check_attention(config, self.objective, ranks.device, origins)
+        check_generators(config, self.objective, ranks, origins)
+        if config.training.compile:
+            check_compiler(ranks.device)
         rows = choose_rows(config, self.objective, origins)
         pad = self.corpus.vocabulary.pad
-        self.maker = BatchMaker(
-            stream, self.objective, pad, config.seed, rows, config.training.global_batch
-        )
+        self.maker = BatchMaker(stream, self.objective, pad, config.seed, rows, batches, lengths)
         self.heldout = heldout_maker(self.corpus, config.data, self.objective, rows)
         self.loader = Loader(
             self.maker,
-            global_batch=config.training.global_batch,
+            global_batch=batches,
             micro_batch=config.training.micro_batch,
-            rank=ranks.rank,
-            world=ranks.world,
+            rank=ranks.data_rank,
+            world=ranks.data_world,
         )
+        self.checkpoints = Checkpoints(self.folder.checkpoints, config.checkpoint, ranks)
+        self.guard = Guard(config.faults, scaled=self._scaled)
         self._done, self._spent = 0, Spent()
+        self._score: float | None = None
         self._stops = StopRequests()
         # Before anything is read, so that no shard is tried which the run leaves out.
-        self._resume()
+        self._saved = self._begin(batches)
         if not self._done:  # Later the run would not come by these windows again.
             check_targets(self.maker, self.objective, ranks, origins, path)
         validated = config.training.validation_windows
         check_targets(self.heldout, self.objective, ranks, origins, path, validated)
 
-    def _resume(self) -> None:
-        """Go on where the newest checkpoint stands, unless the run is finished."""
+    def _begin(self, batches: BatchSchedule) -> Saved | None:
+        """Return the checkpoint that the run goes on from, if there is one."""
         if self.folder.finished:
-            return
-        global_batch = self.config.training.global_batch
-        state = saved_state(self.folder.checkpoints, self.ranks, global_batch)
-        if state is not None:
-            self._done, self._spent = state.step, Spent(**state.spent)
-            self.loader.resume(state.data)
-            self.heldout.stream.skip(state.heldout.skipped)
+            return None
+        saved = self.checkpoints.newest()
+        if saved is None and self.config.branch is not None:
+            saved = branch_start(self.config.branch, self.ranks)
+            parent = RunFolder(self.config.branch.run).load_config()
+            check_branch(parent, self.config, saved.state, self.origins)
+        if saved is None:
+            return None
+        state = saved.state
+        if batches.first_window(state.step) != state.data.windows:
+            raise ConfigError(
+                f"{saved.path}: holds {state.data.windows} windows after step {state.step}, not "
+                f"those of this run's batches"
+            )
+        self._done, self._spent = state.step, Spent(**state.spent)
+        if saved.path.parent == self.folder.checkpoints:  # A branch is judged by its own.
+            self.guard = Guard(self.config.faults, state.guard, self._scaled)
+        self.loader.resume(state.data)
+        self.heldout.stream.skip(state.heldout.skipped)
+        return saved
+
+    @property
+    def _scaled(self) -> bool:
+        return self.config.training.precision == "fp16"
 
     def train(self) -> dict[str, Any]:
         """Train to the end of the budget, from the newest checkpoint if there is one.
@@ -119,43 +151,74 @@ class Trainer:
 
         Raises:
             ConfigError: on every rank, if one of them cannot read its part of the corpus.
-            RunInterrupted: after SIGINT or SIGTERM; a checkpoint was written.
-            TrainingError: if the loss is not finite, or the corpora are used up.
+            RunInterrupted: after SIGINT, SIGTERM or SIGUSR1; a checkpoint was written.
+            TrainingError: too much of the training was lost to faults, the ranks' weights differ,
+                or the corpora are used up.
         """
         if self.folder.finished:
             return self.folder.summary()
-        size, attention = self.corpus.vocabulary.size, self.config.training.attention
-        model = build_model(self.config, self.objective, size, attention)
-        self.engine = Engine(model, self.config, self.ranks)
-        if self._done:
-            load_checkpoint(self.engine.deepspeed, self.folder.checkpoints, self._done)
-        self.ranks.barrier()  # A slower rank still looks whether the folder is free.
-        if self.ranks.main:
-            self.folder.create(self.config, self.corpus, self.ranks.world)
-        self.ranks.barrier()
-        metrics = MetricsWriter(self.folder.folder, self._done) if self.ranks.main else None
-        progress = TrainingProgress(self.folder.folder.name, self.ranks.main)
-        progress.begin(self._share())
         try:
-            with self._stops.heard():
-                self._loop(metrics, progress)
-                heldout = self._validate(metrics)
-            self._checkpoint()
-            summary = {
-                "steps": self._done,
-                "spent": self._spent.as_dict(),
-                "data": self.loader.state(self.ranks.gather).to_json(),
-                "tokens_per_second": self._spent.speed,
-                "heldout": heldout,
-            }
-            if self.ranks.main:
-                write_json(self.folder.summary_file, summary)
-            return summary
-        finally:
-            progress.close()
-            if metrics is not None:
-                metrics.close()
-            self.engine.close()
+            with ExitStack() as stack:
+                stack.enter_context(self._stops.heard())
+                self._start(stack)
+                self._loop(stack)
+                heldout = self._validate()
+                self._checkpoint()
+                self._finish_checkpoints()
+                return self._finish(heldout)
+        except TrainingError as error:
+            raise TrainingError(f"{self.folder.folder}: {error}") from None
+
+    def _start(self, stack: ExitStack) -> None:
+        """Build the engine and what watches it; the run folder is there from now on."""
+        config, ranks = self.config, self.ranks
+        ranks.barrier()  # A slower rank still looks whether the folder is free.
+        if ranks.main:
+            self.folder.create(config, self.corpus, ranks.world)
+        ranks.barrier()
+        self.watchdog = Watchdog(self.folder.folder, ranks, config.faults)
+        stack.enter_context(self.watchdog.watching())
+        with self.watchdog.slowly("start"):
+            size, attention = self.corpus.vocabulary.size, config.training.attention
+            group = sequence_group(ranks)
+            model = build_model(config, self.objective, size, attention, group)
+            if config.training.compile:
+                compile_model(model)
+            self.engine = Engine(model, config, ranks, self.origins)
+            stack.callback(self.engine.close)
+            if self._saved is not None:
+                self.checkpoints.load(self._saved, self.engine)
+        self.monitor = Monitor(self.folder, config, ranks, self._done, self._spent)
+        stack.callback(self.monitor.close)
+        if self._saved is not None:
+            self.monitor.event(self._done, "resumed", ranks=ranks.world, path=str(self._saved.path))
+        self.samples = SampleWriter(config, self.objective, self.corpus, self.heldout, ranks)
+        self.updater = Updater(
+            self.engine,
+            config,
+            self.objective.heads,
+            size,
+            ranks,
+            self.guard,
+            self.monitor,
+            self.watchdog,
+        )
+        if self._saved is not None and self._saved.path.parent != self.folder.checkpoints:
+            self._checkpoint()  # A branch needs its parent no more.
+
+    def _finish(self, heldout: dict[str, float]) -> dict[str, Any]:
+        summary = {
+            "steps": self._done,
+            "spent": self._spent.as_dict(),
+            "skipped_updates": self.guard.skipped,
+            "rollbacks": self.guard.rollbacks,
+            "data": self.loader.state(self.ranks.gather).to_json(),
+            "tokens_per_second": self._spent.speed,
+            "heldout": heldout,
+        }
+        if self.ranks.main:
+            write_json(self.folder.summary_file, summary)
+        return summary
 
     def _share(self) -> float:
         return self._spent.share(self.config.training.budget)
@@ -163,32 +226,62 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         return every > 0 and self._done % every == 0
 
-    def _loop(self, metrics: MetricsWriter | None, progress: TrainingProgress) -> None:
-        training, heads = self.config.training, self.objective.heads
-        workers, ranks, stops = self.config.data.workers, self.ranks, self._stops
-        with closing(agreed_steps(self.loader, workers, heads, ranks, stops)) as steps:
-            while self._share() < 1.0:
-                began = time.perf_counter()
-                values = self._step(self._next(steps))
-                elapsed = time.perf_counter() - began
-                seconds, stop = ranks.sum([elapsed * ranks.main, stops.received])
-                self._spent = self._spent.plus(Spent(wall_clock=seconds))
-                self._done += 1
-                end = self._share() >= 1.0
-                # The norm is that of all ranks, so that all of them agree.
-                sound = math.isfinite(values[1]["gradient_norm"])
-                if self._is_due(training.log_every) or end or not sound:
-                    self._log(values, metrics, progress)
-                if end:
-                    break  # The end validates and saves by itself.
-                if self._is_due(training.validate_every):
-                    self._validate(metrics)
-                if stop or self._is_due(self.config.checkpoint.every):
-                    self._checkpoint()
-                if stop:
-                    raise self._interrupted()
+    def _loop(self, stack: ExitStack) -> None:
+        training, faults = self.config.training, self.config.faults
+        steps = stack.enter_context(
+            closing(
+                agreed_steps(
+                    self.loader,
+                    self.config.data.workers,
+                    self.objective.heads,
+                    self.ranks,
+                    self._stops,
+                    lambda: self.watchdog.beat(self._done + 1, "agreement"),
+                )
+            )
+        )
+        while self._share() < 1.0:
+            updated, stop = self._step(steps)
+            end = self._share() >= 1.0
+            saving = end or stop or self._is_due(self.config.checkpoint.every)
+            if faults.replicas_every and (saving or self._is_due(faults.replicas_every)):
+                self._compare_replicas()  # Before corrupted weights are saved.
+            if end or updated.reaction.event or self._is_due(training.log_every):
+                self._log(updated)
+            if updated.reaction.event:
+                self.monitor.event(self._done, updated.reaction.event, **updated.reaction.what)
+            if updated.reaction.rollback:
+                self._go_back(updated.reaction.what["reason"])
+            if end:
+                return  # The end validates and saves by itself.
+            if self._is_due(training.validate_every):
+                self._validate()
+            if saving:
+                self._checkpoint()
+            self._tell_of_checkpoints()
+            if stop:
+                raise self._interrupted()
 
-    def _next(self, steps: Iterator[StepData]) -> StepData:
+    def _step(self, steps: Steps) -> tuple[Updated, bool]:
+        """Do one step; return what it came to, and whether some rank was asked to stop."""
+        step = self._done + 1
+        began = time.perf_counter()
+        self.watchdog.beat(step, "data")
+        data = self._next(steps)
+        self.monitor.begin(step)
+        updated = self.updater.update(step, data, self._share())
+        elapsed = time.perf_counter() - began
+        seconds, stop, unwritten = self.ranks.sum(
+            [elapsed * self.ranks.main, self._stops.received, not self.checkpoints.poll()]
+        )
+        self._spent = self._spent.plus(updated.spent).plus(Spent(wall_clock=seconds))
+        self._done = step
+        self.checkpoints.settle(not unwritten)
+        rest = elapsed - data.seconds - updated.computed
+        self.monitor.step(step, StepTimes(data.seconds, updated.computed, rest))
+        return updated, stop > 0
+
+    def _next(self, steps: Steps) -> StepData:
         """Return the next step's data, or save what is learnt and say why there is none.
 
         All ranks end here together, so all can save.
@@ -201,83 +294,84 @@ class Trainer:
             if isinstance(end, StopRequested):
                 raise self._interrupted() from None
             if isinstance(end, ConfigError):
+                self._finish_checkpoints()
                 raise
             raise TrainingError(
-                f"{self.folder.folder}: the corpora are used up after step {self._done}, at "
-                f"{self._share():.1%} of the budget, where a checkpoint was written; raise their "
-                f"max_epochs or lower training.budget.amount"
+                f"the corpora are used up after step {self._done}, at {self._share():.1%} of the "
+                f"budget, where a checkpoint was written; raise their max_epochs or lower "
+                f"training.budget.amount"
             ) from None
 
     def _interrupted(self) -> RunInterrupted:
-        return RunInterrupted(f"{self.folder.folder}: stopped after step {self._done}")
-
-    def _step(self, data: StepData) -> tuple[Scores, dict[str, float]]:
-        """Do one update and return its scores and numbers."""
-        heads, counts = self.objective.heads, data.counts
-        rate = self.config.optimizer.lr * rate_factor(self.config.schedule, self._share())
-        scores = Scores(heads)
-        norm = 0.0
-        of_part = factors(heads, data.totals)
-        for i, batch in enumerate(data.micro_batches):
-            # Dropout is torch's; its masks belong to (seed, first window of the micro-batch).
-            torch.manual_seed(derive_key(self.config.seed, "dropout", batch.key) >> 1)
-            output = self.engine.deepspeed(batch.to(self.ranks.device), of_part)
-            self.engine.backward(output.loss)
-            norm = self.engine.step(rate, last=i == len(data.micro_batches) - 1)
-            scores.add(output.parts, batch)
-        flops = training_flops(self.config.model, heads, counts, self.corpus.vocabulary.size)
-        self._spent = self._spent.plus(
-            Spent(counts.raw_tokens, counts.positions, counts.targets, flops)
+        self._finish_checkpoints()
+        ctrl_c = self.ranks.any(self._stops.interrupted)
+        return RunInterrupted(
+            f"{self.folder.folder}: stopped after step {self._done}",
+            Exit.INTERRUPTED if ctrl_c else Exit.START_AGAIN,
         )
-        numbers = {"learning_rate": rate, "gradient_norm": norm}
-        return scores, {**numbers, "packing_efficiency": counts.positions / max(counts.slots, 1)}
 
-    def _log(
-        self,
-        values: tuple[Scores, dict[str, float]],
-        metrics: MetricsWriter | None,
-        progress: TrainingProgress,
-    ) -> None:
-        scores, numbers = values
-        reduced = scores.reduce(self.ranks)
-        loss = reduced.get("loss")  # None: nothing in the whole step was to be predicted
-        if not (math.isfinite(loss or 0.0) and math.isfinite(numbers["gradient_norm"])):
-            raise TrainingError(
-                f"{self.folder.folder}: step {self._done}: loss {loss}, gradient "
-                f"norm {numbers['gradient_norm']}; a lower optimizer.lr or a longer "
-                f"schedule.warmup usually helps"
-            )
-        speed = self._spent.speed
+    def _go_back(self, reason: str) -> None:
+        """Take the weights of the last checkpoint, and go on with the text that comes next."""
+        with self.watchdog.slowly("rollback"):
+            self.checkpoints.settle(True)
+            saved = self.checkpoints.newest()
+            if saved is None:
+                reason = f"{reason}, and there is no checkpoint to go back to"
+                raise self.guard.give_up(self._done, reason)
+            self.checkpoints.load(saved, self.engine)
+        self.monitor.event(self._done, "rollback", to=saved.step, reason=reason)
+        self._checkpoint()  # A resumed run shall not come by the same text.
+
+    def _compare_replicas(self) -> None:
+        try:
+            compare_replicas(self.engine, self.ranks)
+        except TrainingError as error:
+            raise TrainingError(f"step {self._done}: {error}") from None
+
+    def _log(self, updated: Updated) -> None:
+        scores = updated.scores.reduce(self.ranks)
         read = self.loader.state(self.ranks.gather)
-        if metrics is not None:
-            record = {
-                **reduced,
-                **numbers,
-                **self._spent.as_dict(),
-                **self.maker.stream.epochs(read.windows),
-                "skipped_shards": read.skipped_shards,
-                "tokens_per_second": speed,
-            }
-            metrics.write("train", self._done, record)
-        note = f"{speed:,.0f} tokens/s"
-        if loss is not None:
-            note = f"loss {loss:.3f}  {note}"
-        progress.update(self._share(), self._done, note)
+        record = {
+            **scores,
+            **updated.numbers,
+            **self._spent.as_dict(),
+            **self.maker.stream.epochs(read.windows),
+            "skipped_shards": read.skipped_shards,
+            "skipped_updates": self.guard.skipped,
+            "rollbacks": self.guard.rollbacks,
+        }
+        self.monitor.train(self._done, record)
 
-    def _validate(self, metrics: MetricsWriter | None) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
         training = self.config.training
-        scores = evaluate(
-            self.engine.deepspeed,
-            self.heldout,
-            windows=training.validation_windows,
-            micro_batch=training.micro_batch,
-            ranks=self.ranks,
-        )
+        with (
+            self.watchdog.slowly("validation"),
+            self.monitor.pause("validation"),
+            self.engine.averaged(),
+        ):
+            scores = evaluate(
+                self.engine.deepspeed,
+                self.heldout,
+                windows=training.validation_windows,
+                micro_batch=training.micro_batch,
+                ranks=self.ranks,
+            )
+            samples = self.samples.write(self.engine)
+        self._score = self._rated(scores)
         skipped = self._heldout_state().skipped_shards
-        if metrics is not None:
-            record = {**scores, **self._spent.as_dict(), "skipped_shards": skipped}
-            metrics.write("valid", self._done, record)
+        record = {**scores, **self._spent.as_dict(), "skipped_shards": skipped}
+        self.monitor.valid(self._done, record, samples)
         return scores
+
+    def _rated(self, scores: dict[str, float]) -> float | None:
+        """Return the score by which the best checkpoints are told."""
+        checkpoint = self.config.checkpoint
+        if checkpoint.keep_best and checkpoint.metric not in scores:
+            raise self.origins.error(
+                "checkpoint.metric",
+                f"'{checkpoint.metric}' is not among the held-out scores: {', '.join(scores)}",
+            )
+        return scores.get(checkpoint.metric)
 
     def _heldout_state(self) -> LoaderState:
         """Return which held-out shards some rank has left out; nothing else of it changes."""
@@ -286,16 +380,28 @@ class Trainer:
         return LoaderState(stream.identity, skipped=skipped)
 
     def _checkpoint(self) -> None:
-        save_checkpoint(
-            self.engine.deepspeed,
-            self.folder.checkpoints,
-            TrainerState(
-                step=self._done,
-                spent=self._spent.as_dict(),
-                ranks=self.ranks.world,
-                data=self.loader.state(self.ranks.gather),
-                heldout=self._heldout_state(),
-            ),
-            self.ranks,
-            self.config.checkpoint.keep_last,
+        state = TrainerState(
+            step=self._done,
+            spent=self._spent.as_dict(),
+            ranks=self.ranks.world,
+            sequence=self.ranks.sequence,
+            zero_stage=self.config.parallel.zero_stage,
+            precision=self.config.training.precision,
+            data=self.loader.state(self.ranks.gather),
+            heldout=self._heldout_state(),
+            skipped_updates=self.guard.skipped,
+            rollbacks=self.guard.rollbacks,
+            guard=self.guard.state,
         )
+        with self.watchdog.slowly("checkpoint"), self.monitor.pause("checkpoint"):
+            self.checkpoints.save(self.engine, state, self._score)
+
+    def _finish_checkpoints(self) -> None:
+        """Wait until what was saved is written, and tell what became of it."""
+        with self.watchdog.slowly("checkpoint"):
+            self.checkpoints.finish()
+        self._tell_of_checkpoints()
+
+    def _tell_of_checkpoints(self) -> None:
+        for event in self.checkpoints.take_events():
+            self.monitor.event(event.step, event.kind, text=event.text)

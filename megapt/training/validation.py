@@ -50,7 +50,7 @@ def evaluate(
     model.eval()
     scores = Scores(maker.objective.heads)
     batches = heldout_batches(
-        maker, windows, micro_batch=micro_batch, rank=ranks.rank, world=ranks.world
+        maker, windows, micro_batch=micro_batch, rank=ranks.data_rank, world=ranks.data_world
     )
     with torch.no_grad():
         for batch in _in_step(batches, ranks):

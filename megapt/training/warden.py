@@ -50,7 +50,7 @@ _PATIENCE = 3.0
 _FILE_PATIENCE = 20.0
 """Seconds that the file system gets before a rank is ended without a report."""
 _MOST = 8
-"""Ranks of which a report says more than their number."""
+"""Ranks of which a report says more than their number; loader processes whose stacks it has."""
 
 
 class Warden:
@@ -155,11 +155,11 @@ class Warden:
         """Return the number of the process that started the rank."""
         return self._stat()[1]
 
-    def _dump(self) -> str:
-        """Have the rank write its stacks, and return them; it is not stopped afterwards."""
+    def _dump(self, pid: int) -> str:
+        """Have a process write its stacks, and return them; it is not stopped afterwards."""
         before = size = os.fstat(self._stacks).st_size
         for number in (STACK_SIGNAL, signal.SIGCONT):
-            os.kill(self._heart.pid, number)
+            os.kill(pid, number)
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end:
             time.sleep(_SOON)
@@ -168,11 +168,23 @@ class Warden:
                 break
         text = os.pread(self._stacks, size - before, before).decode(errors="replace")
         if spy := shutil.which("py-spy"):
-            command = [spy, "dump", "--native", "--pid", str(self._heart.pid)]
+            command = [spy, "dump", "--native", "--pid", str(pid)]
             with suppress(subprocess.TimeoutExpired):
                 found = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
                 text += f"\npy-spy:\n{found.stdout}{found.stderr}"
         return text
+
+    def _loaders(self) -> list[int]:
+        """Return the rank's loader processes, which were forked from it and write stacks too."""
+        found = []
+        with suppress(OSError):
+            pids = Path(f"/proc/{self._heart.pid}/task/{self._heart.pid}/children").read_text()
+            for pid in map(int, pids.split()):
+                status = Path(f"/proc/{pid}/status").read_text()
+                caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+                if pid != os.getpid() and caught >> (STACK_SIGNAL - 1) & 1:
+                    found.append(pid)
+        return found[:_MOST]
 
     def _report(self) -> None:
         """Write stacks and heartbeat; the first of the hung ranks tells who is to blame."""
@@ -187,8 +199,10 @@ class Warden:
             self._say(self._heart, f"and {self._folder} takes no report: {error.strerror}")
 
     def _keep_stacks(self) -> None:
-        text = self._dump()
+        text = self._dump(self._heart.pid)
         self._heart.at = innermost(text)
+        for pid in self._loaders():
+            text += f"\nloader process {pid}:\n{self._dump(pid)}"
         line = f"{time.strftime('%F %T')} {self._heart.says()}, {self._heart.place()}"
         with open(stacks_file(self._folder, self._heart.rank), "a", encoding="utf-8") as file:
             file.write(f"{line}\n{text}\n")

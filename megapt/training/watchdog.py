@@ -18,6 +18,7 @@ from pathlib import Path
 
 import megapt
 from megapt.config import ConfigError, FaultsConfig
+from megapt.training.checkpoints import CheckpointError
 from megapt.training.distributed import Ranks, limit_waits
 from megapt.training.exits import Exit, RanksLost, TrainingError
 from megapt.training.heartbeats import (
@@ -45,7 +46,7 @@ _DEAF = {
     signal.SIGQUIT,
 }
 """Signals that may reach all processes of a job, and end none of the wardens."""
-_AGREED = (ConfigError, TrainingError, RunInterrupted)
+_AGREED = (ConfigError, TrainingError, CheckpointError, RunInterrupted)
 """Errors that all ranks raise together."""
 # Without site-packages, which would cost it time and memory.
 _WARDEN = f"import sys; sys.path.append({str(Path(megapt.__file__).parents[1])!r})\n" + (

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from megapt.comparison import Comparison, Results, load
+from megapt.comparison.compare import Comparison
+from megapt.comparison.results import Results, load
 from megapt.config import CompareConfig, ConfigError, Origins
 from megapt.data import Corpus
 from megapt.training import Ranks

@@ -49,7 +49,10 @@ def write(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 
     def samples(objective: str, **changes: int) -> Samples:
         config = configs[objective]
-        values = {**config.model_dump(exclude={"objective", "branch"}), "members": {"x": {"name": objective}}}
+        values = {
+            **config.model_dump(exclude={"objective", "branch"}),
+            "members": {"x": {"name": objective}},
+        }
         settings = {"samples": 3, "sample_tokens": 6, **changes}
         comparison = CompareConfig.model_validate({**values, **settings})
         return member_samples(load_run(config.output), corpus, comparison)

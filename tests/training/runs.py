@@ -17,7 +17,7 @@ from torch import Tensor
 from megapt.config import ConfigError, Origins, RunConfig
 from megapt.data import Batch
 from megapt.training import Ranks, RunFolder, RunInterrupted, Trainer
-from megapt.training.metrics import read_metrics
+from megapt.training.monitoring.metrics import EVENT, read_metrics, without_clock
 
 Records = list[dict[str, Any]]
 
@@ -117,9 +117,15 @@ def train_with_signal(
 
 
 def records_of(config: RunConfig, split: str | None = None) -> Records:
-    """The records in a run's metrics file, of one split or of both."""
+    """The records in a run's metrics file, of one split, or of training and validation."""
     records = read_metrics(RunFolder(config.output).metrics_file)
-    return [record for record in records if split in (None, record["split"])]
+    splits = ("train", "valid") if split is None else (split,)
+    return [record for record in records if record["split"] in splits]
+
+
+def events_of(config: RunConfig, kind: str) -> Records:
+    """The events of one kind in a run's metrics file."""
+    return [record for record in records_of(config, EVENT) if record["kind"] == kind]
 
 
 def last_weights(config: RunConfig) -> dict[str, Tensor]:
@@ -127,14 +133,6 @@ def last_weights(config: RunConfig) -> dict[str, Tensor]:
     *_, newest = sorted(RunFolder(config.output).checkpoints.glob("step-*"))
     weights: dict[str, Tensor] = load_file(newest / "model.safetensors")
     return weights
-
-
-def without_clock(records: Records) -> Records:
-    """The records without what depends on how fast the machine was."""
-    return [
-        {k: v for k, v in record.items() if k not in ("wall_clock", "tokens_per_second")}
-        for record in records
-    ]
 
 
 def assert_follows(found: Records, expected: Records, rel: float = 1e-5) -> None:

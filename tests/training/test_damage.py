@@ -16,7 +16,7 @@ import yaml
 from megapt.config import ConfigError, Origins, RunConfig
 from megapt.data import Corpus, PackedBatch
 from megapt.training import Ranks, RunFolder, Trainer, launch
-from megapt.training.checkpoint import steps_saved
+from megapt.training.checkpoints.state import steps_saved
 from tests.corpora import build_texts
 from tests.ranks import end_ranks, run_ranks
 from tests.training.damage import copy_of, flip, late_shard, run_in_turn

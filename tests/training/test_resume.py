@@ -19,10 +19,10 @@ from megapt.training import (
     RunFolder,
     RunInterrupted,
     Trainer,
-    checkpoint,
     trainer,
 )
-from megapt.training.checkpoint import steps_saved
+from megapt.training.checkpoints import manifest
+from megapt.training.checkpoints.state import steps_saved
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import (
     before_step,
@@ -79,8 +79,8 @@ def kill_at(ranks: Ranks, config: RunConfig, step: int) -> None:
 
 
 def kill_in_checkpoint(ranks: Ranks, config: RunConfig, number: int) -> None:
-    """Train until SIGKILL within checkpoint `number`, its weights written and its state not."""
-    write, left = checkpoint.write_json, [number]
+    """Train until SIGKILL within checkpoint `number`, all files written but their list."""
+    write, left = manifest.write_json, [number]
 
     def write_or_die(file: Path, value: Any) -> None:
         left[0] -= 1
@@ -88,7 +88,7 @@ def kill_in_checkpoint(ranks: Ranks, config: RunConfig, number: int) -> None:
             os.kill(os.getpid(), SIGKILL)
         write(file, value)
 
-    checkpoint.write_json = write_or_die
+    manifest.write_json = write_or_die
     train(ranks, config)
 
 

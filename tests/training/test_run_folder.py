@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, PackedBatch
 from megapt.training import Ranks, RunFolder, Trainer, run_folder
-from megapt.training.checkpoint import steps_saved
-from megapt.training.metrics import MetricsWriter, read_metrics
+from megapt.training.checkpoints.state import steps_saved
+from megapt.training.monitoring.metrics import read_metrics
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, records_of, run_config, train, tree
 
@@ -38,7 +38,8 @@ NUMBERS = {
     "epoch",
     "skipped_shards",
     "packing_efficiency",
-    "tokens_per_second",
+    "skipped_updates",
+    "rollbacks",
 }
 
 
@@ -83,7 +84,7 @@ def test_records_hold_every_number_of_every_step(run: RunConfig) -> None:
     due = [step for step in range(1, steps) if step % 3 == 0]
     assert [record["step"] for record in valid_records] == [*due, steps]
     for record in train_records:
-        assert record.keys() == NUMBERS | {"split", "step"}
+        assert record.keys() == NUMBERS | {"split", "step", "clock"}
     for record in valid_records:
         assert {"loss", "loss/tokens", "accuracy/class"} < record.keys()
 
@@ -110,7 +111,7 @@ def test_a_step_with_nothing_to_predict_has_no_losses(corpus_folder: Path, tmp_p
     config = run_config(corpus_folder, tmp_path / "run", objective={"name": "msc"})
     run_ranks(1, train_without_targets_in_step_2, config)
     first, second, *_ = records_of(config, "train")
-    assert first.keys() == NUMBERS | {"split", "step"}
+    assert first.keys() == NUMBERS | {"split", "step", "clock"}
     scores = {name for name in NUMBERS if name.startswith(("loss", "accuracy"))}
     assert second.keys() == first.keys() - scores
 
@@ -185,18 +186,3 @@ def test_a_metrics_file_is_read_up_to_where_a_crash_cut_it(tmp_path: Path) -> No
     assert read_metrics(file) == []
     file.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert read_metrics(file) == [{"step": 1}, {"step": 2}]
-
-
-def test_a_metrics_file_resumed_at_a_step_holds_nothing_after_it(tmp_path: Path) -> None:
-    first = MetricsWriter(tmp_path, 0)
-    for step in (1, 2, 3):
-        first.write("train", step, {"loss": float(step)})
-    first.close()
-    again = MetricsWriter(tmp_path, 2)
-    again.write("train", 3, {"loss": 30.0})
-    again.close()
-    losses = [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")]
-    assert losses == [1.0, 2.0, 30.0]
-    board = EventAccumulator(str(tmp_path / "tensorboard"))
-    board.Reload()
-    assert [event.value for event in board.Scalars("train/loss")] == losses

@@ -132,7 +132,7 @@ def test_the_death_of_a_loader_process_ends_all_ranks_in_one_line(
     config = run_config(corpus_folder, tmp_path / "run", data={"workers": 2})
     outcomes, printed = end_ranks(world, train_with_a_death, config)
     assert [(outcome.value, outcome.failure) for outcome in outcomes] == [(2, "")] * world
-    [line] = [line for line in printed.splitlines() if not line.startswith("run: step ")]
+    [line] = [line for line in printed.splitlines() if not line.startswith("run: ")]
     assert line == (
         "megapt: error: a loader process has died (killed by signal 9); out of memory? lower "
         "data.workers or data.shuffle_blocks"
@@ -202,6 +202,32 @@ def test_the_code_says_whether_to_start_the_job_again(
     world = len(numbers)
     assert run_ranks(world, train_and_be_asked, config, numbers) == [code] * world
     assert steps_saved(RunFolder(config.output).checkpoints) == [STEP]
+
+
+def train_into_silence(ranks: Ranks, config: RunConfig) -> int:
+    """Train as the command does; the data of the last rank does not come in update STEP."""
+
+    def job() -> None:
+        trainer = Trainer(config, ranks, Origins())
+        stall_in(trainer, STEP, ranks.rank == ranks.world - 1, asked=False)
+        trainer.train()
+
+    return launch.guarded(job)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_does_not_come_ends_the_job_with_the_stack_of_who_waits(
+    corpus_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    config = run_config(
+        corpus_folder, tmp_path / "run", data={"workers": workers}, faults={"timeout": 2.0}
+    )
+    _, printed = end_ranks(2, train_into_silence, config)
+    lines = [line for line in printed.splitlines() if line.startswith("megapt: error")]
+    assert lines[-1].startswith("megapt: error: rank 1 on host ")
+    assert f"has made no progress since step {STEP} (data) for" in lines[-1]
+    # Be it the rank itself or its loader process.
+    assert "in watched" in (tmp_path / "run" / "ranks" / "stacks-rank-00001.txt").read_text()
 
 
 def wait_until_heard(process: Popen[str], number: signal.Signals) -> None:

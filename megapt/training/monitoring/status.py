@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from megapt.config import RunConfig
 from megapt.training.budget import Spent
+from megapt.training.heartbeats import ALIVE, read_heartbeat
 from megapt.training.monitoring.metrics import CLOCK, EVENT, Metrics, read_metrics
 from megapt.training.run_folder import RunFolder
-from megapt.training.warden import ALIVE, read_heartbeat
 
 State = Literal["begun", "training", "stopped", "failed", "silent", "finished"]
 """`begun`: no step is recorded, and nobody is there. `training`: its ranks are alive. `stopped`:

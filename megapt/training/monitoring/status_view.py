@@ -13,10 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from megapt.training.heartbeats import ALIVE
 from megapt.training.monitoring.metrics import CLOCK
 from megapt.training.monitoring.status import RunStatus, member_folders, read_status
 from megapt.training.progress import duration
-from megapt.training.warden import ALIVE
 
 _SECONDS_BETWEEN = 5.0
 _STYLES = {"training": "green", "failed": "bold red", "silent": "bold red"}

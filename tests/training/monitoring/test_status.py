@@ -22,7 +22,7 @@ from megapt.training.monitoring.monitor import Monitor
 from megapt.training.monitoring.status import read_status
 from megapt.training.monitoring.status_view import show_status
 from megapt.training.monitoring.throughput import StepTimes
-from megapt.training.warden import Heartbeat, write_heartbeat
+from megapt.training.heartbeats import Heartbeat, write_heartbeat
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, run_config, train
 

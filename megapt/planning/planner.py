@@ -1,0 +1,223 @@
+"""Reckons what a run will take on a cluster: memory, time and cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from megapt.config import ClusterConfig, ConfigError, Origins, RunConfig
+from megapt.model import training_flops
+from megapt.objectives import Objective, build_objective
+from megapt.planning.plan import Plan, Settings, StagePlan
+from megapt.planning.states import STATE_BYTES, Footprint, Job
+from megapt.planning.text import Text, made_up_batch
+from megapt.planning.timing import best_interval, step_time
+from megapt.planning.tracing import Trace, Tracer, parameters_by_part
+from megapt.training.distributed import Ranks
+from megapt.training.settings import DTYPES, deepspeed_config
+from megapt.training.setup import check_attention, choose_rows, in_groups
+
+_RECOMPUTATION = ("none", "selective", "full")
+_POSITIONS = 2**16
+"""Larger micro-batches are not tried: no device computes them faster."""
+
+
+class Planner:
+    """Reckons with one run on one cluster.
+
+    Args:
+        config: of the run.
+        origins: of the configuration, for errors.
+        cluster: with a device.
+        text: what is known of the corpus.
+
+    Raises:
+        ConfigError: for what cannot run on the cluster.
+    """
+
+    def __init__(
+        self, config: RunConfig, origins: Origins, cluster: ClusterConfig, text: Text
+    ) -> None:
+        if cluster.device is None:
+            raise ConfigError("device: missing; the cluster file should say what a plan needs")
+        if config.training.precision not in cluster.device.peak_flops:
+            raise ConfigError(
+                f"device.peak_flops: has no '{config.training.precision}', the precision of the run"
+            )
+        self.config, self.origins, self.cluster, self.text = config, origins, cluster, text
+        self.device = cluster.device
+        self.kind = "cuda" if cluster.gpus_per_node else "cpu"
+        alone = Ranks(0, cluster.ranks, torch.device(self.kind))
+        self.ranks = in_groups(alone, config, origins)
+        self.shares = self.ranks.data_world
+        if config.training.global_batch % self.shares:
+            raise origins.error(
+                "training.global_batch",
+                f"{config.training.global_batch} windows do not divide by {self.shares} shares",
+            )
+        self.objective: Objective = build_objective(config.objective, text.context(config), origins)
+        check_attention(config, self.objective, self.ranks.device, origins)
+        self._tracers: dict[str, Tracer] = {}
+        self._traces: dict[tuple[str, int], Trace] = {}
+        model = self._tracer(config.training.recompute).model
+        sizes = [parameter.numel() for parameter in model.parameters()]
+        self.parameters, self.largest = sum(sizes), max(sizes)
+        self.parts = parameters_by_part(model)
+
+    def _with(self, **changes: dict[str, Any]) -> RunConfig:
+        """Return the configuration with changes of its sections."""
+        sections = {
+            name: getattr(self.config, name).model_copy(update=values)
+            for name, values in changes.items()
+        }
+        return self.config.model_copy(update=sections)
+
+    def _tracer(self, recompute: str) -> Tracer:
+        if recompute not in self._tracers:
+            config = self._with(training={"recompute": recompute})
+            self._tracers[recompute] = Tracer(config, self.objective, self.kind)
+        return self._tracers[recompute]
+
+    def trace(self, micro_batch: int, recompute: str) -> Trace:
+        """Return the memory of a micro-batch; ranks that share its positions have a part each."""
+        key = recompute, micro_batch
+        if key not in self._traces:
+            config = self._with(training={"micro_batch": micro_batch})
+            rows = choose_rows(config, self.objective, self.origins)
+            size = max(1, self.config.data.window // self.config.parallel.sequence)
+            batch = made_up_batch(self.text, self.objective, size, micro_batch, rows)
+            self._traces[key] = self._tracer(recompute).trace(batch)
+        return self._traces[key]
+
+    def footprint(self, stage: int, trace: Trace, micro_batch: int) -> Footprint:
+        """Return the memory of a rank."""
+        config = self._with(parallel={"zero_stage": stage}, training={"micro_batch": micro_batch})
+        zero = deepspeed_config(config, self.ranks, self.origins)["zero_optimization"]
+        job = Job(config, zero, self.cluster.ranks, self.kind, self.parameters, self.largest)
+        return job.footprint(trace)
+
+    def fits(self, footprint: Footprint) -> bool:
+        """Whether a rank has the memory."""
+        return footprint.total <= self.device.memory * self.device.usable
+
+    def largest_micro_batch(self, stage: int, recompute: str) -> int:
+        """Return the largest micro-batch that divides and fits; 0 if none does."""
+        nothing = Trace(np.zeros(1), np.zeros(1), 0.0, 0.0)
+        if not self.fits(self.footprint(stage, nothing, 1)):
+            return 0
+        share = self.config.training.global_batch // self.shares
+        most = max(1, _POSITIONS // self.config.data.window)
+        sizes = [n for n in range(1, min(share, most) + 1) if share % n == 0]
+        low, high = 0, len(sizes)
+        while low < high:
+            middle = (low + high) // 2
+            trace = self.trace(sizes[middle], recompute)
+            if self.fits(self.footprint(stage, trace, sizes[middle])):
+                low = middle + 1
+            else:
+                high = middle
+        return sizes[low - 1] if low else 0
+
+    def _stages(self) -> list[int]:
+        """Return the stages that offloading and the rest of the section `parallel` leave."""
+        parallel = self.config.parallel
+        sharded = parallel.offload_optimizer == "cpu"
+        whole = (
+            parallel.offload_parameters != "none"
+            or parallel.offload_optimizer == "nvme"
+            or parallel.secondary_partition > 1
+            or parallel.quantized_weights
+            or parallel.quantized_gradients
+        )
+        if whole:
+            return [3]
+        # Half precision without ZeRO runs as stage 1.
+        return [1, 2, 3] if sharded or self.config.training.precision != "fp32" else [0, 1, 2, 3]
+
+    def _recommended(self) -> tuple[int, int, str]:
+        """Return the smallest stage that fits, its largest micro-batch, and the recomputation.
+
+        What is computed again costs time at every stage, so it comes last.
+        """
+        asked = self.config.training.recompute
+        for recompute in _RECOMPUTATION[_RECOMPUTATION.index(asked) :]:
+            for stage in self._stages():
+                if size := self.largest_micro_batch(stage, recompute):
+                    return stage, size, recompute
+        least = self.footprint(self._stages()[-1], self.trace(1, "full"), 1)
+        raise self.origins.error(
+            "training.micro_batch",
+            f"not even 1 window fits a rank: at stage {least.stage}, all computed again, it takes "
+            f"{least.total / 1e9:,.1f} GB of {self.device.memory * self.device.usable / 1e9:,.1f} "
+            f"GB; more ranks, parallel.offload_optimizer or parallel.sequence may help",
+        )
+
+    def plan(self, speed: float | None = None) -> Plan:
+        """Return the plan.
+
+        Args:
+            speed: measured raw tokens a second of one device, for the time.
+
+        Raises:
+            ConfigError: if no micro-batch fits at any stage.
+        """
+        config, size = self.config, self.config.training.micro_batch
+        trace = self.trace(size, config.training.recompute)
+        stages = [
+            StagePlan(
+                self.footprint(stage, trace, size),
+                self.largest_micro_batch(stage, config.training.recompute),
+            )
+            for stage in self._stages()
+        ]
+        stage, micro_batch, recompute = self._recommended()
+        chosen = self._with(
+            parallel={"zero_stage": stage},
+            training={"micro_batch": micro_batch, "recompute": recompute},
+        )
+        memory = self.footprint(stage, self.trace(micro_batch, recompute), micro_batch)
+        counts = made_up_batch(self.text, self.objective, config.data.window, 8).counts
+        heads, vocabulary = self.objective.heads, self.text.vocabulary.size
+        flops = training_flops(config.model, heads, counts, vocabulary) / counts.raw_tokens
+        length = self.text.piece_length(config.data.window)
+        cost = self.objective.cost(length)
+        positions, targets = cost.positions / length, cost.targets / length
+        step = step_time(
+            chosen, memory.stage, self.cluster, self.device, self.parameters, flops, speed
+        )
+        in_step = config.training.global_batch * config.data.window
+        budget = config.training.budget
+        of_token = {
+            "raw_tokens": 1.0,
+            "positions": positions,
+            "targets": targets,
+            "model_flops": flops,
+            "wall_clock": step.total / in_step,
+        }
+        tokens = budget.amount / of_token[budget.axis]
+        width = DTYPES[config.training.precision].itemsize
+        states = 4 + STATE_BYTES[config.optimizer.name]
+        saved = self.parameters * (4.0 + width + states)
+        writing = saved / (self.device.storage * self.cluster.nodes)
+        faults = self.device.mtbf_hours * 3600 / self.cluster.ranks
+        every = max(1, round(best_interval(writing, faults) / step.total))
+        return Plan(
+            device=self.device,
+            ranks=self.cluster.ranks,
+            parameters=self.parts,
+            positions=positions,
+            targets=targets,
+            flops=flops,
+            activations=trace,
+            stages=stages,
+            settings=Settings(stage, micro_batch, recompute, every),
+            memory=memory,
+            step=step,
+            steps=tokens / in_step,
+            tokens=tokens,
+            checkpoint_bytes=saved,
+            checkpoint_seconds=writing,
+            fault_seconds=faults,
+        )

@@ -1,0 +1,128 @@
+"""`megapt train --dry-run`: all checks, and a few updates on made-up text. Nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from megapt.config import Origins, RunConfig
+from megapt.data import AnyCorpus, Batch
+from megapt.objectives import Objective
+from megapt.planning.memory import PeakMemory
+from megapt.planning.text import Text, made_up_batch
+from megapt.training.distributed import Ranks
+from megapt.training.engine import Engine
+from megapt.training.losses import Totals, count_parts, factors
+from megapt.training.setup import build_model, choose_rows, in_groups, sequence_group
+from megapt.training.trainer import Trainer
+
+_UPDATES = 2
+"""The first makes what stays, such as optimiser states; the second is the one that is timed."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few updates took; of several ranks, the most of any."""
+
+    parameters: int
+    peak_bytes: float
+    """Memory at its peak, over what was there before the model; not a number if unknown."""
+    start_seconds: float
+    """To build model and engine."""
+    step_seconds: float
+    """Of an update, with as many micro-batches as the configuration asks for."""
+    tokens_per_second: float
+    """Raw tokens, over all ranks."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield it for people."""
+        known = self.peak_bytes == self.peak_bytes
+        yield f"Parameters  {self.parameters:,}"
+        yield f"Memory      {self.peak_bytes / 1e9:.2f} GB a rank" if known else "Memory      ?"
+        yield f"Start       {self.start_seconds:.1f} seconds for model and engine"
+        yield f"Step        {self.step_seconds:.3g} s, {self.tokens_per_second:,.0f} raw tokens/s"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for programs; null for what is unknown."""
+        known = self.peak_bytes == self.peak_bytes
+        return {**asdict(self), "peak_bytes": self.peak_bytes if known else None}
+
+
+def _text_of(corpus: AnyCorpus) -> Text:
+    return Text(
+        corpus.vocabulary,
+        corpus.labels,
+        corpus.documents,
+        corpus.tokens,
+        corpus.unlabelled,
+        corpus.label_counts,
+    )
+
+
+def _micro_batch(engine: Engine, batch: Batch, objective: Objective, last: bool) -> None:
+    totals = Totals(*count_parts([batch], objective.heads))
+    output = engine.deepspeed(batch, factors(objective.heads, totals))
+    engine.backward(output.loss, last)
+
+
+def rehearse(
+    config: RunConfig, ranks: Ranks, origins: Origins, objective: Objective, text: Text
+) -> Rehearsal:
+    """Build model and engine, and do a few updates on full windows. All ranks call it.
+
+    Args:
+        config: of the run.
+        ranks: of the job.
+        origins: of the configuration, for errors.
+        objective: of the run.
+        text: whose lengths the documents have.
+
+    Raises:
+        ConfigError: for settings that cannot run.
+    """
+    training, size = config.training, config.data.window
+    ranks = in_groups(ranks, config, origins)
+    rows = choose_rows(config, objective, origins)
+    batch = made_up_batch(text, objective, size, training.micro_batch, rows).to(ranks.device)
+    whole = training.global_batch // (training.micro_batch * ranks.data_world)
+    tried = min(whole, 2)  # What accumulates is there from the second micro-batch on.
+    memory = PeakMemory(ranks.device)
+    began = time.perf_counter()
+    vocabulary, attention = objective.vocabulary.size, training.attention
+    model = build_model(config, objective, vocabulary, attention, sequence_group(ranks))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    with closing(Engine(model, config, ranks, origins)) as engine:
+        del model  # The engine's own; another reference would keep what it replaces.
+        started = time.perf_counter() - began
+        for _ in range(_UPDATES):
+            ranks.barrier()
+            began = time.perf_counter()
+            for number in range(tried):
+                _micro_batch(engine, batch, objective, last=number == tried - 1)
+            passes = time.perf_counter() - began
+            engine.step(0.0)
+            seconds = time.perf_counter() - began
+        peak = memory.bytes()
+    seconds += passes / tried * (whole - tried)
+    mine = float("nan") if peak is None else float(peak), started, seconds
+    peaks, starts, steps = zip(*ranks.gather(mine), strict=True)
+    return Rehearsal(
+        parameters=parameters,
+        peak_bytes=max(peaks),
+        start_seconds=max(starts),
+        step_seconds=max(steps),
+        tokens_per_second=training.global_batch * size / max(steps),
+    )
+
+
+def dry_run(config: RunConfig, ranks: Ranks, origins: Origins) -> Rehearsal:
+    """Check a run as its start does, and rehearse it. Nothing is written to its folder.
+
+    Raises:
+        ConfigError: for whatever is wrong with the input.
+    """
+    trainer = Trainer(config, ranks, origins)
+    return rehearse(config, ranks, origins, trainer.objective, _text_of(trainer.corpus))

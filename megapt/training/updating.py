@@ -1,0 +1,134 @@
+"""One update: passes over the micro-batches, what is made of their loss, and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from megapt.config import RunConfig
+from megapt.data import HeadSpec, derive_key
+from megapt.model import training_flops
+from megapt.training.budget import Spent
+from megapt.training.distributed import Ranks
+from megapt.training.engine import Engine
+from megapt.training.guard import Guard, Reaction, Verdict
+from megapt.training.losses import Scores, factors
+from megapt.training.monitoring.monitor import Monitor
+from megapt.training.monitoring.throughput import Stopwatch
+from megapt.training.schedule import rate_factor
+from megapt.training.steps import StepData
+from megapt.training.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What one step came to."""
+
+    scores: Scores
+    numbers: dict[str, float]
+    """Learning rate, gradient norm and packing efficiency."""
+    spent: Spent
+    """Without the seconds."""
+    computed: float
+    """Seconds of this rank's own forward passes."""
+    reaction: Reaction
+
+
+class Updater:
+    """Does the updates of a run.
+
+    Args:
+        engine: with the model.
+        config: of the run.
+        heads: the parts of the loss.
+        vocabulary: number of token ids.
+        ranks: of the job.
+        guard: judges the updates.
+        monitor: may look at gradients and weights.
+        watchdog: is told what this rank does.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: RunConfig,
+        heads: Sequence[HeadSpec],
+        vocabulary: int,
+        ranks: Ranks,
+        guard: Guard,
+        monitor: Monitor,
+        watchdog: Watchdog,
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._heads = heads
+        self._vocabulary = vocabulary
+        self._ranks = ranks
+        self._guard = guard
+        self._monitor = monitor
+        self._watchdog = watchdog
+        self._judging = config.faults.spike > 0 and config.faults.on_spike != "record"
+        self._stopwatch = Stopwatch(ranks.device)
+
+    def update(self, step: int, data: StepData, share: float) -> Updated:
+        """Do one update, unless its loss or its gradient forbids it.
+
+        Args:
+            step: its number, from 1.
+            data: of this rank.
+            share: of the budget that is spent before it.
+
+        Raises:
+            TrainingError: too many updates were left out.
+        """
+        scores, loss = self._pass(step, data)
+
+        def whole() -> float | None:
+            asked = any(data.totals.sizes)  # Maybe nothing in the whole step was to be predicted.
+            return self._ranks.sum([float(loss)])[0] if asked else None
+
+        self._watchdog.beat(step, "update")
+        self._monitor.before_update(step, self._engine)
+        rate = self._config.optimizer.lr * rate_factor(self._config.schedule, share)
+        # To know the loss, the host waits for the device. After the update it has waited anyway,
+        # and an update whose loss is not finite is left out for its gradient.
+        judged = whole() if self._judging else None
+        skip = self._guard.judge(judged) is Verdict.SKIP
+        update = self._engine.step(rate, skip)
+        judged = judged if self._judging else whole()
+        self._monitor.after_update(step, self._engine)
+        counts = data.counts
+        flops = training_flops(self._config.model, self._heads, counts, self._vocabulary)
+        return Updated(
+            scores,
+            {
+                "learning_rate": rate,
+                "gradient_norm": update.norm,
+                "packing_efficiency": counts.positions / max(counts.slots, 1),
+            },
+            Spent(counts.raw_tokens, counts.positions, counts.targets, flops),
+            self._stopwatch.read(),
+            self._guard.seen(step, judged, update),
+        )
+
+    def _pass(self, step: int, data: StepData) -> tuple[Scores, torch.Tensor]:
+        """Do all forward and backward passes; return scores and this rank's part of the loss."""
+        of_part = factors(self._heads, data.totals)
+        scores = Scores(self._heads)
+        loss = torch.zeros((), dtype=torch.float64, device=self._ranks.device)
+        for i, batch in enumerate(data.micro_batches):
+            self._watchdog.beat(step, "forward")
+            # Dropout is torch's; its masks belong to (seed, first window of the micro-batch), and
+            # to the slice of its positions.
+            slices = [self._ranks.rank % self._ranks.sequence] if self._ranks.sequence > 1 else []
+            key = derive_key(self._config.seed, "dropout", batch.key, *slices)
+            torch.manual_seed(key >> 1)
+            with self._stopwatch.running():
+                output = self._engine.deepspeed(batch.to(self._ranks.device), of_part)
+            self._watchdog.beat(step, "backward")
+            self._engine.backward(output.loss, last=i == len(data.micro_batches) - 1)
+            scores.add(output.parts, batch)
+            loss += output.loss.detach()
+        return scores, loss
