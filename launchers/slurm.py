@@ -22,6 +22,8 @@ from megapt.config import (
     CompareConfig,
     ConfigError,
     RunConfig,
+    check_batches,
+    check_groups,
     load_cluster,
     load_config,
 )
@@ -43,20 +45,15 @@ def check_run(cluster: ClusterConfig, job: Job, config: str, overrides: Sequence
     """Refuse a configuration that would fail on the nodes; return its output folder.
 
     Raises:
-        ConfigError: for anything wrong in it, or a global batch that the ranks cannot share.
+        ConfigError: for anything wrong in it, or what the job's ranks cannot divide.
     """
     run: RunConfig | CompareConfig
     if job is Job.TRAIN:
         run, origins = load_config(RunConfig, config, overrides)
     else:
         run, origins = load_config(CompareConfig, config, overrides)
-    training, ranks = run.training, cluster.ranks
-    if training.global_batch % (training.micro_batch * ranks):
-        raise origins.error(
-            "training.global_batch",
-            f"{training.global_batch} windows do not divide by micro_batch "
-            f"{training.micro_batch} x {ranks} ranks",
-        )
+    check_groups(run, cluster.ranks, origins)
+    check_batches(run, cluster.ranks, origins)
     return run.output
 
 

@@ -2,6 +2,7 @@
 
 from megapt.config.cluster import ClusterConfig, DeviceConfig, load_cluster
 from megapt.config.data import CorpusConfig, DataConfig, MixtureConfig, ReadingConfig
+from megapt.config.division import check_batches, check_groups
 from megapt.config.errors import ConfigError, Origins, validate
 from megapt.config.load import load_config
 from megapt.config.model import LossConfig, ModelConfig
@@ -54,6 +55,8 @@ __all__ = [
     "Section",
     "SharedConfig",
     "TrainingConfig",
+    "check_batches",
+    "check_groups",
     "load_cluster",
     "load_config",
     "validate",

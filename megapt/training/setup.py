@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from megapt.config import AttentionBackend, Origins, RunConfig
+from megapt.config import AttentionBackend, Origins, RunConfig, check_groups
 from megapt.data import (
     RESERVED,
     AnyCorpus,
@@ -39,15 +39,10 @@ def in_groups(ranks: Ranks, config: RunConfig, origins: Origins) -> Ranks:
     """Return the ranks in groups that share the positions of their micro-batches.
 
     Raises:
-        ConfigError: if ranks or attention heads do not divide by the size of a group.
+        ConfigError: if ranks or heads do not divide into groups.
     """
-    size = config.parallel.sequence
-    for name, count in (("ranks", ranks.world), ("heads", config.model.heads)):
-        if count % size:
-            raise origins.error(
-                "parallel.sequence", f"{size} ranks do not divide the {count} {name}"
-            )
-    return replace(ranks, sequence=size)
+    check_groups(config, ranks.world, origins)
+    return replace(ranks, sequence=config.parallel.sequence)
 
 
 @cache
@@ -61,21 +56,6 @@ def sequence_group(ranks: Ranks) -> SequenceGroup:
         return SequenceGroup()
     size = ranks.sequence
     return SequenceGroup(_own_subgroup(size), ranks.rank % size, size)
-
-
-def check_batches(
-    config: RunConfig, batches: BatchSchedule, ranks: Ranks, origins: Origins
-) -> None:
-    """Refuse a global batch that does not divide into ranks and micro-batches."""
-    training, shares = config.training, ranks.data_world
-    for size in batches.sizes:
-        if size % (training.micro_batch * shares):
-            last = size == training.global_batch
-            raise origins.error(
-                "training.global_batch" if last else "schedule.batches",
-                f"{size} windows do not divide by micro_batch {training.micro_batch} x "
-                f"{shares} ranks" + (" that read different text" if ranks.sequence > 1 else ""),
-            )
 
 
 def _available(stream: Stream) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing
 from typing import Any
 
-from megapt.config import ConfigError, Origins, RunConfig
+from megapt.config import ConfigError, Origins, RunConfig, check_batches
 from megapt.data import AnyCorpus, BatchMaker, BatchSchedule, Loader, LoaderState
 from megapt.data.state import join_skipped
 from megapt.model.compilation import check_compiler, compile_model
@@ -31,7 +31,6 @@ from megapt.training.settings import check_nvme, deepspeed_config
 from megapt.training.setup import (
     build_model,
     check_attention,
-    check_batches,
     check_generators,
     check_size,
     check_targets,
@@ -73,10 +72,10 @@ class Trainer:
         path: str = "objective",
     ) -> None:
         self.ranks = ranks = in_groups(ranks, config, origins)
+        check_batches(config, ranks.world, origins)
         self.config = config
         self.origins = origins
         batches, lengths = batch_schedule(config, origins), length_schedule(config, origins)
-        check_batches(config, batches, ranks, origins)
         deepspeed_config(config, ranks, origins)  # Refuses what the engine would.
         check_nvme(config, origins)
         self.corpus = corpus if corpus is not None else open_corpus(config, ranks)

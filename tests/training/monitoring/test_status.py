@@ -17,12 +17,12 @@ from rich.console import Console
 from megapt.config import ConfigError, RunConfig
 from megapt.training import RunFolder
 from megapt.training.budget import Spent
+from megapt.training.heartbeats import Heartbeat, write_heartbeat
 from megapt.training.monitoring import status_view
 from megapt.training.monitoring.monitor import Monitor
 from megapt.training.monitoring.status import read_status
 from megapt.training.monitoring.status_view import show_status
 from megapt.training.monitoring.throughput import StepTimes
-from megapt.training.heartbeats import Heartbeat, write_heartbeat
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, run_config, train
 

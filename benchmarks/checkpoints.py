@@ -1,0 +1,238 @@
+"""Seconds of training that a checkpoint costs, and seconds until a run goes on from one.
+
+    python -m benchmarks.checkpoints --corpus runs/demo/corpus
+
+README.md in this folder tells what is measured.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import folder_bytes, header, print_header, spread, table
+from megapt.config import Origins, RunConfig
+
+WORLD = 2
+SIZES = ("256x4", "512x8")
+STAGES = (0, 2, 3)
+RESUMED = 2  # updates after which a resumed run is left
+
+Times = dict[str, Any]
+
+
+def run_config(size: str, stage: int, output: Path, options: argparse.Namespace) -> RunConfig:
+    """A run that saves every so many updates."""
+    width, layers = map(int, size.split("x"))
+    model = {"layers": layers, "hidden": width, "heads": width // 64, "feedforward": 4 * width}
+    return RunConfig.model_validate(
+        {
+            "output": str(output),
+            "data": {"corpus": str(options.corpus), "window": options.window},
+            "objective": {"name": "arlm"},
+            "model": model,
+            "training": {
+                "budget": {"amount": 1e12},
+                "global_batch": 2 * WORLD,
+                "micro_batch": 2,
+                "validate_every": 0,
+                "validation_windows": 1,
+            },
+            "parallel": {"zero_stage": stage},
+            "checkpoint": {"every": options.every, "asynchronous": options.asynchronous},
+        }
+    )
+
+
+def be_rank(file: Path, updates: int) -> None:
+    """Train as the rank that the environment names; leave after so many updates.
+
+    The main rank prints the moments after its updates, and the seconds of finding (and verifying)
+    and of loading a checkpoint.
+    """
+    from megapt.training import Trainer
+    from megapt.training.checkpoints import Checkpoints
+    from megapt.training.distributed import start_ranks
+    from megapt.training.engine import Engine
+
+    moments: list[float] = []
+    seconds = {"newest": 0.0, "load": 0.0}
+    step = Engine.step
+
+    def timed(name: str) -> None:
+        method = getattr(Checkpoints, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = method(*args, **kwargs)
+            seconds[name] += time.perf_counter() - began
+            return result
+
+        setattr(Checkpoints, name, call)
+
+    def stamped(engine: Engine, *args: Any, **kwargs: Any) -> Any:
+        update = step(engine, *args, **kwargs)
+        moments.append(time.perf_counter())
+        if len(moments) == updates:
+            if ranks.main:
+                print(json.dumps({"moments": moments, **seconds}), flush=True)
+            ranks.barrier()
+            os._exit(0)  # as if it were killed: nothing more is saved
+        return update
+
+    timed("newest")
+    timed("load")
+    Engine.step = stamped  # type: ignore[method-assign]
+    ranks = start_ranks()
+    config = RunConfig.model_validate_json(file.read_text())
+    Trainer(config, ranks, Origins()).train()
+
+
+def train(config: RunConfig, updates: int, world: int, folder: Path) -> Times:
+    """Train on `world` ranks, one thread each."""
+    file = folder / "config.json"
+    file.write_text(config.model_dump_json())
+    port = 20000 + os.getpid() % 10000
+    command = [sys.executable, "-m", "benchmarks.checkpoints", "--rank", str(file)]
+    ranks = []
+    for rank in range(world):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
+        place |= {"OMP_NUM_THREADS": 1}
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1"}
+        environment |= {name: str(value) for name, value in place.items()}
+        ranks.append(
+            subprocess.Popen(
+                [*command, "--updates", str(updates)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+        )
+    ended = [rank.communicate() for rank in ranks]
+    for rank, (_, errors) in zip(ranks, ended, strict=True):
+        if rank.returncode:
+            sys.exit(f"a rank failed:\n{errors[-3000:]}")
+    found: Times = json.loads(ended[0][0].splitlines()[-1])
+    return found
+
+
+def between(moments: list[float]) -> list[float]:
+    """The seconds from each moment to the next."""
+    return [after - before for before, after in itertools.pairwise(moments)]
+
+
+def lost(moments: list[float], every: int) -> tuple[list[float], list[float]]:
+    """Seconds beyond those of usual updates, for each save.
+
+    Args:
+        moments: after each update; the first save follows number `every`.
+        every: updates between two saves.
+
+    Returns:
+        Those of the interval that the save stands in, and those of all until the next save.
+    """
+    intervals = between(moments)
+    usual = statistics.median(intervals[1 : every - 1])
+    standing, whole = [], []
+    for first in range(every - 1, len(intervals) - every + 2, every):
+        beyond = [interval - usual for interval in intervals[first : first + every]]
+        standing.append(beyond[0])
+        whole.append(sum(beyond))
+    return standing, whole
+
+
+def measure(size: str, stage: int, options: argparse.Namespace) -> list[Times]:
+    """Save synchronously and asynchronously; resume on the same ranks, and on one."""
+    found = []
+    for asynchronous in (False, True):
+        options.asynchronous = asynchronous
+        case = {"size": size, "stage": stage, "asynchronous": asynchronous}
+        print(json.dumps(case), file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=options.work) as name:
+            folder = Path(name)
+            config = run_config(size, stage, folder / "run", options)
+            updates = options.every * (options.saves + 1)
+            times = train(config, updates, WORLD, folder)
+            checkpoints = folder / "run" / "checkpoints"
+            kept = sum(1 for path in checkpoints.iterdir() if path.is_dir())
+            case["bytes"] = folder_bytes(checkpoints) / max(kept, 1)
+            case["standing"], case["lost"] = lost(times["moments"], options.every)
+            case["update"] = statistics.median(between(times["moments"]))
+            if not asynchronous:
+                for title, world in (("same", WORLD), ("converted", 1)):
+                    again = train(config, RESUMED, world, folder)
+                    case[title] = {key: again[key] for key in ("newest", "load")}
+            found.append(case)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--work", type=Path, help="folder on the disk that is to be measured")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), help="WIDTHxLAYERS")
+    parser.add_argument("--stages", nargs="+", type=int, default=list(STAGES))
+    parser.add_argument("--window", type=int, default=128)
+    parser.add_argument("--every", type=int, default=6, help="updates between two checkpoints")
+    parser.add_argument("--saves", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--rank", type=Path, help="be a rank of this run")
+    parser.add_argument("--updates", type=int, help="of the rank")
+    options = parser.parse_args()
+    if options.rank:
+        be_rank(options.rank, options.updates)
+        return
+    if options.corpus is None:
+        parser.error("--corpus is needed")
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
+    entries = header(("torch", "deepspeed"))
+    print_header(entries)
+    found = [
+        case
+        for size in options.sizes
+        for stage in options.stages
+        for case in measure(size, stage, options)
+    ]
+    print(
+        f"{WORLD} ranks of one thread, {options.saves} saves, one every {options.every} updates\n"
+    )
+    rows = [
+        [
+            case["size"],
+            str(case["stage"]),
+            "asynchronous" if case["asynchronous"] else "synchronous",
+            f"{case['bytes'] / 2**20:.0f}",
+            f"{case['update']:.2f}",
+            spread(case["standing"]),
+            spread(case["lost"]),
+        ]
+        for case in found
+    ]
+    columns = ["width x layers", "ZeRO", "saving", "MiB", "s/update", "standing still, s"]
+    print(table([*columns, "lost in all, s"], rows))
+    rows = [
+        [
+            case["size"],
+            str(case["stage"]),
+            *(f"{case[way][part]:.2f}" for way in ("same", "converted") for part in case[way]),
+        ]
+        for case in found
+        if "same" in case
+    ]
+    columns = ["width x layers", "ZeRO", f"on {WORLD} ranks: finding, s", "loading, s"]
+    print(table([*columns, "on 1 rank: finding, s", "loading, s"], rows), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"header": entries, "cases": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
