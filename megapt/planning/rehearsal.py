@@ -16,8 +16,8 @@ from megapt.planning.text import Text, made_up_batch
 from megapt.training.distributed import Ranks
 from megapt.training.engine import Engine
 from megapt.training.losses import Totals, count_parts, factors
+from megapt.training.prepared import PreparedRun
 from megapt.training.setup import build_model, choose_rows, in_groups, sequence_group
-from megapt.training.trainer import Trainer
 
 _UPDATES = 2
 """The first makes what stays, such as optimiser states; the second is the one that is timed."""
@@ -124,5 +124,5 @@ def dry_run(config: RunConfig, ranks: Ranks, origins: Origins) -> Rehearsal:
     Raises:
         ConfigError: for whatever is wrong with the input.
     """
-    trainer = Trainer(config, ranks, origins)
-    return rehearse(config, ranks, origins, trainer.objective, _text_of(trainer.corpus))
+    run = PreparedRun(config, ranks, origins)
+    return rehearse(config, ranks, origins, run.objective, _text_of(run.corpus))

@@ -7,140 +7,35 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing
 from typing import Any
 
-from megapt.config import ConfigError, Origins, RunConfig, check_batches
-from megapt.data import AnyCorpus, BatchMaker, BatchSchedule, Loader, LoaderState
+from megapt.config import ConfigError
+from megapt.data import LoaderState
 from megapt.data.state import join_skipped
-from megapt.model.compilation import check_compiler, compile_model
-from megapt.objectives import build_objective
-from megapt.training.branch import check_branch
+from megapt.model.compilation import compile_model
 from megapt.training.budget import Spent
-from megapt.training.checkpoints import Checkpoints, Saved, TrainerState, branch_start
-from megapt.training.distributed import Ranks
+from megapt.training.checkpoints import TrainerState
 from megapt.training.engine import Engine
 from megapt.training.exits import Exit, TrainingError
 from megapt.training.files import write_json
-from megapt.training.guard import Guard
 from megapt.training.monitoring.monitor import Monitor
-from megapt.training.monitoring.prometheus import check_prometheus
 from megapt.training.monitoring.samples import SampleWriter
 from megapt.training.monitoring.throughput import StepTimes
+from megapt.training.prepared import PreparedRun
 from megapt.training.replicas import compare_replicas
-from megapt.training.run_folder import RunFolder, objective_context
-from megapt.training.schedule import batch_schedule, length_schedule
-from megapt.training.settings import check_nvme, deepspeed_config
 from megapt.training.setup import (
     build_model,
-    check_attention,
-    check_generators,
-    check_size,
-    check_targets,
-    choose_rows,
-    in_groups,
-    open_corpus,
     sequence_group,
-    training_stream,
 )
 from megapt.training.steps import StepData, agreed_steps
 from megapt.training.stopping import RunInterrupted, StopRequested, StopRequests
 from megapt.training.updating import Updated, Updater
-from megapt.training.validation import evaluate, heldout_maker
+from megapt.training.validation import evaluate
 from megapt.training.watchdog import Watchdog
 
 Steps = Generator[StepData, None, None]
 
 
-class Trainer:
-    """One run on the ranks of this job.
-
-    Args:
-        config: of the run.
-        ranks: of the job.
-        origins: of the configuration, for errors.
-        corpus: opened already, if several runs share it.
-        path: of the objective's section in the configuration, for errors.
-
-    Raises:
-        ConfigError: before anything is written, for whatever is wrong with the input.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        ranks: Ranks,
-        origins: Origins,
-        corpus: AnyCorpus | None = None,
-        path: str = "objective",
-    ) -> None:
-        self.ranks = ranks = in_groups(ranks, config, origins)
-        check_batches(config, ranks.world, origins)
-        self.config = config
-        self.origins = origins
-        batches, lengths = batch_schedule(config, origins), length_schedule(config, origins)
-        deepspeed_config(config, ranks, origins)  # Refuses what the engine would.
-        check_nvme(config, origins)
-        self.corpus = corpus if corpus is not None else open_corpus(config, ranks)
-        self.folder = RunFolder(config.output)
-        self.folder.check(config, self.corpus.fingerprint)
-        check_prometheus(config, ranks, origins)
-        self.objective = build_objective(
-            config.objective, objective_context(self.corpus, config), origins, path
-        )
-        stream = training_stream(self.corpus, config)
-        check_size(stream, config, batches, origins)
-        check_attention(config, self.objective, ranks.device, origins)
-        check_generators(config, self.objective, ranks, origins)
-        if config.training.compile:
-            check_compiler(ranks.device)
-        rows = choose_rows(config, self.objective, origins)
-        pad = self.corpus.vocabulary.pad
-        self.maker = BatchMaker(stream, self.objective, pad, config.seed, rows, batches, lengths)
-        self.heldout = heldout_maker(self.corpus, config.data, self.objective, rows)
-        self.loader = Loader(
-            self.maker,
-            global_batch=batches,
-            micro_batch=config.training.micro_batch,
-            rank=ranks.data_rank,
-            world=ranks.data_world,
-        )
-        self.checkpoints = Checkpoints(self.folder.checkpoints, config.checkpoint, ranks)
-        self.guard = Guard(config.faults, scaled=self._scaled)
-        self._done, self._spent = 0, Spent()
-        self._score: float | None = None
-        self._stops = StopRequests()
-        # Before anything is read, so that no shard is tried which the run leaves out.
-        self._saved = self._begin(batches)
-        if not self._done:  # Later the run would not come by these windows again.
-            check_targets(self.maker, self.objective, ranks, origins, path)
-        validated = config.training.validation_windows
-        check_targets(self.heldout, self.objective, ranks, origins, path, validated)
-
-    def _begin(self, batches: BatchSchedule) -> Saved | None:
-        """Return the checkpoint that the run goes on from, if there is one."""
-        if self.folder.finished:
-            return None
-        saved = self.checkpoints.newest()
-        if saved is None and self.config.branch is not None:
-            saved = branch_start(self.config.branch, self.ranks)
-            parent = RunFolder(self.config.branch.run).load_config()
-            check_branch(parent, self.config, saved.state, self.origins)
-        if saved is None:
-            return None
-        state = saved.state
-        if batches.first_window(state.step) != state.data.windows:
-            raise ConfigError(
-                f"{saved.path}: holds {state.data.windows} windows after step {state.step}, not "
-                f"those of this run's batches"
-            )
-        self._done, self._spent = state.step, Spent(**state.spent)
-        if saved.path.parent == self.folder.checkpoints:  # A branch is judged by its own.
-            self.guard = Guard(self.config.faults, state.guard, self._scaled)
-        self.loader.resume(state.data)
-        self.heldout.stream.skip(state.heldout.skipped)
-        return saved
-
-    @property
-    def _scaled(self) -> bool:
-        return self.config.training.precision == "fp16"
+class Trainer(PreparedRun):
+    """One run on the ranks of this job; arguments and errors are those of `PreparedRun`."""
 
     def train(self) -> dict[str, Any]:
         """Train to the end of the budget, from the newest checkpoint if there is one.
@@ -156,6 +51,7 @@ class Trainer:
         """
         if self.folder.finished:
             return self.folder.summary()
+        self._stops = StopRequests()
         try:
             with ExitStack() as stack:
                 stack.enter_context(self._stops.heard())
