@@ -44,6 +44,9 @@ def member_config(config: CompareConfig, name: str) -> RunConfig:
     """Return the run of one member: the comparison's settings with the member's objective."""
     shared = {key: getattr(config, key) for key in SharedConfig.model_fields}
     shared["output"] = str(Path(config.output) / "members" / name)
+    if config.checkpoint.copy_to is not None:
+        place = f"{config.checkpoint.copy_to.rstrip('/')}/{name}"
+        shared["checkpoint"] = config.checkpoint.model_copy(update={"copy_to": place})
     return RunConfig(**shared, objective=config.members[name])
 
 

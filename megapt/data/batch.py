@@ -21,6 +21,7 @@ from megapt.data.targets import (
     Unsigned,
     join_targets,
     joined,
+    moved,
     narrow,
     widened,
 )
@@ -59,13 +60,16 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return a copy on `device`."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("tokens", "positions", "segments", "visible", "starts")
-        }
-        targets = {head: asked.to(device) for head, asked in self.targets.items()}
-        groups = tuple(group.to(device) for group in self.groups)
-        return replace(self, targets=targets, groups=groups, **moved)
+        return replace(
+            self,
+            tokens=moved(self.tokens, device),
+            positions=moved(self.positions, device),
+            segments=moved(self.segments, device),
+            visible=moved(self.visible, device),
+            starts=moved(self.starts, device),
+            groups=tuple(moved(group, device) for group in self.groups),
+            targets={head: asked.to(device) for head, asked in self.targets.items()},
+        )
 
 
 @dataclass(frozen=True)

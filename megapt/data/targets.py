@@ -41,10 +41,10 @@ class HeadTargets:
         """Return a copy on `device`."""
         return replace(
             self,
-            places=self.places.to(device),
-            labels=self.labels.to(device),
-            weights=None if self.weights is None else self.weights.to(device),
-            draws=None if self.draws is None else self.draws.to(device),
+            places=moved(self.places, device),
+            labels=moved(self.labels, device),
+            weights=None if self.weights is None else moved(self.weights, device),
+            draws=None if self.draws is None else moved(self.draws, device),
         )
 
 
@@ -71,6 +71,17 @@ class PackedTargets:
             draws=None if self.draws is None else torch.from_numpy(self.draws),
             windows=self.windows,
         )
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return `tensor` on `device`.
+
+    From ordinary memory a GPU would copy only after all that it is busy with, and the host would
+    wait. From pinned memory it copies when its turn comes, and torch keeps the memory until then.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def widened(values: NDArray[Any]) -> Tensor:

@@ -8,8 +8,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from megapt.config import Origins, RunConfig
 from megapt.data import AnyCorpus, Batch
+from megapt.model.compilation import compile_model
 from megapt.objectives import Objective
 from megapt.planning.memory import PeakMemory
 from megapt.planning.text import Text, made_up_batch
@@ -68,6 +71,12 @@ def _micro_batch(engine: Engine, batch: Batch, objective: Objective, last: bool)
     engine.backward(output.loss, last)
 
 
+def _await(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told: the host is ahead of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def rehearse(
     config: RunConfig, ranks: Ranks, origins: Origins, objective: Objective, text: Text
 ) -> Rehearsal:
@@ -94,6 +103,8 @@ def rehearse(
     vocabulary, attention = objective.vocabulary.size, training.attention
     model = build_model(config, objective, vocabulary, attention, sequence_group(ranks))
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if training.compile:
+        compile_model(model)
     with closing(Engine(model, config, ranks, origins)) as engine:
         del model  # The engine's own; another reference would keep what it replaces.
         started = time.perf_counter() - began
@@ -102,8 +113,10 @@ def rehearse(
             began = time.perf_counter()
             for number in range(tried):
                 _micro_batch(engine, batch, objective, last=number == tried - 1)
+            _await(ranks.device)
             passes = time.perf_counter() - began
             engine.step(0.0)
+            _await(ranks.device)
             seconds = time.perf_counter() - began
         peak = memory.bytes()
     seconds += passes / tried * (whole - tried)

@@ -19,6 +19,7 @@ from megapt.training.settings import check_nvme, deepspeed_config
 from megapt.training.setup import (
     check_attention,
     check_generators,
+    check_metric,
     check_size,
     check_targets,
     choose_rows,
@@ -71,6 +72,7 @@ class PreparedRun:
         check_generators(config, self.objective, ranks, origins)
         if config.training.compile:
             check_compiler(ranks.device)
+        check_metric(config, self.objective, origins)
         rows = choose_rows(config, self.objective, origins)
         pad = self.corpus.vocabulary.pad
         self.maker = BatchMaker(stream, self.objective, pad, config.seed, rows, batches, lengths)
@@ -82,7 +84,12 @@ class PreparedRun:
             rank=ranks.data_rank,
             world=ranks.data_world,
         )
-        self.checkpoints = Checkpoints(self.folder.checkpoints, config.checkpoint, ranks)
+        self.checkpoints = Checkpoints(
+            self.folder.checkpoints,
+            config.checkpoint,
+            ranks,
+            self.folder.identity(config, self.corpus.fingerprint),
+        )
         self.guard = Guard(config.faults, scaled=self._scaled)
         self._done, self._spent = 0, Spent()
         self._score: float | None = None

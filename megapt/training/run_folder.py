@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -49,8 +50,9 @@ _FREE_PATTERNS = (
 )
 
 
-_BEGUN = {"corpus.json", *TOKENIZER_NAMES, "environment.json", "config.yaml"}
-"""What a run that was killed at its very beginning leaves, at most."""
+_BEGUN = {"corpus.json", *TOKENIZER_NAMES, "environment.json", "config.yaml", "checkpoints"}
+"""What a run that was killed at its very beginning leaves, at most; copies of checkpoints may have
+been fetched."""
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -178,6 +180,15 @@ class RunFolder:
                     f"{self.folder}: holds a run with {key} = {before.get(key)}, not "
                     f"{now.get(key)}; choose another folder for 'output', or remove this one"
                 )
+
+    def identity(self, config: RunConfig, fingerprint: str) -> str:
+        """Return a digest of what makes a run this one, wherever its files are."""
+        same = {
+            key: value
+            for key, value in compared(config.model_dump(), fingerprint).items()
+            if not (is_free(key) or key.endswith(".file") or key == "branch.run")
+        }
+        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
     def _copy(self, path: str) -> Path:
         """Return where the Python file of the objective at a dotted path is kept."""

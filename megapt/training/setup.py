@@ -179,6 +179,21 @@ def check_generators(
             )
 
 
+def check_metric(config: RunConfig, objective: Objective, origins: Origins) -> None:
+    """Refuse to choose checkpoints by a metric that no validation has.
+
+    Raises:
+        ConfigError: saying which there are.
+    """
+    names = ["loss"]
+    names += [f"{kind}/{head.name}" for head in objective.heads for kind in ("loss", "accuracy")]
+    if config.checkpoint.keep_best and config.checkpoint.metric not in names:
+        raise origins.error(
+            "checkpoint.metric",
+            f"'{config.checkpoint.metric}' is no held-out score; there are {', '.join(names)}",
+        )
+
+
 def choose_rows(config: RunConfig, objective: Objective, origins: Origins) -> Rows | None:
     """Return the rows that a micro-batch is packed into; None if it is laid end to end.
 

@@ -37,6 +37,11 @@ Steps = Generator[StepData, None, None]
 class Trainer(PreparedRun):
     """One run on the ranks of this job; arguments and errors are those of `PreparedRun`."""
 
+    _sound: bool
+    """Whether the last update was applied: what is saved may be gone back to."""
+    _restored: int | None
+    """Step whose weights a rollback took, as long as no update of them was applied."""
+
     def train(self) -> dict[str, Any]:
         """Train to the end of the budget, from the newest checkpoint if there is one.
 
@@ -56,7 +61,11 @@ class Trainer(PreparedRun):
             with ExitStack() as stack:
                 stack.enter_context(self._stops.heard())
                 self._start(stack)
-                self._loop(stack)
+                try:
+                    self._loop(stack)
+                except TrainingError:  # All ranks have it: what was saved before may be finished.
+                    self._finish_checkpoints()
+                    raise
                 heldout = self._validate()
                 self._checkpoint()
                 self._finish_checkpoints()
@@ -67,6 +76,7 @@ class Trainer(PreparedRun):
     def _start(self, stack: ExitStack) -> None:
         """Build the engine and what watches it; the run folder is there from now on."""
         config, ranks = self.config, self.ranks
+        self._sound, self._restored = True, None
         ranks.barrier()  # A slower rank still looks whether the folder is free.
         if ranks.main:
             self.folder.create(config, self.corpus, ranks.world)
@@ -135,24 +145,35 @@ class Trainer(PreparedRun):
                 )
             )
         )
+        owed, first = False, self._done
         while self._share() < 1.0:
-            updated, stop = self._step(steps)
+            with ExitStack() as waiting:
+                if self._done == first:  # Compilation, and whatever else is done but once.
+                    waiting.enter_context(self.watchdog.slowly("first step"))
+                updated, stop = self._step(steps)
             end = self._share() >= 1.0
-            saving = end or stop or self._is_due(self.config.checkpoint.every)
+            owed = owed or stop or self._is_due(self.config.checkpoint.every)
+            # Updates that are left out may come of weights that an earlier one has ruined.
+            self._sound = updated.applied and not updated.reaction.rollback
+            saving = end or (owed and self._sound)
             if faults.replicas_every and (saving or self._is_due(faults.replicas_every)):
                 self._compare_replicas()  # Before corrupted weights are saved.
             if end or updated.reaction.event or self._is_due(training.log_every):
                 self._log(updated)
             if updated.reaction.event:
                 self.monitor.event(self._done, updated.reaction.event, **updated.reaction.what)
+            if updated.applied:
+                self._restored = None
             if updated.reaction.rollback:
                 self._go_back(updated.reaction.what["reason"])
+                owed = True  # A resumed run shall not come by the same text.
             if end:
                 return  # The end validates and saves by itself.
             if self._is_due(training.validate_every):
                 self._validate()
             if saving:
                 self._checkpoint()
+                owed = False
             self._tell_of_checkpoints()
             if stop:
                 raise self._interrupted()
@@ -184,12 +205,12 @@ class Trainer(PreparedRun):
         try:
             return next(steps)
         except (ConfigError, StopRequested, StopIteration) as end:
-            if self._done:
+            if self._done and self._sound:
                 self._checkpoint()
             if isinstance(end, StopRequested):
                 raise self._interrupted() from None
+            self._finish_checkpoints()
             if isinstance(end, ConfigError):
-                self._finish_checkpoints()
                 raise
             raise TrainingError(
                 f"the corpora are used up after step {self._done}, at {self._share():.1%} of the "
@@ -209,13 +230,14 @@ class Trainer(PreparedRun):
         """Take the weights of the last checkpoint, and go on with the text that comes next."""
         with self.watchdog.slowly("rollback"):
             self.checkpoints.settle(True)
-            saved = self.checkpoints.newest()
+            # Weights from which no update could be applied are not gone back to twice.
+            saved = self.checkpoints.newest(before=self._restored)
             if saved is None:
                 reason = f"{reason}, and there is no checkpoint to go back to"
                 raise self.guard.give_up(self._done, reason)
             self.checkpoints.load(saved, self.engine)
+        self._restored, self._score = saved.step, None
         self.monitor.event(self._done, "rollback", to=saved.step, reason=reason)
-        self._checkpoint()  # A resumed run shall not come by the same text.
 
     def _compare_replicas(self) -> None:
         try:
@@ -252,21 +274,11 @@ class Trainer(PreparedRun):
                 ranks=self.ranks,
             )
             samples = self.samples.write(self.engine)
-        self._score = self._rated(scores)
+        self._score = scores.get(self.config.checkpoint.metric)
         skipped = self._heldout_state().skipped_shards
         record = {**scores, **self._spent.as_dict(), "skipped_shards": skipped}
         self.monitor.valid(self._done, record, samples)
         return scores
-
-    def _rated(self, scores: dict[str, float]) -> float | None:
-        """Return the score by which the best checkpoints are told."""
-        checkpoint = self.config.checkpoint
-        if checkpoint.keep_best and checkpoint.metric not in scores:
-            raise self.origins.error(
-                "checkpoint.metric",
-                f"'{checkpoint.metric}' is not among the held-out scores: {', '.join(scores)}",
-            )
-        return scores.get(checkpoint.metric)
 
     def _heldout_state(self) -> LoaderState:
         """Return which held-out shards some rank has left out; nothing else of it changes."""

@@ -33,6 +33,8 @@ class Updated:
     """Without the seconds."""
     computed: float
     """Seconds of this rank's own forward passes."""
+    applied: bool
+    """Whether the weights have changed."""
     reaction: Reaction
 
 
@@ -110,6 +112,7 @@ class Updater:
             },
             Spent(counts.raw_tokens, counts.positions, counts.targets, flops),
             self._stopwatch.read(),
+            update.applied,
             self._guard.seen(step, judged, update),
         )
 

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from pydantic.fields import FieldInfo
 
 from megapt.comparison.compare import member_config
 from megapt.comparison.results import Budget
-from megapt.config import CompareConfig, DataConfig, ProbeConfig, RunConfig, load_config
+from megapt.config import (
+    CompareConfig,
+    DataConfig,
+    DeviceConfig,
+    ProbeConfig,
+    RunConfig,
+    load_config,
+)
 from megapt.objectives import registry
+from megapt.training.exits import Exit
 from tests.docs.imports import circle, grouped, import_graph
 from tests.docs.pages import (
+    APPS,
     DOCS,
     ROOT,
     blocks,
@@ -122,14 +133,16 @@ def test_every_setting_is_on_the_page_with_its_default(name: str) -> None:
 
 
 def _commands(text: str) -> list[list[str]]:
-    """Words of the commands in `sh` blocks that train or compare: config file, then overrides."""
+    """Words of the commands in `sh` blocks that train, compare or plan: config file, overrides."""
     found = []
     for line in "".join(blocks(text, "sh")).splitlines():
         match = re.search(
-            r"megapt(?: |\.)(?:train|training|compare|comparison) (\S+\.yaml.*)", line
+            r"megapt(?: |\.)(?:train|training|compare|comparison|plan|planning) (\S+\.yaml)(.*)",
+            line,
         )
         if match:
-            found.append(match[1].split())
+            overrides = re.findall(r"(?<= )[\w.]+=\S+", match[2])
+            found.append([match[1], *overrides])
     return found
 
 
@@ -142,7 +155,22 @@ def test_commands_name_configurations_that_can_be_loaded(
 ) -> None:
     monkeypatch.chdir(ROOT)
     for file, *overrides in _commands(page.read_text(encoding="utf-8")):
-        load_config(CompareConfig if "compare" in file else RunConfig, file, overrides)
+        if "compare" in file:
+            load_config(CompareConfig, file, overrides)
+        else:
+            load_config(RunConfig, file, overrides)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_place)
+def test_commands_have_the_options_that_a_page_shows(page: Path) -> None:
+    for line in "".join(blocks(page.read_text(encoding="utf-8"), "sh")).splitlines():
+        name, *words = shlex.split(line, comments=True) or [""]
+        if name not in APPS:
+            continue
+        command: Any = typer.main.get_command(APPS[name])
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        command.make_context(name, words)
 
 
 def test_the_comparison_of_the_page_is_right(tmp_path: Path) -> None:
@@ -168,6 +196,58 @@ def test_every_key_of_a_comparison_is_on_the_page_with_its_default() -> None:
     defaults = {name: CompareConfig.model_fields[name].default for name in own}
     defaults |= {f"probe.{name}": info.default for name, info in ProbeConfig.model_fields.items()}
     assert {name: yaml.safe_load(value) for name, value in table.items()} == defaults
+
+
+SECTIONS = ["optimizer", "schedule", "loss", "parallel", "checkpoint", "faults", "monitor"]
+ENGINE_PAGES = ["training.md", "checkpoints.md", "monitoring.md", "operations.md"]
+
+
+def _keys(text: str) -> dict[str, str]:
+    """The tables of keys in a text: `section.key` -> default."""
+    tables = re.findall(r"^\| key \| default \|.*\n.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| ([^|]*?) ?\|", "".join(tables), re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "a key has two rows"
+    return dict(rows)
+
+
+def test_every_key_of_a_run_is_on_a_page_with_its_default() -> None:
+    table = _keys("".join(map(read, ENGINE_PAGES)))
+    fields = {
+        f"{section}.{name}": info
+        for section in [*SECTIONS, "training", "branch"]
+        for name, info in _section_fields(section).items()
+    }
+    del fields["training.budget"], fields["training.precision"]  # have texts of their own
+    assert table.keys() == fields.keys()
+    for key, info in fields.items():
+        assert yaml.safe_load(table[key] or "null") == _written(info), key
+
+
+def _section_fields(section: str) -> dict[str, FieldInfo]:
+    annotation: Any = RunConfig.model_fields[section].annotation
+    model = annotation if hasattr(annotation, "model_fields") else annotation.__args__[0]
+    fields: dict[str, FieldInfo] = model.model_fields
+    return fields
+
+
+def _written(info: FieldInfo) -> Any:
+    """A default; nothing for a key that is required."""
+    return None if info.is_required() else info.get_default(call_default_factory=True)
+
+
+def test_every_key_of_a_device_is_on_the_page_with_its_default() -> None:
+    table = _keys(read("cluster.md"))
+    fields = {f"device.{name}": info for name, info in DeviceConfig.model_fields.items()}
+    assert table.keys() == fields.keys()
+    for key, info in fields.items():
+        assert yaml.safe_load(table[key] or "null") == _written(info), key
+
+
+def test_every_exit_code_is_on_the_page() -> None:
+    codes = re.findall(
+        r"^\| (\d+) \|", section(read("operations.md"), "How a job ends"), re.MULTILINE
+    )
+    assert codes == [str(int(code)) for code in Exit]
 
 
 def test_the_axes_are_those_of_the_budget() -> None:
@@ -240,7 +320,8 @@ def test_no_page_names_a_missing_file(page: Path) -> None:
 # Imports.
 
 ORDER = [
-    *("megapt.cli", "megapt.comparison", "megapt.evaluation", "megapt.training"),
+    *("megapt.cli", "megapt.checkpoint_cli", "megapt.command_line"),
+    *("megapt.comparison", "megapt.evaluation", "megapt.planning", "megapt.training"),
     *("megapt.objectives", "megapt.model", "megapt.data", "megapt.config"),
 ]
 GRAPH = import_graph(ROOT, ["megapt", "data_prep", "launchers"])
@@ -286,6 +367,16 @@ def test_data_prep_needs_neither_torch_nor_megapt() -> None:
         t.partition(".")[0] for t in PACKAGES["data_prep"]
     }
     assert "data_prep" not in PACKAGES["megapt.objectives"] | PACKAGES["megapt.model"]
+
+
+def test_every_module_of_the_training_engine_is_on_the_page() -> None:
+    folder = ROOT / "megapt" / "training"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    packages = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+    text = section(read("architecture.md"), "The training engine")
+    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([\w/]+)`", row)]
+    assert sorted(named) == sorted(modules | packages)
 
 
 # The modules of data_prep, as the page orders them: each imports those after it alone.

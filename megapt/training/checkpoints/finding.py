@@ -22,29 +22,42 @@ class Finder:
         ranks: of the job.
         events: are told of what is passed over.
         copies: where else to look.
+        run: whose checkpoints are expected; empty for those of any run.
     """
 
     def __init__(
-        self, folder: Path, ranks: Ranks, events: Events, copies: Copies | None = None
+        self,
+        folder: Path,
+        ranks: Ranks,
+        events: Events,
+        copies: Copies | None = None,
+        run: str = "",
     ) -> None:
         self._folder = folder
+        self._run = run
         self._ranks = ranks
         self._events = events
         self._copies = copies
 
-    def newest(self) -> Saved | None:
+    def newest(self, before: int | None = None, fetching: bool = True) -> Saved | None:
         """Return the newest checkpoint that is whole; None if there is none at all.
 
+        Args:
+            before: only those of earlier steps than this.
+            fetching: whether copies may be used.
+
         Raises:
-            ConfigError: on all ranks, if all checkpoints are damaged, or another version of
-                megapt wrote one.
+            ConfigError: on all ranks, if all checkpoints are damaged, or another run or another
+                version of megapt wrote one.
         """
         if self._ranks.main:
             mend(self._folder)
-        saved, problem = self._search()
-        if saved is None and self._copies is not None:
-            self._fetch(self._copies)
-            saved, problem = self._search()
+        saved, problem = self._search(before)
+        if self._copies is not None:
+            self._check_copies(self._copies, needed=saved is None, fetching=fetching)
+            if saved is None and fetching:
+                self._fetch(self._copies)
+                saved, problem = self._search(before)
         if saved is None and problem:
             raise ConfigError(
                 f"{self._folder}: none of the checkpoints can be used ({problem}); restore one "
@@ -63,9 +76,43 @@ class Finder:
             raise ConfigError(f"{path}: {problem}")
         return self._saved(step)
 
-    def _search(self) -> tuple[Saved | None, str]:
+    def _check_copies(self, copies: Copies, needed: bool, fetching: bool) -> None:
+        """Refuse a place that holds the copies of another run, which ours would replace.
+
+        Args:
+            copies: the place.
+            needed: whether it must be read; what is not needed may be out of reach for now.
+            fetching: whether copies of this run would be used.
+
+        Raises:
+            ConfigError: on all ranks.
+        """
+        with self._ranks.together():
+            if not self._ranks.main:
+                return
+            try:
+                owner = copies.owner()
+            except ConfigError:
+                if needed:
+                    raise
+                return
+            if owner is None:
+                return
+            if self._run and owner != self._run:
+                raise ConfigError(
+                    f"checkpoint.copy_to: {copies.where} holds checkpoints of another run, or of "
+                    f"this one under other settings; choose another place"
+                )
+            if not fetching:
+                raise ConfigError(
+                    f"checkpoint.copy_to: {copies.where} holds checkpoints of this run, and "
+                    f"checkpoint.resume is 'never'; choose another place, or remove them"
+                )
+
+    def _search(self, before: int | None) -> tuple[Saved | None, str]:
         """Return the newest that is whole, or what is wrong with the oldest."""
         steps: list[int] = self._ranks.gather(steps_saved(self._folder))[0]
+        steps = [step for step in steps if before is None or step < before]
         problem = ""
         for step in reversed(steps):
             path = checkpoint_path(self._folder, step)
@@ -93,6 +140,10 @@ class Finder:
         with self._ranks.together():
             try:
                 manifest = read_manifest(path)
+                if self._run and manifest.run != self._run:
+                    raise ConfigError(
+                        f"{path}: is of another run, or of this one under other settings"
+                    )
                 problems = damage(path, manifest, self._ranks.rank, self._ranks.world)
             except ValueError as error:
                 problems = [str(error)]

@@ -36,6 +36,8 @@ class Manifest(Section):
     """Version that wrote it."""
     date: str
     """When it was written; ISO 8601, UTC."""
+    run: str
+    """Digest of what makes a run this one: its settings and its corpus."""
     step: PositiveInt
     score: float | None
     """Held-out value that `checkpoint.keep_best` goes by, if there was one."""

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ class Copies:
         if problems := damage(hidden, manifest):
             raise ValueError(problems[0])
         give_name(hidden, path, manifest)
+
+    def owner(self) -> str | None:
+        """Return the run that the newest copy is of; None if there is none that can be told.
+
+        Raises:
+            ConfigError: the place cannot be read.
+        """
+        try:
+            for step in reversed(self.steps()):
+                with suppress(ValueError):
+                    return self._manifest(step).run
+        except ConfigError:
+            raise
+        except Exception as error:  # each file system has errors of its own
+            raise ConfigError(f"checkpoint.copy_to: {unreadable(self.where, error)}") from error
+        return None
 
     def fetch(self, folder: Path) -> dict[int, str]:
         """Bring the newest copy that is whole to its name in `folder`, if there is one.

@@ -79,10 +79,12 @@ class Checkpoints:
         folder: of the run's checkpoints; it need not exist.
         config: when they are written and what is kept.
         ranks: of the job.
+        run: digest of what makes the run this one; see `RunFolder.identity`.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, ranks: Ranks) -> None:
+    def __init__(self, folder: Path, config: CheckpointConfig, ranks: Ranks, run: str = "") -> None:
         self._folder = folder
+        self._run = run
         self._config = config
         self._ranks = ranks
         self._latest: TrainerState | None = None
@@ -94,7 +96,7 @@ class Checkpoints:
         self._copier: Copier | None = None
         if copies is not None and ranks.main:
             self._copier = Copier(copies, config, config.asynchronous, self._uncopied)
-        self._finder = Finder(folder, ranks, self._events, copies)
+        self._finder = Finder(folder, ranks, self._events, copies, run)
 
     def take_events(self) -> list[Event]:
         """Return what happened since the last call; on the main rank all of it."""
@@ -207,6 +209,7 @@ class Checkpoints:
             format=FORMAT,
             megapt=megapt.__version__,
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            run=self._run,
             step=pending.state.step,
             score=pending.score,
             average=pending.average,
@@ -269,17 +272,20 @@ class Checkpoints:
         text = f"the checkpoint of step {step} was not copied: {problem}"
         self._events.tell(step, "uncopied", text)
 
-    def newest(self) -> Saved | None:
+    def newest(self, before: int | None = None) -> Saved | None:
         """Return the newest checkpoint that is complete and undamaged; None if there is none.
 
         Damaged ones are passed over with a warning. If the run has none, the newest copy is
         fetched.
 
+        Args:
+            before: only those of earlier steps than this.
+
         Raises:
-            ConfigError: on all ranks, if all checkpoints are damaged, or another version of
-                megapt wrote one.
+            ConfigError: on all ranks, if all checkpoints are damaged, or another run or another
+                version of megapt wrote one.
         """
-        return self._finder.newest()
+        return self._finder.newest(before, fetching=self._config.resume == "auto")
 
     def load(self, saved: Saved, engine: Any) -> None:
         """Load weights and optimiser states, whatever ranks and ZeRO stage they were saved with.

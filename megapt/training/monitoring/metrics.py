@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from megapt.config import ConfigError
+from megapt.training.files import write_text
 
 Metrics = dict[str, Any]
 
@@ -67,6 +68,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _line(record: Metrics) -> str:
+    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
 class MetricsWriter:
     """Appends records; begins by dropping those after the step that the run resumes at.
 
@@ -82,10 +87,7 @@ class MetricsWriter:
         self._written = {
             (record["split"], record["step"]) for record in self.kept if record["split"] != EVENT
         }
-        beside = file.with_name(f".{file.name}.partial")
-        lines = [json.dumps(record) + "\n" for record in self.kept]
-        beside.write_text("".join(lines), encoding="utf-8")
-        beside.replace(file)
+        write_text(file, "".join(map(_line, self.kept)))
         self._stream = file.open("a", encoding="utf-8")
 
     def write(self, split: str, step: int, values: Metrics) -> bool:
@@ -106,8 +108,7 @@ class MetricsWriter:
         self._append({"split": EVENT, "step": step, "kind": kind, **values})
 
     def _append(self, record: Metrics) -> None:
-        line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False)
-        self._stream.write(line + "\n")
+        self._stream.write(_line(record))
         self._stream.flush()
 
     def close(self) -> None:

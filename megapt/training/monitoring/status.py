@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from megapt.config import RunConfig
 from megapt.training.budget import Spent
+from megapt.training.checkpoints.state import checkpoint_path, steps_saved
 from megapt.training.heartbeats import ALIVE, read_heartbeat
 from megapt.training.monitoring.metrics import CLOCK, EVENT, Metrics, read_metrics
 from megapt.training.run_folder import RunFolder
@@ -83,7 +83,7 @@ class RunStatus:
     """Kind -> how often."""
     last_event: Metrics | None
     ranks: list[dict[str, Any]]
-    """The last heartbeat of each rank, see `warden.Heartbeat`, and its `age` in seconds."""
+    """The last heartbeat of each rank, see `heartbeats.Heartbeat`, and its `age` in seconds."""
 
 
 def read_status(folder: str | Path, now: float | None = None) -> RunStatus:
@@ -172,15 +172,10 @@ def _heldout(valid: list[Metrics]) -> Heldout | None:
 
 
 def _checkpoint(folder: Path, now: float) -> Checkpoint | None:
-    found = [
-        (int(match[1]), path)
-        for path in folder.glob("step-*")
-        if (match := re.fullmatch(r"step-(\d+)", path.name))
-    ]
-    if not found:
+    steps = steps_saved(folder)
+    if not steps:
         return None
-    step, path = max(found)
-    return Checkpoint(step, now - path.stat().st_mtime)
+    return Checkpoint(steps[-1], now - checkpoint_path(folder, steps[-1]).stat().st_mtime)
 
 
 def _heartbeats(folder: Path, now: float) -> list[dict[str, Any]]:
