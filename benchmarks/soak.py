@@ -236,10 +236,9 @@ class Soak:
     def _full_disk(self, job: Job, _: list[int]) -> None:
         ballast = self.folder.folder / "ballast"
         before = len(unsaved(self.folder))
-        with ballast.open("wb") as file, contextlib.suppress(OSError):
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(1 << 16))
-                file.flush()
         try:
             wait_for(job, lambda: len(unsaved(self.folder)) > before)
         finally:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from megapt.data import Batch, CounterRng, Example, Targets, Vocabulary, collate
+from megapt.data import Batch, CounterRng, Example, Rows, Targets, Vocabulary, collate
 from megapt.data.example import Ints
 
 _HEAD = "tokens"
@@ -62,6 +62,7 @@ def write(
     top_p: float = 0.95,
     seed: int = 0,
     agreed: Callable[[list[int]], list[int]] = _alone,
+    in_rows: bool = False,
 ) -> list[Ints]:
     """Go on with each example until [EOS].
 
@@ -76,6 +77,8 @@ def write(
         top_p: probability mass of the nucleus.
         seed: keys the draws, together with the example's number and the step.
         agreed: makes the tokens of a step the same on all ranks that compute the model together.
+        in_rows: whether the model reads rows alone; the examples of a step then make some as long
+            as the longest of them.
 
     Returns:
         The tokens written after each example, int64.
@@ -89,8 +92,9 @@ def write(
         live = [i for i in live if examples[i].positions[-1] < positions]
         if not live:
             break
-        rows = [_asked(examples[i]) for i in live]
-        batch = collate(rows, pad=vocabulary.pad, heads=[_HEAD]).widen().to(device)
+        asked = [_asked(examples[i]) for i in live]
+        rows = Rows(max(map(len, asked)), 1, 1) if in_rows else None
+        batch = collate(asked, pad=vocabulary.pad, heads=[_HEAD], rows=rows).widen().to(device)
         with torch.no_grad():
             logits = model.predict(batch, _HEAD)
         logits = logits.masked_fill(forbidden, float("-inf")).cpu()

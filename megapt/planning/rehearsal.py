@@ -137,5 +137,7 @@ def dry_run(config: RunConfig, ranks: Ranks, origins: Origins) -> Rehearsal:
     Raises:
         ConfigError: for whatever is wrong with the input.
     """
-    run = PreparedRun(config, ranks, origins)
+    # Copies of checkpoints would be fetched into the run folder.
+    checkpoint = config.checkpoint.model_copy(update={"copy_to": None})
+    run = PreparedRun(config.model_copy(update={"checkpoint": checkpoint}), ranks, origins)
     return rehearse(config, ranks, origins, run.objective, _text_of(run.corpus))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from megapt.config import ConfigError
+from megapt.training.amendments import amend
 
 
 @dataclass(frozen=True)
@@ -113,24 +113,6 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _announce_builds() -> None:
-    """Tell the user when DeepSpeed compiles a C++ or CUDA op, which can take minutes."""
-    from deepspeed.ops.op_builder.builder import OpBuilder
-
-    build = OpBuilder.jit_load
-
-    def jit_load(builder: Any, *args: Any, **kwargs: Any) -> Any:
-        print(
-            f"megapt: DeepSpeed builds its op '{builder.name}' now; this takes some minutes once, "
-            f"later starts use the result in TORCH_EXTENSIONS_DIR or ~/.cache/torch_extensions",
-            file=sys.stderr,
-            flush=True,
-        )
-        return build(builder, *args, **kwargs)
-
-    OpBuilder.jit_load = jit_load
-
-
 @cache
 def import_deepspeed() -> Any:
     """Import DeepSpeed for the device at hand, quiet, and return the module.
@@ -143,14 +125,9 @@ def import_deepspeed() -> Any:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
     import deepspeed
-    import deepspeed.ops
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    if uses_cuda():
-        _announce_builds()
-    else:
-        ops = dict(deepspeed.ops.__compatible_ops__)
-        deepspeed.ops.__compatible_ops__ = {**ops, "deepspeed_shm_comm": False}
+    amend(on_cpu=not uses_cuda())
     return deepspeed
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn, TypeVar
 
+import torch
+
 from megapt.config import CompareConfig, ConfigError, Origins, RunConfig, load_config
 from megapt.training.checkpoints import CheckpointError
 from megapt.training.distributed import Ranks, start_ranks
@@ -43,6 +45,16 @@ def guarded(job: Callable[[], None]) -> int:
         if str(error):
             print(f"megapt: error: {error}", file=sys.stderr, flush=True)
         return error.code
+    except torch.OutOfMemoryError as error:
+        # Not what all ranks agree on either.
+        line = str(error).partition(". ")[0]
+        print(
+            f"megapt: training failed: rank {_rank()}: {line}; a smaller training.micro_batch, "
+            f"training.recompute or a higher parallel.zero_stage takes less: see megapt plan",
+            file=sys.stderr,
+            flush=True,
+        )
+        return Exit.FAILED
     except BrokenPipeError:
         # The reader, `head` say, has seen enough; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

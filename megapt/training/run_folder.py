@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -219,7 +218,7 @@ class RunFolder:
             },
         )
         tokenizer = corpus.tokenizer_file()
-        shutil.copyfile(tokenizer, self.folder / tokenizer.name)
+        write_atomically(self.folder / tokenizer.name, tokenizer.read_bytes())
         for path, source in self._sources.items():
             write_atomically(self._copy(path), source)
         packages = ("torch", "deepspeed", "numpy", "sentencepiece", "webdataset")

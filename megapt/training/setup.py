@@ -164,11 +164,17 @@ def check_attention(
 def check_generators(
     config: RunConfig, objective: Objective, ranks: Ranks, origins: Origins
 ) -> None:
-    """Refuse generators whose heads ranks that share positions cannot divide.
+    """Refuse generators that these ranks cannot compute.
 
     Raises:
-        ConfigError: saying how many heads there are.
+        ConfigError: saying why.
     """
+    generates = any(head.kind == "generator" for head in objective.heads)
+    if generates and config.training.deterministic and ranks.device.type == "cuda":
+        raise origins.error(
+            "training.deterministic",
+            f"'{objective.name}' samples by cumulative sums, which CUDA computes in no fixed order",
+        )
     for head in objective.heads:
         heads = generator_config(config.model, head.scale).heads
         if head.kind == "generator" and heads % ranks.sequence:

@@ -21,6 +21,7 @@ from megapt.training.monitoring.samples import SampleWriter
 from megapt.training.monitoring.throughput import StepTimes
 from megapt.training.prepared import PreparedRun
 from megapt.training.replicas import compare_replicas
+from megapt.training.settings import zero_stage
 from megapt.training.setup import (
     build_model,
     sequence_group,
@@ -152,10 +153,10 @@ class Trainer(PreparedRun):
                     waiting.enter_context(self.watchdog.slowly("first step"))
                 updated, stop = self._step(steps)
             end = self._share() >= 1.0
-            owed = owed or stop or self._is_due(self.config.checkpoint.every)
+            owed = owed or self._is_due(self.config.checkpoint.every)
             # Updates that are left out may come of weights that an earlier one has ruined.
             self._sound = updated.applied and not updated.reaction.rollback
-            saving = end or (owed and self._sound)
+            saving = end or stop or (owed and self._sound)
             if faults.replicas_every and (saving or self._is_due(faults.replicas_every)):
                 self._compare_replicas()  # Before corrupted weights are saved.
             if end or updated.reaction.event or self._is_due(training.log_every):
@@ -173,7 +174,7 @@ class Trainer(PreparedRun):
                 self._validate()
             if saving:
                 self._checkpoint()
-                owed = False
+                owed = not self._sound
             self._tell_of_checkpoints()
             if stop:
                 raise self._interrupted()
@@ -205,7 +206,7 @@ class Trainer(PreparedRun):
         try:
             return next(steps)
         except (ConfigError, StopRequested, StopIteration) as end:
-            if self._done and self._sound:
+            if self._done:
                 self._checkpoint()
             if isinstance(end, StopRequested):
                 raise self._interrupted() from None
@@ -272,6 +273,7 @@ class Trainer(PreparedRun):
                 windows=training.validation_windows,
                 micro_batch=training.micro_batch,
                 ranks=self.ranks,
+                begun=lambda: self.watchdog.beat(self._done, "validation"),
             )
             samples = self.samples.write(self.engine)
         self._score = scores.get(self.config.checkpoint.metric)
@@ -292,7 +294,7 @@ class Trainer(PreparedRun):
             spent=self._spent.as_dict(),
             ranks=self.ranks.world,
             sequence=self.ranks.sequence,
-            zero_stage=self.config.parallel.zero_stage,
+            zero_stage=zero_stage(self.config),
             precision=self.config.training.precision,
             data=self.loader.state(self.ranks.gather),
             heldout=self._heldout_state(),
@@ -301,7 +303,7 @@ class Trainer(PreparedRun):
             guard=self.guard.state,
         )
         with self.watchdog.slowly("checkpoint"), self.monitor.pause("checkpoint"):
-            self.checkpoints.save(self.engine, state, self._score)
+            self.checkpoints.save(self.engine, state, self._score, self._sound)
 
     def _finish_checkpoints(self) -> None:
         """Wait until what was saved is written, and tell what became of it."""
@@ -311,4 +313,5 @@ class Trainer(PreparedRun):
 
     def _tell_of_checkpoints(self) -> None:
         for event in self.checkpoints.take_events():
-            self.monitor.event(event.step, event.kind, text=event.text)
+            # The checkpoint may be one of a later step than the run is at now.
+            self.monitor.event(self._done, event.kind, checkpoint=event.step, text=event.text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,7 +28,13 @@ def heldout_maker(
 
 
 def evaluate(
-    model: Any, maker: BatchMaker, *, windows: int, micro_batch: int, ranks: Ranks
+    model: Any,
+    maker: BatchMaker,
+    *,
+    windows: int,
+    micro_batch: int,
+    ranks: Ranks,
+    begun: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Return the scores of `model` on the first `windows` held-out windows.
 
@@ -38,6 +44,7 @@ def evaluate(
         windows: how many; all if there are fewer.
         micro_batch: rows at once.
         ranks: that share the windows.
+        begun: called before each batch.
 
     Returns:
         See `Scores.reduce`.
@@ -54,6 +61,7 @@ def evaluate(
     )
     with torch.no_grad():
         for batch in _in_step(batches, ranks):
+            begun()
             scores.add(model(batch.to(ranks.device)).parts, batch)
     model.train(was_training)
     reduced = scores.reduce(ranks)

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from mmap import mmap
 from pathlib import Path
 
+import torch
+
 import megapt
 from megapt.config import ConfigError, FaultsConfig
 from megapt.training.checkpoints import CheckpointError
@@ -119,6 +121,8 @@ class Watchdog:
             left = ""
         except _AGREED:
             left = ""
+            raise
+        except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             # It may be that of a collective whose other end is gone: gloo's and NCCL's.

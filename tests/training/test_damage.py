@@ -52,7 +52,7 @@ def test_a_damaged_shard_ends_the_run_on_every_rank_before_a_step_uses_it(
     file.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
     outcomes, printed = end_ranks(world, ended_with, file)
     assert [(outcome.value, outcome.failure) for outcome in outcomes] == [(2, "")] * world
-    [line] = [line for line in printed.splitlines() if not line.startswith("run: step ")]
+    [line] = [line for line in printed.splitlines() if not line.startswith("run: ")]
     assert line.startswith("megapt: error: ")
     for part in (str(shard), "sha256", "data.reading.on_damage"):
         assert part in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.training.runs import (
     records_of,
     run_config,
     train,
+    train_with_signal,
 )
 
 # Four heads, so that half the width of them is left to two ranks in a generator too.
@@ -29,6 +31,8 @@ COMMON: dict[str, Any] = {
     "model": {"layers": 2, "heads": 4},
     "training": {"budget": {"amount": 2300.0}},
 }
+# Each parameter is gathered whenever it is needed, as in a large model.
+RELEASED = {"stage3_param_persistence_threshold": 0, "stage3_max_reuse_distance": 0}
 ELECTRA = {"name": "electra", "generator_size": 0.5}
 
 
@@ -134,6 +138,43 @@ def test_recomputed_dropout_is_the_same_to_the_bit(
     found, expected = map(last_weights, configs)
     for name, weight in found.items():
         assert weight.equal(expected[name]), name
+
+
+def train_in_two(ranks: Ranks, config: RunConfig) -> int:
+    """Train, stopped once; return how many modules DeepSpeed takes to be running at the end."""
+    assert train_with_signal(ranks, config, signal.SIGTERM, step=3) is None
+    train(ranks, config)
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+    return len(FWD_MODULE_STACK)
+
+
+@pytest.mark.parametrize("zero", [{}, RELEASED], ids=["all kept", "all released"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_shards_are_the_same_to_the_bit_resumed_too(
+    corpus_folder: Path, tmp_path: Path, precision: str, zero: dict[str, int]
+) -> None:
+    configs = {
+        kind: config_of(
+            corpus_folder,
+            tmp_path / kind,
+            "arlm",
+            {
+                "training": {"recompute": kind, "precision": precision},
+                "parallel": {"zero_stage": 3},
+                "deepspeed": {"zero_optimization": zero},
+            },
+        )
+        for kind in ("none", "full", "selective")
+    }
+    run_ranks(2, train, configs["none"])
+    expected = last_weights(configs["none"])
+    for kind in ("full", "selective"):
+        running = run_ranks(2, train_in_two, configs[kind])
+        assert max(running) < 3, "what a recomputation leaves half done is forgotten"
+        found = last_weights(configs[kind])
+        for name, weight in found.items():
+            assert weight.equal(expected[name]), (kind, name)
 
 
 def train_compiled(ranks: Ranks, config: RunConfig) -> int:

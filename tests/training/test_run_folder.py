@@ -166,8 +166,8 @@ def test_looking_at_a_run_writes_nothing(corpus_folder: Path, tmp_path: Path) ->
 def train_out_of_step(ranks: Ranks, config: RunConfig) -> dict[str, Any]:
     """Train; the first rank is slow to write the folder, the second slow to look at it."""
     if ranks.main:
-        copy = run_folder.shutil.copyfile
-        run_folder.shutil.copyfile = lambda *files: (time.sleep(0.6), copy(*files))
+        write = run_folder.write_atomically
+        run_folder.write_atomically = lambda *args: (time.sleep(0.6), write(*args))
     else:
         check = RunFolder.check
         RunFolder.check = lambda *args: (time.sleep(0.3), check(*args))  # type: ignore[method-assign]

@@ -27,6 +27,7 @@ from megapt.training.checkpoints.manifest import (
 from megapt.training.checkpoints.state import WEIGHTS, checkpoint_path, read_state, steps_saved
 from megapt.training.checkpoints.universal import write_universal
 from megapt.training.checkpoints.weights import WeightsFile, choose_step
+from megapt.training.checkpoints.writing import sync_file
 from megapt.training.run_folder import RunFolder
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -113,7 +114,7 @@ def convert(run: str, step: int | None, output: Path) -> int:
             write_universal(path, hidden, progress.advance)
         for inside, _, names in os.walk(hidden):
             for name in names:
-                _sync(Path(inside) / name)
+                sync_file(Path(inside) / name)
             sync_folder(Path(inside))
     return step
 
@@ -190,15 +191,7 @@ def _whole(folder: Path, step: int) -> Path:
 def _save(weights: dict[str, Tensor], output: Path) -> None:
     with _new(output) as hidden:
         save_file(weights, hidden)
-        _sync(hidden)
-
-
-def _sync(file: Path) -> None:
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_file(hidden)
 
 
 @contextmanager

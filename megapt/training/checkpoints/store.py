@@ -63,6 +63,7 @@ class _Pending:
     state: TrainerState
     score: float | None
     average: bool
+    pruning: bool
     folder: Path
     """Hidden until it is complete."""
     writing: Writing
@@ -102,13 +103,20 @@ class Checkpoints:
         """Return what happened since the last call; on the main rank all of it."""
         return self._events.take()
 
-    def save(self, engine: Any, state: TrainerState, score: float | None = None) -> float:
+    def save(
+        self,
+        engine: Any,
+        state: TrainerState,
+        score: float | None = None,
+        pruning: bool = True,
+    ) -> float:
         """Save the state of training; it appears under its name once it is complete.
 
         Args:
             engine: megapt's.
             state: the trainer's.
             score: held-out value, the less the better, if there was a validation.
+            pruning: whether older ones may be removed; not if this one may be worth less.
 
         Returns:
             Seconds that training stood still.
@@ -119,7 +127,7 @@ class Checkpoints:
         began = time.perf_counter()
         self._settle()
         if state != self._latest:  # A resumed run that is at its end comes by the same state.
-            self._begin(engine, state, score)
+            self._begin(engine, state, score, pruning)
         return time.perf_counter() - began
 
     def poll(self) -> bool:
@@ -147,7 +155,7 @@ class Checkpoints:
         if self._failures:
             raise CheckpointError(self._failure)
 
-    def _begin(self, engine: Any, state: TrainerState, score: float | None) -> None:
+    def _begin(self, engine: Any, state: TrainerState, score: float | None, pruning: bool) -> None:
         folder = hidden_path(checkpoint_path(self._folder, state.step))
         if self._failed(state.step, self._prepare(folder) if self._ranks.main else ""):
             return
@@ -170,7 +178,7 @@ class Checkpoints:
             files[STATE] = partial(write_json, value=state.model_dump())
         writing = Writing(folder, files)
         score = score if score is not None and math.isfinite(score) else None
-        self._pending = _Pending(state, score, average, folder, writing)
+        self._pending = _Pending(state, score, average, pruning, folder, writing)
         if asynchronous:
             writing.start()
         else:
@@ -223,7 +231,8 @@ class Checkpoints:
             return f"{error.filename}: {error.strerror}"
         if self._copier is not None:
             self._copier.copy(manifest.step, path, manifest)
-        self._prune(manifest.step)
+        if pending.pruning:
+            self._prune(manifest.step)
         return ""
 
     def _prune(self, newest: int) -> None:

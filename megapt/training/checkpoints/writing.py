@@ -185,7 +185,7 @@ class Writing:
                 file = self._folder / name
                 write(file)
                 del write  # Its content is freed file by file.
-                _sync(file)
+                sync_file(file)
                 self.records[name] = record_of(file)
         except OSError as error:
             self._files.clear()
@@ -194,7 +194,8 @@ class Writing:
             self._bug = error
 
 
-def _sync(file: Path) -> None:
+def sync_file(file: Path) -> None:
+    """Make the content of a file durable."""
     handle = os.open(file, os.O_RDONLY)
     try:
         os.fsync(handle)

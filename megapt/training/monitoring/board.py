@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch.utils.tensorboard.summary import hparams
 
 from megapt.config import RunConfig
 from megapt.training.monitoring.metrics import Metrics, numbers
+
+log = logging.getLogger("megapt.monitoring")
 
 _COMPARED = ("seed", "objective", "model", "loss", "optimizer", "schedule", "training", "parallel")
 """Sections of the configuration by which TensorBoard tells runs apart."""
@@ -35,6 +39,13 @@ def hyperparameters(config: RunConfig) -> dict[str, bool | float | str]:
     return flatten(values)
 
 
+class _Nothing:
+    """Takes whatever is written, in the place of a writer that cannot."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
 class Board:
     """Writes what TensorBoard shows.
 
@@ -48,6 +59,7 @@ class Board:
 
     def __init__(self, folder: Path, resume_step: int) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1)
+        self._lost = False
 
     def describe(self, config: RunConfig) -> None:
         """Write the hyperparameters, beside which TensorBoard shows the last losses."""
@@ -57,31 +69,44 @@ class Board:
         for summary in summaries:
             self._files().add_summary(summary)
 
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        """Give TensorBoard up if its files cannot be written: the training does not need it."""
+        try:
+            yield _Nothing() if self._lost else self._writer
+        except OSError as error:
+            self._lost = True
+            log.warning("TensorBoard shows no more of this run: %s", error.strerror or error)
+
     def _files(self) -> Any:
         return self._writer._get_file_writer()  # type: ignore[no-untyped-call]
 
     def scalars(self, split: str, step: int, values: Metrics) -> None:
         """Show the numbers of a record."""
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                for inner, number in numbers(value):
-                    # Validation has seconds of its own.
-                    section = name if split == "train" else f"{split}/{name}"
-                    self._writer.add_scalar(f"{section}/{inner}", number, step)
-            elif isinstance(value, int | float):
-                self._writer.add_scalar(f"{split}/{name}", value, step)
+        with self._writing() as writer:
+            for name, value in values.items():
+                if isinstance(value, Mapping):
+                    for inner, number in numbers(value):
+                        # Validation has seconds of its own.
+                        section = name if split == "train" else f"{split}/{name}"
+                        writer.add_scalar(f"{section}/{inner}", number, step)
+                elif isinstance(value, int | float):
+                    writer.add_scalar(f"{split}/{name}", value, step)
 
     def texts(self, step: int, texts: Sequence[str]) -> None:
         """Show what the model wrote, word for word."""
-        for number, text in enumerate(texts, start=1):
-            # Indented, Markdown leaves it as it is.
-            shown = "\n".join(f"    {line}" for line in text.splitlines())
-            self._writer.add_text(f"samples/{number}", shown, step)
+        with self._writing() as writer:
+            for number, text in enumerate(texts, start=1):
+                # Indented, Markdown leaves it as it is.
+                shown = "\n".join(f"    {line}" for line in text.splitlines())
+                writer.add_text(f"samples/{number}", shown, step)
 
     def histogram(self, name: str, weights: Tensor, step: int) -> None:
         """Show how the weights of one parameter are spread."""
-        self._writer.add_histogram(f"weights/{name}", weights.detach().float().cpu(), step)
+        with self._writing() as writer:
+            writer.add_histogram(f"weights/{name}", weights.detach().float().cpu(), step)
 
     def close(self) -> None:
         """Flush and close."""
-        self._writer.close()
+        with self._writing() as writer:
+            writer.close()

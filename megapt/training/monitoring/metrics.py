@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from megapt.config import ConfigError
 from megapt.training.files import write_text
+
+log = logging.getLogger("megapt.monitoring")
 
 Metrics = dict[str, Any]
 
@@ -88,7 +92,10 @@ class MetricsWriter:
             (record["split"], record["step"]) for record in self.kept if record["split"] != EVENT
         }
         write_text(file, "".join(map(_line, self.kept)))
-        self._stream = file.open("a", encoding="utf-8")
+        self._file = file
+        self._handle = os.open(file, os.O_WRONLY | os.O_APPEND)
+        self._unwritten = b""
+        self._warned = False
 
     def write(self, split: str, step: int, values: Metrics) -> bool:
         """Append one record of `split` after `step` updates; whether it was not there already.
@@ -108,9 +115,21 @@ class MetricsWriter:
         self._append({"split": EVENT, "step": step, "kind": kind, **values})
 
     def _append(self, record: Metrics) -> None:
-        self._stream.write(_line(record))
-        self._stream.flush()
+        self._unwritten += _line(record).encode()
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[os.write(self._handle, self._unwritten) :]
+        except OSError as error:
+            if not self._warned:
+                log.warning(
+                    "%s: %s; training goes on, and what is missing is written as soon as it can be",
+                    self._file,
+                    error.strerror,
+                )
+            self._warned = True
+        else:
+            self._warned = False
 
     def close(self) -> None:
-        """Flush and close."""
-        self._stream.close()
+        """Close the file; what could not be written by now is lost, and was warned of."""
+        os.close(self._handle)

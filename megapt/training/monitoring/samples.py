@@ -67,6 +67,7 @@ class SampleWriter:
             max_tokens=self._config.monitor.sample_tokens,
             seed=self._config.seed,
             agreed=lambda tokens: self._ranks.gather(tokens)[0],
+            in_rows=self._config.training.attention == "rows",
         )
         module.train(was_training)
         decode = self._corpus.tokenizer().decode

@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from megapt.training.heartbeats import ALIVE
+from megapt.training.heartbeats import ALIVE, FAILED, HUNG, KILLED
 from megapt.training.monitoring.metrics import CLOCK
 from megapt.training.monitoring.status import RunStatus, member_folders, read_status
 from megapt.training.progress import duration
@@ -136,9 +137,17 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
 
 
 def _ranks(status: RunStatus) -> str:
-    """Say how many ranks there are, and what the one does that has not moved for longest."""
-    last = max(status.ranks, key=lambda rank: (rank["state"] != ALIVE, float(rank["still"])))
-    where = f"rank {last['rank']} on {last['host']}"
+    """Say how many ranks there are, and what the one does that is to blame or still for longest."""
+    blame = (KILLED, FAILED, HUNG)
+
+    def key(rank: dict[str, Any]) -> tuple[int, int, float]:
+        # Of those that hang, the others wait for the one with the fewest beats.
+        worst = len(blame) - blame.index(rank["state"]) if rank["state"] in blame else 0
+        return worst or int(rank["state"] != ALIVE), -int(rank["beats"]), float(rank["still"])
+
+    living = all(rank["state"] == ALIVE for rank in status.ranks)
+    last = max(status.ranks, key=(lambda rank: float(rank["still"])) if living else key)
+    where = f"rank {last['rank']} on {last['host']} (pid {last['pid']})"
     if last["state"] != ALIVE:
         return f"{len(status.ranks)}; {where} {last['state']} in step {last['step']:,}"
     doing = f"{where} in step {last['step']:,}, {last['doing']}"

@@ -71,3 +71,11 @@ def test_objectives_write_as_they_can(
     )
     records = records_of(config, "valid")
     assert all(("samples" in record) == able for record in records)
+
+
+def test_a_model_that_reads_rows_writes_the_same(
+    corpus_folder: Path, tmp_path: Path, alone: RunConfig
+) -> None:
+    training = {"attention": "rows", "row_length": 64}
+    config = run_of(corpus_folder, tmp_path / "run", 1, 0, SAMPLES, training=training)
+    assert texts_of(config) == texts_of(alone)
