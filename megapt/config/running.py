@@ -15,6 +15,7 @@ from megapt.config.section import (
 )
 
 Offload = Literal["none", "cpu", "nvme"]
+Place = Annotated[str, Field(min_length=1)]
 
 
 class ParallelConfig(Section):
@@ -74,7 +75,7 @@ class CheckpointConfig(Section):
     """Of the last validation before the checkpoint, by its name in metrics.jsonl."""
     asynchronous: bool = False
     """Training goes on while the files are written, from a copy in the ranks' memory."""
-    copy_to: str | None = None
+    copy_to: Place | None = None
     """Folder or URL (s3://bucket/run, through fsspec) that complete checkpoints are copied to, and
     read from when the run folder has none."""
     resume: Literal["auto", "never"] = "auto"
@@ -121,7 +122,7 @@ class MonitorConfig(Section):
     """First step of which torch's profiler writes a trace; 0: none."""
     profile_steps: PositiveInt = 3
     """How many steps it traces."""
-    prometheus: str | None = None
+    prometheus: Place | None = None
     """File in Prometheus' text format that is kept up to date, for node_exporter's textfile
     collector."""
     peak_flops: PositiveFloat | None = None
@@ -132,7 +133,7 @@ class MonitorConfig(Section):
 class BranchConfig(Section):
     """The state of another run that this one begins with."""
 
-    run: str
+    run: Place
     """Its folder."""
     step: PositiveInt | None = None
     """Its checkpoint after so many steps; by default its newest."""

@@ -59,6 +59,7 @@ class Planner:
             )
         self.objective: Objective = build_objective(config.objective, text.context(config), origins)
         check_attention(config, self.objective, self.ranks.device, origins)
+        deepspeed_config(config, self.ranks, origins)  # Refuses what the engine would.
         self._tracers: dict[str, Tracer] = {}
         self._traces: dict[tuple[str, int], Trace] = {}
         model = self._tracer(config.training.recompute).model
@@ -91,10 +92,21 @@ class Planner:
             self._traces[key] = self._tracer(recompute).trace(batch)
         return self._traces[key]
 
+    def _zero(self, stage: int) -> dict[str, Any]:
+        """Return DeepSpeed's section `zero_optimization` at a stage.
+
+        Raises:
+            ConfigError: for a stage at which the run cannot be.
+        """
+        config = self._with(parallel={"zero_stage": stage})
+        settings = deepspeed_config(config, self.ranks, self.origins)
+        zero: dict[str, Any] = settings["zero_optimization"]
+        return zero
+
     def footprint(self, stage: int, trace: Trace, micro_batch: int) -> Footprint:
         """Return the memory of a rank."""
         config = self._with(parallel={"zero_stage": stage}, training={"micro_batch": micro_batch})
-        zero = deepspeed_config(config, self.ranks, self.origins)["zero_optimization"]
+        zero = self._zero(stage)
         job = Job(config, zero, self.cluster.ranks, self.kind, self.parameters, self.largest)
         return job.footprint(trace)
 
@@ -121,6 +133,18 @@ class Planner:
         return sizes[low - 1] if low else 0
 
     def _stages(self) -> list[int]:
+        """Return the stages that the run could be at."""
+        return [stage for stage in self._left() if self._runs(stage)]
+
+    def _runs(self, stage: int) -> bool:
+        """Whether nothing else of the run, its optimiser say, forbids a stage."""
+        try:
+            self._zero(stage)
+        except ConfigError:
+            return False
+        return True
+
+    def _left(self) -> list[int]:
         """Return the stages that offloading and the rest of the section `parallel` leave."""
         parallel = self.config.parallel
         sharded = parallel.offload_optimizer == "cpu"

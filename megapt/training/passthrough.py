@@ -7,105 +7,23 @@ key is either known and passed on, or refused by its path.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import ValidationError
 
 from megapt.config import Origins
 from megapt.config.errors import nearest
-from megapt.training.distributed import import_deepspeed
-
-_PASSED = (
-    "aio",
-    "bf16",
-    "comet",
-    "comms_logger",
-    "communication_data_type",
-    "csv_monitor",
-    "data_types",
-    "disable_python_gc",
-    "dump_state",
-    "flops_profiler",
-    "fp16",
-    "memory_breakdown",
-    "seq_parallel_communication_data_type",
-    "tensorboard",
-    "timers",
-    "wall_clock_breakdown",
-    "wandb",
-    "zero_optimization",
+from megapt.training.deepspeed_keys import (
+    OWNED,
+    PACKAGES,
+    PASSED,
+    REFUSED,
+    SECTIONS,
+    TYPES,
+    VALUES,
 )
-
-_OWNED = {
-    "train_batch_size": "training.global_batch",
-    "train_micro_batch_size_per_gpu": "training.micro_batch",
-    "gradient_accumulation_steps": "training.global_batch and training.micro_batch",
-    "gradient_clipping": "optimizer.clip",
-    "optimizer": "the section optimizer",
-    "zero_allow_untested_optimizer": "optimizer.name",
-    "zero_force_ds_cpu_optimizer": "parallel.offload_optimizer",
-    "scheduler": "the section schedule",
-    "amp": "training.precision",
-    "bfloat16": "training.precision",
-    "torch_autocast": "training.precision",
-    "bf16.enabled": "training.precision",
-    "fp16.enabled": "training.precision",
-    "data_types.param_dtype": "training.precision",
-    "compile": "training.compile",
-    "activation_checkpointing": "training.recompute",
-    "checkpoint": "the section checkpoint",
-    "steps_per_print": "training.log_every",
-    "zero_optimization.stage": "parallel.zero_stage",
-    "zero_optimization.cpu_offload": "parallel.offload_optimizer",
-    "zero_optimization.cpu_offload_param": "parallel.offload_parameters",
-    "zero_optimization.offload_optimizer.device": "parallel.offload_optimizer",
-    "zero_optimization.offload_optimizer.nvme_path": "parallel.nvme_path",
-    "zero_optimization.offload_param.device": "parallel.offload_parameters",
-    "zero_optimization.offload_param.nvme_path": "parallel.nvme_path",
-    "zero_optimization.zero_hpz_partition_size": "parallel.secondary_partition",
-    "zero_optimization.zero_quantized_weights": "parallel.quantized_weights",
-    "zero_optimization.zero_quantized_gradients": "parallel.quantized_gradients",
-}
-"""Key -> the one of megapt that sets it."""
-
-_REFUSED = {
-    **dict.fromkeys(
-        (
-            "gradient_allreduce_op",
-            "gradient_predivide_factor",
-            "managed_gradient_accumulation",
-            "prescale_gradients",
-        ),
-        "would change the gradient, which megapt normalises over the whole update",
-    ),
-    **dict.fromkeys(
-        ("bf16.check_grad_overflow", "zero_optimization.compute_grad_norm"),
-        "megapt leaves out every update whose gradient norm is not finite",
-    ),
-    **dict.fromkeys(
-        (
-            "autotuning",
-            "compression_training",
-            "data_efficiency",
-            "expert_parallel",
-            "hybrid_engine",
-            "pipeline",
-            "tensor_parallel",
-            "weight_quantization",
-            "bf16.bf16_master_weights_and_grads",
-            "bf16.bf16_optimizer_states",
-            "bf16.immediate_grad_update",
-            "fp16.auto_cast",
-            "fp16.fp16_master_weights_and_grads",
-            "zero_optimization.elastic_checkpoint",
-            "zero_optimization.legacy_stage1",
-            "zero_optimization.offload_optimizer.ratio",
-            "zero_optimization.offload_optimizer.super_offload",
-            "zero_optimization.zenflow",
-        ),
-        "megapt does not work with it",
-    ),
-}
+from megapt.training.distributed import import_deepspeed
 
 
 def _inner_keys(section: str) -> list[str]:
@@ -127,27 +45,58 @@ def _inner_keys(section: str) -> list[str]:
     return list(AIO_DEFAULT_DICT) if section == "aio" else []
 
 
-def _paths(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Return the path of every key, sections before what is in them."""
+def _items(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Return path and value of every key, sections before what is in them."""
     for key, value in section.items():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
-            yield from _paths(value, f"{prefix}{key}.")
+            yield from _items(value, f"{prefix}{key}.")
 
 
 def _problem(path: str) -> str:
-    if path in _OWNED:
-        return f"set by {_OWNED[path]}"
-    if path in _REFUSED:
-        return _REFUSED[path]
+    if path in OWNED:
+        return f"set by {OWNED[path]}"
+    if path in REFUSED:
+        return REFUSED[path]
     section, _, key = path.partition(".")
     if not key:
-        known = [*_PASSED, *_OWNED, *_REFUSED]
-        return "" if path in _PASSED else f"unknown key; {nearest(path, known)}"
+        known = [*PASSED, *OWNED, *REFUSED]
+        return "" if path in PASSED else f"unknown key; {nearest(path, known)}"
     inner = _inner_keys(section)
     if inner and "." not in key and key not in inner:
         return f"unknown key; {nearest(key, inner)}"
     return ""
+
+
+def _one_of(value: Any, choices: tuple[str | bool, ...]) -> str:
+    listed = ", ".join(str(choice).lower() for choice in choices)
+    return "" if value in choices else f"should be one of {listed}, not {value!r}"
+
+
+def _misfit(path: str, value: Any) -> str:
+    """Return why DeepSpeed would stumble over a value of a key that it knows."""
+    if path in VALUES:
+        return _one_of(value, VALUES[path])
+    if path in SECTIONS and not isinstance(value, Mapping):
+        return f"should be a section, not {value!r}"
+    package = PACKAGES.get(path)
+    if package and value.get("enabled") and find_spec(package) is None:
+        return f"needs the Python package {package}"
+    return ""
+
+
+def _check_accumulation(settings: Mapping[str, Any], origins: Origins) -> None:
+    """Refuse a type of accumulated gradients that DeepSpeed has no optimiser for."""
+    wanted = settings.get("data_types", {}).get("grad_accum_dtype")
+    if wanted is None:
+        return
+    problem = _one_of(wanted, TYPES)
+    if not problem and not (settings["bf16"]["enabled"] or settings["fp16"]["enabled"]):
+        problem = "" if wanted == "fp32" else "gradients of fp32 are accumulated in fp32"
+    elif not problem and settings["zero_optimization"]["stage"] < 2:
+        problem = "needs parallel.zero_stage 2"
+    if problem:
+        raise origins.error("deepspeed.data_types.grad_accum_dtype", problem)
 
 
 def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +118,7 @@ def _check_values(section: Mapping[str, Any], settings: dict[str, Any], origins:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))  # inside its section
-        path = next((path for path in _paths(section) if path.endswith(key)), key)
+        path = next((path for path, _ in _items(section) if path.endswith(key)), key)
         raise origins.error(f"deepspeed.{path}", first["msg"]) from None
     except (AssertionError, ValueError, TypeError, DeepSpeedConfigError) as error:
         raise origins.error("deepspeed", str(error)) from None
@@ -190,25 +139,19 @@ def passed_through(
             DeepSpeed does not know, and for a value that DeepSpeed does not take.
     """
     import_deepspeed()
-    paths = list(_paths(section))
-    for path in paths:
-        if problem := _problem(path):
+    items = dict(_items(section))
+    for path, value in items.items():
+        if problem := _problem(path) or _misfit(path, value):
             raise origins.error(f"deepspeed.{path}", problem)
     for name, of_megapt in (
         ("offload_optimizer", "offload_optimizer"),
         ("offload_param", "offload_parameters"),
     ):
         path = f"zero_optimization.{name}"
-        if path in paths and name not in settings["zero_optimization"]:
+        if path in items and name not in settings["zero_optimization"]:
             raise origins.error(f"deepspeed.{path}", f"set parallel.{of_megapt} first")
     merged = _merged(settings, section)
-    half = merged["bf16"]["enabled"] or merged["fp16"]["enabled"]
-    if (
-        half
-        and "data_types.grad_accum_dtype" in paths
-        and settings["zero_optimization"]["stage"] < 2
-    ):
-        raise origins.error("deepspeed.data_types.grad_accum_dtype", "needs parallel.zero_stage 2")
+    _check_accumulation(merged, origins)
     if section:
         _check_values(section, merged, origins)
     return merged

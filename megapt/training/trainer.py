@@ -64,8 +64,12 @@ class Trainer(PreparedRun):
                 self._start(stack)
                 try:
                     self._loop(stack)
-                except TrainingError:  # All ranks have it: what was saved before may be finished.
-                    self._finish_checkpoints()
+                except TrainingError as error:
+                    self._finish_checkpoints()  # All ranks have it: what is begun may be finished.
+                    self.monitor.event(self._done, "failed", reason=str(error))
+                    raise
+                except RunInterrupted as error:
+                    self.monitor.event(self._done, "stopped", code=error.code.value)
                     raise
                 heldout = self._validate()
                 self._checkpoint()
@@ -234,7 +238,8 @@ class Trainer(PreparedRun):
             # Weights from which no update could be applied are not gone back to twice.
             saved = self.checkpoints.newest(before=self._restored)
             if saved is None:
-                reason = f"{reason}, and there is no checkpoint to go back to"
+                other = "other " if self._restored else ""
+                reason = f"{reason}, and there is no {other}checkpoint to go back to"
                 raise self.guard.give_up(self._done, reason)
             self.checkpoints.load(saved, self.engine)
         self._restored, self._score = saved.step, None
@@ -298,8 +303,6 @@ class Trainer(PreparedRun):
             precision=self.config.training.precision,
             data=self.loader.state(self.ranks.gather),
             heldout=self._heldout_state(),
-            skipped_updates=self.guard.skipped,
-            rollbacks=self.guard.rollbacks,
             guard=self.guard.state,
         )
         with self.watchdog.slowly("checkpoint"), self.monitor.pause("checkpoint"):

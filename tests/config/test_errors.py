@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from megapt.config import ConfigError, ModelConfig, Origins, RunConfig, validate
+from megapt.config import (
+    CheckpointConfig,
+    ConfigError,
+    ModelConfig,
+    MonitorConfig,
+    Origins,
+    RunConfig,
+    Section,
+    validate,
+)
 from megapt.config.errors import nearest
 
 
@@ -60,3 +69,12 @@ def test_values_that_do_not_fit_together_are_refused_at_their_section(
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("section", "path", "key"),
+    [(CheckpointConfig, "checkpoint", "copy_to"), (MonitorConfig, "monitor", "prometheus")],
+)
+def test_a_place_has_a_name(section: type[Section], path: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{path}.{key}: .* at least 1 character"):
+        validate(section, {key: ""}, Origins(), path)

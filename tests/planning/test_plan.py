@@ -71,6 +71,15 @@ def test_the_optimiser_decides_what_is_held(section: dict[str, Any], bytes_more:
     assert all(offloaded) == ("parallel" in section)
 
 
+@pytest.mark.parametrize(
+    ("name", "stages"), [("adamw", [0, 1, 2, 3]), ("muon", [0, 1, 2]), ("adafactor", [0])]
+)
+def test_stages_are_those_that_the_optimiser_runs_at(name: str, stages: list[int]) -> None:
+    plan = planner(run(optimizer={"name": name})).plan()
+    assert [stage.footprint.stage for stage in plan.stages] == stages
+    assert plan.settings.zero_stage in stages
+
+
 def test_the_largest_micro_batch_fits_and_the_next_does_not() -> None:
     config = run(training={"global_batch": 512})
     machines = cluster(device={"memory": 30 * MIB})

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from megapt.config import ConfigError, Origins, RunConfig
-from megapt.training import Ranks
+from megapt.training import Ranks, passthrough
 from megapt.training.distributed import import_deepspeed
 from megapt.training.engine import Engine
 from megapt.training.settings import check_nvme, deepspeed_config
@@ -66,6 +66,15 @@ def refusal(config: RunConfig, ranks: Ranks = ALONE) -> str:
             "zero_optimization.reduce_bucket_size: Input should be greater than 0",
         ),
         ({"aio": {"queue_dept": 8}}, "aio.queue_dept: unknown key; did you mean 'queue_depth'?"),
+        ({"bf16": True}, "bf16: should be a section, not True"),
+        ({"zero_optimization": 3}, "zero_optimization: should be a section, not 3"),
+        ({"timers": None}, "timers: should be a section, not None"),
+        ({"timers": {"throughput": 3}}, "timers.throughput: should be a section, not 3"),
+        ({"dump_state": 3}, "dump_state: should be one of false, true, not 3"),
+        (
+            {"communication_data_type": "int8"},
+            "communication_data_type: should be one of fp32, bf16, fp16, not 'int8'",
+        ),
         ({"comms_logger": {"enabled": 3}}, "comms_logger.enabled: Input should be a valid boolean"),
     ],
 )
@@ -73,10 +82,36 @@ def test_a_key_that_is_not_the_users_is_refused(section: dict[str, Any], expecte
     assert refusal(passing(**section)).startswith(f"run.yaml:7: deepspeed.{expected}")
 
 
-def test_another_type_of_accumulation_needs_sharded_gradients() -> None:
+@pytest.mark.parametrize(
+    ("stage", "precision", "wanted", "expected"),
+    [
+        (1, "bf16", "fp32", "needs parallel.zero_stage 2"),
+        (0, "fp32", "bf16", "gradients of fp32 are accumulated in fp32"),
+        (3, "fp32", "fp16", "gradients of fp32 are accumulated in fp32"),
+        (2, "bf16", "int8", "should be one of fp32, bf16, fp16, not 'int8'"),
+    ],
+)
+def test_gradients_are_accumulated_in_a_type_that_fits(
+    stage: int, precision: str, wanted: str, expected: str
+) -> None:
+    found = refusal(passing(stage, precision, data_types={"grad_accum_dtype": wanted}))
+    assert found == f"run.yaml:7: deepspeed.data_types.grad_accum_dtype: {expected}"
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(2, "bf16"), (0, "fp32")])
+def test_gradients_may_be_accumulated_in_float32(stage: int, precision: str) -> None:
     section = {"data_types": {"grad_accum_dtype": "fp32"}}
-    assert "needs parallel.zero_stage 2" in refusal(passing(1, "bf16", **section))
-    deepspeed_config(passing(2, "bf16", **section), ALONE, Origins())
+    deepspeed_config(passing(stage, precision, **section), ALONE, Origins())
+
+
+@pytest.mark.parametrize(("section", "package"), [("wandb", "wandb"), ("comet", "comet_ml")])
+def test_a_service_needs_its_package(
+    monkeypatch: pytest.MonkeyPatch, section: str, package: str
+) -> None:
+    monkeypatch.setattr(passthrough, "find_spec", lambda name: None)
+    deepspeed_config(passing(**{section: {"enabled": False}}), ALONE, Origins())
+    found = refusal(passing(**{section: {"enabled": True}}))
+    assert found == f"run.yaml:7: deepspeed.{section}: needs the Python package {package}"
 
 
 def seen_by_deepspeed(ranks: Ranks, config: RunConfig) -> tuple[int, bool, int, bool]:

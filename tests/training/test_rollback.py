@@ -141,5 +141,5 @@ def test_a_run_that_was_never_sound_ends(corpus_folder: Path, tmp_path: Path) ->
     )
     [said] = run_ranks(1, train_to_ruin, config)
     assert said.startswith(f"{config.output}: step 7: 3 updates in a row were left out, and there ")
-    assert "no checkpoint to go back to" in said
+    assert "no other checkpoint to go back to" in said
     assert steps_saved(RunFolder(config.output).checkpoints) == [1]

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,8 +28,7 @@ from megapt.training.checkpoints.universal import write_universal
 from megapt.training.checkpoints.weights import WeightsFile, choose_step
 from megapt.training.checkpoints.writing import sync_file
 from megapt.training.run_folder import RunFolder
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from megapt.training.settings import DTYPES
 
 
 def list_checkpoints(run: str) -> list[dict[str, Any]]:
@@ -129,7 +127,7 @@ def consolidate(run: str, step: int | None, output: Path, dtype: str) -> int:
     """
     folder = _folder(run)
     step = choose_step(folder, step)
-    weights = WeightsFile(_whole(folder, step) / WEIGHTS)
+    weights = WeightsFile(_whole(folder, step, WEIGHTS) / WEIGHTS)
     _save({name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}, output)
     return step
 
@@ -151,7 +149,7 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
         raise ConfigError(
             f"average: {run} has {len(chosen)} of these checkpoints; give two or more"
         )
-    files = [WeightsFile(_whole(folder, step) / WEIGHTS) for step in chosen]
+    files = [WeightsFile(_whole(folder, step, WEIGHTS) / WEIGHTS) for step in chosen]
     mean: dict[str, Tensor] = {}
     for name in files[0]:
         total = sum(file[name].double() for file in files)
@@ -172,15 +170,18 @@ def _folder(run: str) -> Path:
     return folder.checkpoints
 
 
-def _whole(folder: Path, step: int) -> Path:
-    """Return the path of a checkpoint, after a look at the sizes of its files.
+def _whole(folder: Path, step: int, only: str | None = None) -> Path:
+    """Return the path of a checkpoint, after its files, or one of them, were hashed.
 
     Raises:
         ConfigError: it is damaged.
     """
     path = checkpoint_path(folder, step)
     try:
-        problems = missing_or_short(path, read_manifest(path))
+        files = read_manifest(path).files
+        names = [only] if only else list(files)
+        found = [damage_of(path, name, files[name]) for name in names]
+        problems = [line for line in found if line]
     except ValueError as error:
         problems = [str(error)]
     if problems:

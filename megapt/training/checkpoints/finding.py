@@ -165,8 +165,21 @@ def branch_start(branch: BranchConfig, ranks: Ranks) -> Saved:
     Raises:
         ConfigError: on all ranks, if there is none, or it is damaged.
     """
-    finder = Finder(Path(branch.run) / "checkpoints", ranks, Events(ranks.main))
-    saved = finder.newest() if branch.step is None else finder.at(branch.step)
+    run = Path(branch.run)
+    there, steps = ranks.gather((run.is_dir(), steps_saved(run / "checkpoints")))[0]
+    if not there:
+        raise ConfigError(f"branch.run: there is no folder {run}")
+    finder = Finder(run / "checkpoints", ranks, Events(ranks.main))
+    saved = None
+    if branch.step is None:
+        saved = finder.newest()
+    elif branch.step in steps:
+        saved = finder.at(branch.step)
+    elif steps:
+        raise ConfigError(
+            f"branch.step: {run} has no checkpoint of step {branch.step}; it has "
+            f"{', '.join(map(str, steps))}"
+        )
     if saved is None:
-        raise ConfigError(f"branch.run: {branch.run} has no checkpoint to begin with")
+        raise ConfigError(f"branch.run: {run} has no checkpoint to begin with")
     return saved

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, PlainSerializer, PlainValidator, field_validator
 
 from megapt.config import ConfigError, Section
-from megapt.config.section import NonNegativeFloat, NonNegativeInt, PositiveInt
+from megapt.config.section import NonNegativeFloat, PositiveInt
 from megapt.data import LoaderState
 from megapt.training.budget import Spent
 
@@ -41,10 +41,6 @@ class TrainerState(Section):
     data: _Data
     heldout: _Data
     """Only which shards are left out."""
-    skipped_updates: NonNegativeInt = 0
-    """Updates that were left out."""
-    rollbacks: NonNegativeInt = 0
-    """How often the run went back."""
     guard: dict[str, Any] = Field(default_factory=dict)
     """What the judge of updates remembers."""
 

@@ -21,7 +21,7 @@ class Profiler:
         folder: for `steps-A-B.json.gz`, which chrome://tracing and ui.perfetto.dev open, and
             `steps-A-B.txt`, the operators that took longest.
         first: step that the trace begins with.
-        count: how many steps it has.
+        count: how many steps it has; fewer if the run ends before.
         device: of this rank.
     """
 
@@ -29,6 +29,7 @@ class Profiler:
         self._folder = folder
         self._first, self._last = first, first + count - 1
         self._cuda = device.type == "cuda"
+        self._done = 0
         self._running: Any = None
 
     def before(self, step: int) -> None:
@@ -42,22 +43,24 @@ class Profiler:
 
     def after(self, step: int) -> None:
         """Write the trace if `step`, which is done, was the last."""
-        if self._running is None or step < self._last:
-            return
-        self._running.stop()
-        self._folder.mkdir(exist_ok=True)
-        name = f"steps-{self._first}-{step}"
-        trace = self._folder / f"{name}.json.gz"
-        beside = trace.with_name(f".partial-{trace.name}")  # its ending asks for compression
-        self._running.export_chrome_trace(str(beside))
-        beside.replace(trace)
-        order = "self_device_time_total" if self._cuda else "self_cpu_time_total"
-        table = self._running.key_averages().table(sort_by=order, row_limit=_ROWS)
-        write_text(self._folder / f"{name}.txt", table + "\n")
-        self._running = None
+        self._done = step
+        if step >= self._last:
+            self.close()
 
     def close(self) -> None:
-        """Stop a trace that the run ended in; it is thrown away."""
-        if self._running is not None:
-            self._running.stop()
-            self._running = None
+        """End a trace; one that the run ended in has the steps that were done."""
+        if self._running is None:
+            return
+        running, self._running = self._running, None
+        running.stop()
+        if self._done < self._first:
+            return
+        self._folder.mkdir(exist_ok=True)
+        name = f"steps-{self._first}-{self._done}"
+        trace = self._folder / f"{name}.json.gz"
+        beside = trace.with_name(f".partial-{trace.name}")  # its ending asks for compression
+        running.export_chrome_trace(str(beside))
+        beside.replace(trace)
+        order = "self_device_time_total" if self._cuda else "self_cpu_time_total"
+        table = running.key_averages().table(sort_by=order, row_limit=_ROWS)
+        write_text(self._folder / f"{name}.txt", table + "\n")

@@ -50,16 +50,18 @@ def _label(value: str) -> str:
 
 
 def check_prometheus(config: RunConfig, ranks: Ranks, origins: Origins) -> None:
-    """Refuse a file in a folder that is not there.
+    """Refuse a file in a folder that is not there, and a folder.
 
     Raises:
         ConfigError: on every rank.
     """
     with ranks.together():
         if ranks.main and config.monitor.prometheus is not None:
-            folder = Path(config.monitor.prometheus).absolute().parent
-            if not folder.is_dir():
-                raise origins.error("monitor.prometheus", f"{folder}: no such folder; make it")
+            file = Path(config.monitor.prometheus).absolute()
+            if file.is_dir():
+                raise origins.error("monitor.prometheus", f"{file}: is a folder; name a file in it")
+            if not file.parent.is_dir():
+                raise origins.error("monitor.prometheus", f"{file.parent}: no such folder; make it")
 
 
 class PrometheusFile:

@@ -107,7 +107,7 @@ def read_status(folder: str | Path, now: float | None = None) -> RunStatus:
     ages = [rank["age"] for rank in ranks]
     ages += [now - record[CLOCK]["time"] for record in records if CLOCK in record]
     speed = dict(train[-1][CLOCK]) if train else {}
-    state = _state(run, ranks, bool(records))
+    state = _state(run, ranks, records)
     share = _share(train[-1], config) if train else 0.0
     return RunStatus(
         run=str(folder),
@@ -188,11 +188,13 @@ def _heartbeats(folder: Path, now: float) -> list[dict[str, Any]]:
     return beats
 
 
-def _state(run: RunFolder, ranks: list[dict[str, Any]], recorded: bool) -> State:
+def _state(run: RunFolder, ranks: list[dict[str, Any]], records: list[Metrics]) -> State:
     if run.finished:
         return "finished"
     if any(rank["state"] != ALIVE for rank in ranks):
         return "failed"
     if ranks:
         return "training" if min(rank["age"] for rank in ranks) <= _QUIET else "silent"
-    return "stopped" if recorded else "begun"
+    if records and records[-1].get("kind") == "failed":
+        return "failed"
+    return "stopped" if records else "begun"

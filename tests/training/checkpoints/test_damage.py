@@ -149,5 +149,12 @@ def test_a_branch_begins_with_the_newest_or_with_the_step_that_is_named(folder: 
     flip(checkpoint_path(folder, 3) / "trainer.json")
     assert run_ranks(1, begin_branch, run, None) == [2]
     assert "trainer.json is damaged" in str(run_ranks(1, begin_branch, run, 3)[0])
-    assert "step-00000009: " in str(run_ranks(1, begin_branch, run, 9)[0])
-    assert "no checkpoint to begin with" in str(run_ranks(1, begin_branch, run / "other", None)[0])
+    assert (
+        run_ranks(2, begin_branch, run, 9)
+        == [f"branch.step: {run} has no checkpoint of step 9; it has 1, 2, 3"] * 2
+    )
+    assert "there is no folder" in str(run_ranks(1, begin_branch, run / "other", None)[0])
+    (run / "other").mkdir()
+    for step in (None, 1):
+        said = str(run_ranks(1, begin_branch, run / "other", step)[0])
+        assert said == f"branch.run: {run / 'other'} has no checkpoint to begin with"

@@ -20,6 +20,7 @@ from megapt.training.budget import Spent
 from megapt.training.monitoring.board import hyperparameters
 from megapt.training.monitoring.metrics import read_metrics, without_clock
 from megapt.training.monitoring.monitor import Monitor
+from megapt.training.monitoring.profiling import Profiler
 from megapt.training.monitoring.throughput import StepTimes
 from tests.training.runs import ALONE, run_config
 
@@ -165,12 +166,26 @@ def test_chosen_steps_are_traced(tmp_path: Path) -> None:
     assert "aten::mm" in (folder / "steps-3-4.txt").read_text()
 
 
-@pytest.mark.parametrize(("first", "last"), [(1, 3), (4, 6)])
-def test_a_trace_that_is_not_whole_is_not_written(tmp_path: Path, first: int, last: int) -> None:
-    """The run ends within it, or goes on after its beginning."""
+def test_a_trace_that_the_run_ends_in_has_the_steps_that_were_done(tmp_path: Path) -> None:
+    go(config_of(tmp_path, profile_from=3, profile_steps=100), 1, 4)
+    folder = tmp_path / "run" / "profile"
+    assert sorted(path.name for path in folder.iterdir()) == ["steps-3-4.json.gz", "steps-3-4.txt"]
+    assert json.loads(gzip.decompress((folder / "steps-3-4.json.gz").read_bytes()))["traceEvents"]
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 2), (4, 6)])
+def test_without_its_first_step_there_is_no_trace(tmp_path: Path, first: int, last: int) -> None:
+    """The run ends before it, or goes on after its beginning."""
     config = config_of(tmp_path, profile_from=3, profile_steps=2)
     go(config, first, last)
     assert not (tmp_path / "run" / "profile").exists()
+
+
+def test_a_step_that_was_not_finished_is_no_trace(tmp_path: Path) -> None:
+    profiler = Profiler(tmp_path / "profile", 1, 2, torch.device("cpu"))
+    profiler.before(1)
+    profiler.close()
+    assert not (tmp_path / "profile").exists()
 
 
 def test_without_a_terminal_the_console_gets_a_line(

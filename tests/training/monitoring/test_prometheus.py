@@ -126,6 +126,12 @@ def test_a_file_that_cannot_be_written_ends_nothing(
     assert line.endswith("run.prom is out of date: No such file or directory")
 
 
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    config = run_config(tmp_path, tmp_path, monitor={"prometheus": str(tmp_path)})
+    with pytest.raises(ConfigError, match=r"monitor\.prometheus: .*: is a folder"):
+        check_prometheus(config, ALONE, Origins())
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "gone" / "run.prom"
     config = run_config(tmp_path, tmp_path, monitor={"prometheus": str(file)})

@@ -140,7 +140,7 @@ def test_plain_lines_where_there_is_no_terminal(
         "checkpoint": "after step 8, 50 min ago",
         "events": "1 not_finite, 2 checkpoint, 1 skipped",
         "last event": "skipped after step 10 reason=loss nan",
-        "ranks": "2; longest at one thing: rank 1 on n2 in step 9, data, for 42 s",
+        "ranks": "2; longest at one thing: rank 1 on n2 (pid 7) in step 9, data, for 42 s",
     }
 
 
