@@ -13,7 +13,8 @@ import megapt.objectives
 from megapt.config import ConfigError, ObjectiveSection, Origins
 from megapt.objectives import Context, build_objective, registry
 from megapt.objectives.mlm import Mlm
-from megapt.training.launch import WRONG_INPUT, guarded
+from megapt.training.exits import Exit
+from megapt.training.launch import guarded
 from tests.objectives.building import LABELS, PRESETS, build
 from tests.windows import VOCABULARY
 
@@ -207,7 +208,7 @@ def test_a_wrong_package_ends_a_command_with_one_line(
     installed: Callable[..., str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     installed("1 / 0")
-    assert guarded(lambda: [].extend(registry())) == WRONG_INPUT
+    assert guarded(lambda: [].extend(registry())) == Exit.WRONG_INPUT
     assert capfd.readouterr().err.startswith("megapt: error: entry point 'own = wrong_package:Own'")
 
 
