@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +161,7 @@ def test_sequence_ranks_share_activations() -> None:
 
 def test_70b_on_1024_ranks_is_planned_in_seconds() -> None:
     code = """
+import resource
 import time
 from tests.planning.planning import cluster, planner, run
 model = {"layers": 80, "hidden": 8192, "heads": 64, "feedforward": 28672, "tied": False}
@@ -174,7 +174,7 @@ reckoned = planner(config, machines, made_up_text(32_000)).plan()
 assert 68e9 < sum(reckoned.parameters.values()) < 82e9
 assert reckoned.settings.zero_stage == 3
 assert reckoned.ranks == 1024
-print(time.process_time())
+print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -184,8 +184,8 @@ print(time.process_time())
         check=True,
         env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
     )
-    assert float(done.stdout) < 10
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    seconds, peak = map(float, done.stdout.split())
+    assert seconds < 10
     assert peak < 1.5e9
 
 
