@@ -288,7 +288,9 @@ def differences(found: RunFolder, expected: RunFolder) -> list[str]:
     return wrong
 
 
-def soak(corpus: Path, work: Path, faults: int, steps: int, seed: int) -> tuple[Counter[str], list]:
+def soak(
+    corpus: Path, work: Path, faults: int, steps: int, seed: int
+) -> tuple[Counter[str], list[str]]:
     """Run both runs.
 
     Returns:
