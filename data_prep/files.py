@@ -10,9 +10,12 @@ from typing import BinaryIO
 CHUNK_BYTES = 1 << 20
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable: a rename survives a power cut only after this."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content durable, or the names in a folder.
+
+    A rename survives a power cut only after its folder was synced.
+    """
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -49,7 +52,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             name_file(error, path)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.blocks import BlockData
-from data_prep.files import name_file, partial_name, sync_folder
+from data_prep.files import name_file, partial_name, sync
 from data_prep.manifest import FORMAT, ShardInfo
 
 # Plain webdataset skips members under a folder named __like_this__.
@@ -187,4 +187,4 @@ class ShardWriter:
             os.fsync(self._file.file.fileno())
         os.replace(self._partial, self.path)
         if self.durable:
-            sync_folder(self.path.parent)
+            sync(self.path.parent)

@@ -18,7 +18,7 @@ from data_prep.assembly import (
     write_index,
 )
 from data_prep.execution import Executor, Work
-from data_prep.files import sha256_of, sync_folder, write_atomically
+from data_prep.files import sha256_of, sync, write_atomically
 from data_prep.lengths import write_lengths
 from data_prep.manifest import FORMAT, FileInfo, SplitInfo
 from data_prep.progress import ByteProgress
@@ -144,7 +144,7 @@ def _forget_other_plan(workspace: Workspace, keys: Sequence[str]) -> None:
     if not mark.exists() or mark.read_bytes() != plan:
         for path in workspace.corpus.glob("*.tar"):
             path.unlink()
-        sync_folder(workspace.corpus)
+        sync(workspace.corpus)
         write_atomically(mark, plan)
 
 

@@ -21,7 +21,7 @@ from typing import Any, TextIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from data_prep.errors import PrepError
-from data_prep.files import partial_name, sync_folder, write_atomically
+from data_prep.files import partial_name, sync, write_atomically
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -97,11 +97,11 @@ class Workspace:
         for entry in self.corpus.iterdir():
             if entry.name not in files:
                 entry.unlink()
-        sync_folder(self.corpus)
+        sync(self.corpus)
         if self.output.exists():
             os.rename(self.output, self.replaced)
         os.rename(self.corpus, self.output)
-        sync_folder(self.output.parent)
+        sync(self.output.parent)
 
 
 @contextmanager

@@ -8,6 +8,11 @@ from megapt.config import Origins, RunConfig, ScheduleConfig
 from megapt.data import BatchSchedule, LengthSchedule
 
 
+def is_due(step: int, every: int) -> bool:
+    """Whether what is done every so many steps is done after this one; 0 is never."""
+    return every > 0 and step % every == 0
+
+
 def rate_factor(schedule: ScheduleConfig, spent: float) -> float:
     """Return the factor of the peak learning rate when the share `spent` of the budget is spent.
 

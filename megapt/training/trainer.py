@@ -21,6 +21,7 @@ from megapt.training.monitoring.samples import SampleWriter
 from megapt.training.monitoring.throughput import StepTimes
 from megapt.training.prepared import PreparedRun
 from megapt.training.replicas import compare_replicas
+from megapt.training.schedule import is_due
 from megapt.training.settings import zero_stage
 from megapt.training.setup import (
     build_model,
@@ -133,9 +134,6 @@ class Trainer(PreparedRun):
     def _share(self) -> float:
         return self._spent.share(self.config.training.budget)
 
-    def _is_due(self, every: int) -> bool:
-        return every > 0 and self._done % every == 0
-
     def _loop(self, stack: ExitStack) -> None:
         training, faults = self.config.training, self.config.faults
         steps = stack.enter_context(
@@ -157,13 +155,13 @@ class Trainer(PreparedRun):
                     waiting.enter_context(self.watchdog.slowly("first step"))
                 updated, stop = self._step(steps)
             end = self._share() >= 1.0
-            owed = owed or self._is_due(self.config.checkpoint.every)
+            owed = owed or is_due(self._done, self.config.checkpoint.every)
             # Updates that are left out may come of weights that an earlier one has ruined.
             self._sound = updated.applied and not updated.reaction.rollback
             saving = end or stop or (owed and self._sound)
-            if faults.replicas_every and (saving or self._is_due(faults.replicas_every)):
+            if faults.replicas_every and (saving or is_due(self._done, faults.replicas_every)):
                 self._compare_replicas()  # Before corrupted weights are saved.
-            if end or updated.reaction.event or self._is_due(training.log_every):
+            if end or updated.reaction.event or is_due(self._done, training.log_every):
                 self._log(updated)
             if updated.reaction.event:
                 self.monitor.event(self._done, updated.reaction.event, **updated.reaction.what)
@@ -174,7 +172,7 @@ class Trainer(PreparedRun):
                 owed = True  # A resumed run shall not come by the same text.
             if end:
                 return  # The end validates and saves by itself.
-            if self._is_due(training.validate_every):
+            if is_due(self._done, training.validate_every):
                 self._validate()
             if saving:
                 self._checkpoint()

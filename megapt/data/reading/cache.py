@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.files import sync_folder
+from data_prep.files import sync
 from data_prep.manifest import FileInfo
 from megapt.config import ReadingConfig
 from megapt.data.reading.errors import ReadingError, TransferError, fault_of, is_shortage, log
@@ -102,7 +102,7 @@ class Cache:
                 raise
             finally:
                 unlock(handle)
-        sync_folder(path.parent)
+        sync(path.parent)
 
     def _reserve(self, path: Path, info: FileInfo) -> tuple[int, Path]:
         """A new locked file for the content of `path`, which counts in full from the start."""

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_prep.files import partial_name, sync_folder
+from data_prep.files import partial_name, sync
 from data_prep.progress import ByteProgress
 from megapt.config import ConfigError
 from megapt.training.checkpoints.keeping import kept
@@ -26,7 +26,6 @@ from megapt.training.checkpoints.manifest import (
 from megapt.training.checkpoints.state import WEIGHTS, checkpoint_path, read_state, steps_saved
 from megapt.training.checkpoints.universal import write_universal
 from megapt.training.checkpoints.weights import WeightsFile, choose_step
-from megapt.training.checkpoints.writing import sync_file
 from megapt.training.run_folder import RunFolder
 from megapt.training.settings import DTYPES
 
@@ -112,8 +111,8 @@ def convert(run: str, step: int | None, output: Path) -> int:
             write_universal(path, hidden, progress.advance)
         for inside, _, names in os.walk(hidden):
             for name in names:
-                sync_file(Path(inside) / name)
-            sync_folder(Path(inside))
+                sync(Path(inside) / name)
+            sync(Path(inside))
     return step
 
 
@@ -192,7 +191,7 @@ def _whole(folder: Path, step: int, only: str | None = None) -> Path:
 def _save(weights: dict[str, Tensor], output: Path) -> None:
     with _new(output) as hidden:
         save_file(weights, hidden)
-        sync_file(hidden)
+        sync(hidden)
 
 
 @contextmanager
@@ -215,4 +214,4 @@ def _new(output: Path) -> Iterator[Path]:
         if hidden.is_file():
             hidden.unlink()
         raise
-    sync_folder(output.absolute().parent)
+    sync(output.absolute().parent)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from data_prep.files import sha256_of, sync_folder
+from data_prep.files import sha256_of, sync
 from megapt.config import ConfigError, Section
 from megapt.config.section import NonNegativeInt, PositiveInt
 from megapt.training.checkpoints.state import replaced_path
@@ -104,12 +104,12 @@ def give_name(hidden: Path, path: Path, manifest: Manifest) -> None:
     """
     write_json(hidden / MANIFEST, manifest.model_dump())
     for folder, _, _ in os.walk(hidden):  # The files themselves were flushed one by one.
-        sync_folder(Path(folder))
+        sync(Path(folder))
     replaced = replaced_path(path)
     if path.exists():  # damaged, or of a time line that a rollback has left
         path.rename(replaced)
     hidden.rename(path)
-    sync_folder(path.parent)
+    sync(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 

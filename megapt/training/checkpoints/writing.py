@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data_prep.files import sync
 from megapt.training.checkpoints.manifest import FileRecord, record_of
 
 Write = Callable[[Path], None]
@@ -185,19 +185,10 @@ class Writing:
                 file = self._folder / name
                 write(file)
                 del write  # Its content is freed file by file.
-                sync_file(file)
+                sync(file)
                 self.records[name] = record_of(file)
         except OSError as error:
             self._files.clear()
             self.problem = f"{file}: {error.strerror}"
         except BaseException as error:  # told by `finish`, in the thread that can end the run
             self._bug = error
-
-
-def sync_file(file: Path) -> None:
-    """Make the content of a file durable."""
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,6 +23,7 @@ from megapt.training.monitoring.throughput import StepTimes, Throughput
 from megapt.training.monitoring.whole import whole_weights
 from megapt.training.progress import TrainingProgress
 from megapt.training.run_folder import RunFolder
+from megapt.training.schedule import is_due
 
 
 class _Outputs:
@@ -80,20 +81,17 @@ class Monitor:
 
     def before_update(self, step: int, engine: Engine) -> None:
         """Look at gradients and weights between the last backward pass of `step` and its update."""
-        if self._norms is not None and self._is_due(step, self._config.training.log_every):
+        if self._norms is not None and is_due(step, self._config.training.log_every):
             self._norms.before(engine)
 
     def after_update(self, step: int, engine: Engine) -> None:
         """Look at the weights after the update of `step`."""
-        if self._norms is not None and self._is_due(step, self._config.training.log_every):
+        if self._norms is not None and is_due(step, self._config.training.log_every):
             self._groups = self._norms.after(engine)
-        if self._is_due(step, self._config.monitor.histograms_every):
+        if is_due(step, self._config.monitor.histograms_every):
             for name, weights in whole_weights(engine):
                 if self._outputs is not None:
                     self._outputs.board.histogram(name, weights, step)
-
-    def _is_due(self, step: int, every: int) -> bool:
-        return every > 0 and step % every == 0
 
     def step(self, step: int, seconds: StepTimes) -> None:
         """Keep the times of one step, now done."""
