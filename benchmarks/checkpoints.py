@@ -57,10 +57,10 @@ def be_rank(file: Path, updates: int) -> None:
     The main rank prints the moments after its updates, and the seconds of finding (and verifying)
     and of loading a checkpoint.
     """
-    from megapt.training import Trainer
-    from megapt.training.checkpoints import Checkpoints
-    from megapt.training.distributed import start_ranks
-    from megapt.training.engine import Engine
+    from megapt.checkpoint import Checkpoints
+    from megapt.distributed.engine import Engine
+    from megapt.distributed.start import start_ranks
+    from megapt.training.trainer import Trainer
 
     moments: list[float] = []
     seconds = {"newest": 0.0, "load": 0.0}

@@ -19,8 +19,8 @@ import torch
 import megapt.model.linear_cross_entropy as head
 from benchmarks.common import header, print_header, spread, table
 from benchmarks.utilisation import Step, product_rate, run_config, timed
-from megapt.training.distributed import start_ranks
-from megapt.training.monitoring.peaks import device_peak
+from megapt.distributed.start import start_ranks
+from megapt.monitoring.peaks import device_peak
 
 SIZES = {"125M": "768x12", "350M": "1024x24", "1.3B": "2048x24"}
 MICRO_BATCHES = {"125M": (16, 32, 64), "350M": (8, 16, 32), "1.3B": (4, 8, 16)}

@@ -24,8 +24,9 @@ import torch
 import yaml
 
 from benchmarks.common import header, interleave, print_header, spread, table
-from megapt.config import ConfigError, DataConfig, ObjectiveSection, Origins
+from megapt.config import DataConfig, ObjectiveSection, Origins
 from megapt.data import Corpus, CounterRng, Piece, Window, collate, open_stream
+from megapt.errors import ConfigError
 from megapt.objectives import Context, Objective, build_objective, registry
 
 WINDOW = 512

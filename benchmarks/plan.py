@@ -100,10 +100,10 @@ def _be_rank(sections: _Sections, vocabulary: int) -> None:
     import torch
 
     from megapt.config import Origins, RunConfig
+    from megapt.distributed.start import start_ranks
     from megapt.objectives import build_objective
     from megapt.planning import made_up_text
     from megapt.planning.rehearsal import rehearse
-    from megapt.training.distributed import start_ranks
 
     torch.set_num_threads(1)
     ranks, text = start_ranks(), made_up_text(vocabulary)

@@ -27,11 +27,11 @@ from typing import Any
 
 from benchmarks.common import header, print_header, table
 from benchmarks.kill import descendants
-from megapt.training import RunFolder
-from megapt.training.checkpoints import steps_saved
-from megapt.training.checkpoints.state import checkpoint_path
-from megapt.training.exits import Exit
-from megapt.training.monitoring.metrics import read_metrics, without_clock
+from megapt.checkpoint import steps_saved
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.checkpoint.state import checkpoint_path
+from megapt.errors import Exit
+from megapt.monitoring.metrics import read_metrics, without_clock
 
 PATIENCE = 180.0
 """Seconds without a step after which a job counts as hanging."""
@@ -221,7 +221,7 @@ class Soak:
     def _killed_rank(self, job: Job, ranks: list[int]) -> None:
         os.kill(self.draw.choice(ranks), signal.SIGKILL)
         # The launcher passes on the code of the first rank that ends, which may be the killed one.
-        self._expect(job, {Exit.LOST_RANK, Exit.FAILED, 128 + 9, 256 - 9})
+        self._expect(job, {Exit.LOST_PROCESS, Exit.FAILED, 128 + 9, 256 - 9})
 
     def _killed_launcher(self, job: Job, _: list[int]) -> None:
         job.launcher.kill()

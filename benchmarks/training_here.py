@@ -29,11 +29,12 @@ from benchmarks.turns import (
 )
 from megapt.config import Origins, RunConfig
 from megapt.data import BatchMaker, Corpus, Loader
+from megapt.data.schedules import training_stream
+from megapt.distributed.engine import Engine
+from megapt.distributed.start import start_ranks
+from megapt.model import build_model
 from megapt.objectives import Context, build_objective
-from megapt.training import Trainer
-from megapt.training.distributed import start_ranks
-from megapt.training.engine import Engine
-from megapt.training.setup import build_model, training_stream
+from megapt.training.trainer import Trainer
 
 KEPT_BATCHES = 64
 
@@ -82,7 +83,7 @@ def bare(options: argparse.Namespace, turns: Turns) -> None:
     corpus = Corpus(str(options.data))
     context = Context(corpus.vocabulary, options.window)
     objective = build_objective(config.objective, context, Origins())
-    model = build_model(config, objective, corpus.vocabulary.size, options.attention)
+    model = build_model(config, objective.heads, corpus.vocabulary.size, options.attention)
     maker = BatchMaker(training_stream(corpus, config), objective, corpus.vocabulary.pad, seed=0)
     with contextlib.closing(Loader(maker, global_batch=options.batch).iterate()) as steps:
         batches = [batch for _, [batch] in itertools.islice(steps, KEPT_BATCHES)]

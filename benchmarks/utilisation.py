@@ -23,12 +23,11 @@ from benchmarks.common import header, print_header, spread, table
 from data_prep.vocabulary import Vocabulary
 from megapt.config import Origins, RunConfig
 from megapt.data import Batch, CounterRng, Counts, Piece, Rows, Window, collate
+from megapt.distributed.ranks import Ranks
+from megapt.distributed.start import start_ranks
 from megapt.model import training_flops
-from megapt.model.compilation import compile_model
 from megapt.objectives import Context, build_objective
-from megapt.training.distributed import Ranks, start_ranks
-from megapt.training.engine import Engine
-from megapt.training.setup import build_model
+from megapt.training.engine import make_engine
 
 TASKS = ("256x4", "256x12", "512x4", "512x8", "1024x2", "1024x4", "2048x1")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -124,17 +123,14 @@ class Step:
             made.append(packed.widen().to(ranks.device))
         self._batches = itertools.cycle(made)
         self.counts: Counts = made[0].counts
-        model = build_model(config, objective, size, config.training.attention)
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        if config.training.compile:
-            compile_model(model)
-        self.engine = Engine(model, config, ranks, Origins())
+        self.engine = make_engine(config, objective.heads, size, ranks, Origins())
+        self.parameters = self.engine.parameters
 
     def update(self) -> None:
         """Do one update."""
         batch: Batch = next(self._batches)
         factors = {head: 1 / asked.size for head, asked in batch.targets.items()}
-        loss = self.engine.deepspeed(batch, factors).loss
+        loss = self.engine(batch, factors).loss
         self.engine.backward(loss, last=True)
         self.engine.step(self.config.optimizer.lr)
 

@@ -20,13 +20,13 @@ import typer
 from megapt.config import (
     ClusterConfig,
     CompareConfig,
-    ConfigError,
     RunConfig,
     check_batches,
     check_groups,
     load_cluster,
     load_config,
 )
+from megapt.errors import ConfigError
 
 TEMPLATE = Path(__file__).with_name("templates") / "slurm.sbatch"
 

@@ -25,7 +25,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-from megapt.training.distributed import Ranks
+from megapt.distributed.ranks import Ranks
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRACE = 1.0
@@ -87,7 +87,7 @@ def _be_rank(
         import torch
         from torch.distributed import distributed_c10d
 
-        from megapt.training.distributed import start_ranks
+        from megapt.distributed.start import start_ranks
 
         torch.set_num_threads(1)
         distributed_c10d.default_pg_timeout = timedelta(seconds=60)

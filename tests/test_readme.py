@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from megapt.config import RunConfig, load_config
+from megapt.distributed.ranks import Ranks
 from megapt.objectives import Context, build_objective, registry
-from megapt.training import Ranks
 from tests.corpora import make_documents
 from tests.ranks import run_ranks
 from tests.windows import VOCABULARY
@@ -51,10 +51,10 @@ def _commands(heading: str) -> list[list[str]]:
 def _run(ranks: Ranks, folder: Path, command: list[str]) -> None:
     """Run one command in `folder`, in a process that has imported everything already."""
     from data_prep.cli import main as prep
+    from megapt import exits
     from megapt.cli import main as megapt
-    from megapt.training import launch
 
-    launch.leave = sys.exit  # This process has still to answer.
+    exits.leave = sys.exit  # This process has still to answer.
     os.chdir(folder)
     sys.argv = command
     code: object = 0

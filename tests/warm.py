@@ -16,8 +16,8 @@ from contextlib import suppress
 import pytest as pytest
 import torch
 
+from megapt.distributed.start import import_deepspeed, start_ranks
 from megapt.objectives import registry
-from megapt.training.distributed import import_deepspeed, start_ranks
 
 
 def _modules_of_an_engine() -> list[str]:

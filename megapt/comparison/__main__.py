@@ -2,7 +2,7 @@
 
 import sys
 
-from megapt.training.stopping import remember_requests
+from megapt.resilience.stopping import remember_requests
 
 
 def main() -> None:
@@ -10,7 +10,8 @@ def main() -> None:
     remember_requests()
     # Seconds pass here; a signal meanwhile must not kill the rank.
     from megapt.comparison.launch import compare
-    from megapt.training.launch import arguments, guarded, leave
+    from megapt.exits import guarded, leave
+    from megapt.training.launch import arguments
 
     leave(guarded(lambda: compare(*arguments(sys.argv[1:]))))
 

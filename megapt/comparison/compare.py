@@ -6,6 +6,7 @@ import gc
 from pathlib import Path
 
 import megapt
+from megapt.checkpoint.run_folder import RunFolder
 from megapt.comparison.probe import choose_probe
 from megapt.comparison.report import render
 from megapt.comparison.results import (
@@ -20,14 +21,18 @@ from megapt.comparison.results import (
     load,
 )
 from megapt.comparison.samples import member_samples
-from megapt.config import CompareConfig, ConfigError, Origins, RunConfig, SharedConfig
+from megapt.config import CompareConfig, Origins, RunConfig, SharedConfig
 from megapt.data import Corpus
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
 from megapt.evaluation import heldout_scores, load_run
+from megapt.files import write_text
+from megapt.model import build_model
+from megapt.monitoring.metrics import read_metrics
 from megapt.objectives import Objective
-from megapt.training import Ranks, RunFolder, Trainer
-from megapt.training.files import write_text
-from megapt.training.monitoring.metrics import read_metrics
-from megapt.training.setup import build_model, check_targets, open_corpus
+from megapt.training.checks import check_targets
+from megapt.training.prepared import open_corpus
+from megapt.training.trainer import Trainer
 
 RESULTS, REPORT = "results.json", "report.html"
 
@@ -169,7 +174,9 @@ class Comparison:
         if self._probe is not None:
             # As the first member reads it; no trunk is trained here.
             name, trainer = next(iter(self.trainers.items()))
-            model = build_model(self.runs[name], trainer.objective, self.corpus.vocabulary.size)
+            model = build_model(
+                self.runs[name], trainer.objective.heads, self.corpus.vocabulary.size
+            )
             model = model.to(self.ranks.device).eval()
             accuracy, interval = self._probe.score(model, trainer.objective)
             probe = ProbeRecord(

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from megapt.comparison.results import Interval, wilson_interval
 from megapt.config import CompareConfig
 from megapt.data import Corpus
+from megapt.distributed.ranks import Ranks
 from megapt.evaluation import probe_documents, probe_features, probe_score
 from megapt.model import PretrainingModel
 from megapt.objectives import Objective
-from megapt.training import Ranks
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from megapt.config import ConfigError
 from megapt.config.section import Axis, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from megapt.data.example import HeadKind
+from megapt.errors import ConfigError
 
 Loss = Annotated[float, Field(strict=False)]
 """Nats. JSON has no number for a diverged loss, so it is written as the string "NaN"."""

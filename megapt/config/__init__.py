@@ -3,7 +3,7 @@
 from megapt.config.cluster import ClusterConfig, DeviceConfig, load_cluster
 from megapt.config.data import CorpusConfig, DataConfig, MixtureConfig, ReadingConfig
 from megapt.config.division import check_batches, check_groups
-from megapt.config.errors import ConfigError, Origins, validate
+from megapt.config.errors import Origins, validate
 from megapt.config.load import load_config
 from megapt.config.model import LossConfig, ModelConfig
 from megapt.config.run import (
@@ -20,7 +20,7 @@ from megapt.config.running import (
     MonitorConfig,
     ParallelConfig,
 )
-from megapt.config.section import AttentionBackend, Section
+from megapt.config.section import AttentionBackend, Section, is_due
 from megapt.config.updates import (
     BudgetConfig,
     OptimizerConfig,
@@ -35,7 +35,6 @@ __all__ = [
     "CheckpointConfig",
     "ClusterConfig",
     "CompareConfig",
-    "ConfigError",
     "CorpusConfig",
     "DataConfig",
     "DeviceConfig",
@@ -57,6 +56,7 @@ __all__ = [
     "TrainingConfig",
     "check_batches",
     "check_groups",
+    "is_due",
     "load_cluster",
     "load_config",
     "validate",

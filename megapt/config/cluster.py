@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
-from megapt.config.errors import ConfigError, Origins, validate
+from megapt.config.errors import Origins, validate
 from megapt.config.section import NonNegativeFloat, PositiveFloat, Section
+from megapt.errors import ConfigError
 
 _SIGNAL_EARLY = 60
 """SLURM may send the signal of `--signal` so many seconds before it is due."""

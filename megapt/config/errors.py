@@ -9,18 +9,12 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from megapt.errors import ConfigError
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _KEY = "[key]"
 """Stands last in pydantic's path of a problem with a key itself, not with its value."""
-
-
-class ConfigError(Exception):
-    """Wrong input by the user. Its text is one complete line; the command exits with code 2."""
-
-    def __init__(self, text: str) -> None:
-        # What the text quotes, a key for instance, may hold line breaks.
-        super().__init__(" ".join(text.splitlines()))
 
 
 @dataclass

@@ -16,8 +16,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from megapt.config.errors import ConfigError, Origins, nearest, validate
+from megapt.config.errors import Origins, nearest, validate
 from megapt.config.run import CompareConfig, RunConfig
+from megapt.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", RunConfig, CompareConfig)
 

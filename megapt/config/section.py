@@ -40,3 +40,8 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether what is done every so many steps is done after this one; 0 is never."""
+    return every > 0 and step % every == 0

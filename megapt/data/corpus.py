@@ -16,10 +16,11 @@ from data_prep.errors import PrepError
 from data_prep.manifest import SplitInfo
 from data_prep.shards import Shard, read_index, read_lengths
 from data_prep.tokenizers import Tokenizer, load_tokenizer
-from megapt.config import ConfigError, ReadingConfig
+from megapt.config import ReadingConfig
 from megapt.data.example import Ints, Piece
 from megapt.data.reading import Location, ReadingError, ShardStore, open_location
 from megapt.data.reading.errors import fault_of
+from megapt.errors import ConfigError
 
 _RECENT_BLOCKS = 32
 """Blocks that `Split.piece` keeps unpacked, some 12 MB."""

@@ -12,7 +12,6 @@ from weakref import WeakSet
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from megapt.config import ConfigError
 from megapt.data.batch import Batch
 from megapt.data.batches import GlobalBatch, as_schedule
 from megapt.data.example import Ints
@@ -20,6 +19,7 @@ from megapt.data.making import BatchMaker, Maker, Packed
 from megapt.data.processes import LoaderProcesses
 from megapt.data.state import LoaderState, Skipped, add_digests, digest_windows, join_skipped
 from megapt.data.stream import in_lane_order
+from megapt.errors import ConfigError
 
 Widened = TypeVar("Widened")
 Waiting = Callable[[], AbstractContextManager[None]]

@@ -23,8 +23,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from megapt.config import ConfigError
 from megapt.data.pattern import Ints, Pattern, exact, whole_shares
+from megapt.errors import ConfigError
 
 _NEVER = np.iinfo(np.int64).max
 """No window has this number: where the last stage stops."""

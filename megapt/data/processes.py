@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
-from megapt.config import ConfigError
+from megapt.errors import ConfigError
 
 Item = TypeVar("Item", covariant=True)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.tokenizers import Tokenizer
-from megapt.config import ConfigError, DataConfig, MixtureConfig
+from megapt.config import DataConfig, MixtureConfig
 from megapt.data.batches import BatchSchedule, GlobalBatch, as_schedule
 from megapt.data.corpus import Corpus
 from megapt.data.mixed import MixedStream
 from megapt.data.mixture import Member, Mixture, Stage, temperature_weights
 from megapt.data.stream import Stream, WindowStream
+from megapt.errors import ConfigError
 
 SplitName = Literal["train", "valid"]
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from megapt.config import ConfigError
+from megapt.errors import ConfigError
 
 WindowId = tuple[int, int, int, int]
 """Number in the run, key of the corpus, epoch, index in the epoch's stream."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from megapt.config import ConfigError
+from megapt.errors import ConfigError
 from megapt.evaluation.loading import LoadedRun
 
 _ROWS = 32

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from data_prep.tokenizers import Tokenizer
-from megapt.config import ConfigError
 from megapt.data.example import Ints
+from megapt.errors import ConfigError
 from megapt.evaluation.loading import LoadedRun
 from megapt.evaluation.unmasking import mask_logits, unmask
 

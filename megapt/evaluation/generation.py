@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megapt.config import ConfigError
 from megapt.data import RESERVED
 from megapt.data.example import Ints
+from megapt.errors import ConfigError
 from megapt.evaluation.loading import LoadedRun
 from megapt.model.generation import write
 from megapt.objectives import ObjectiveError

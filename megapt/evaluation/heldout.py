@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from megapt.config import ConfigError
+from megapt.checkpoint.run_folder import RunFolder
 from megapt.data import AnyCorpus, BatchMaker, Corpus, open_corpora
+from megapt.data.schedules import training_stream
+from megapt.distributed.mesh import Mesh
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
 from megapt.evaluation.loading import LoadedRun, load_run
 from megapt.evaluation.unigram import unigram_scores
-from megapt.training.distributed import Ranks
-from megapt.training.run_folder import RunFolder
-from megapt.training.setup import training_stream
-from megapt.training.validation import evaluate, heldout_maker
+from megapt.evaluation.validation import evaluate, heldout_maker
 
 Scores = dict[str, float]
 
@@ -72,5 +73,5 @@ def evaluate_run(folder: str, windows: int, corpus_folder: str | None) -> dict[s
             f"{corpus.where}: is not the corpus that {folder} was trained on (fingerprint "
             f"{corpus.fingerprint[:12]}…, not {expected[:12]}…)"
         )
-    scores, unigram = heldout_scores(run, corpus, windows, Ranks(0, 1, run.device))
+    scores, unigram = heldout_scores(run, corpus, windows, Ranks(0, Mesh(), run.device))
     return {"model": scores, "unigram": {name: unigram[name] for name in scores}}

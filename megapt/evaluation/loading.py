@@ -10,14 +10,14 @@ import torch
 
 from data_prep.errors import PrepError
 from data_prep.tokenizers import Tokenizer, load_tokenizer
-from megapt.config import ConfigError, RunConfig
+from megapt.checkpoint import load_weights
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.config import RunConfig
 from megapt.data import Batch, Example, collate
 from megapt.data.example import Ints
-from megapt.model import PretrainingModel
+from megapt.errors import ConfigError
+from megapt.model import PretrainingModel, build_model
 from megapt.objectives import Objective
-from megapt.training.checkpoints import load_weights
-from megapt.training.run_folder import RunFolder
-from megapt.training.setup import build_model
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def load_run(folder: str | Path, device: torch.device | None = None) -> LoadedRu
     except PrepError as error:
         raise ConfigError(str(error)) from None
     objective = run.objective(config)
-    model = build_model(config, objective, tokenizer.vocabulary.size)
+    model = build_model(config, objective.heads, tokenizer.vocabulary.size)
     step = load_weights(run.checkpoints, model)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LoadedRun(

@@ -16,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from megapt.data import Split, collate
+from megapt.distributed.ranks import Ranks
 from megapt.model import PretrainingModel
 from megapt.objectives import Objective
-from megapt.training.distributed import Ranks
 
 _ROWS = 32
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from megapt.data import BatchMaker, HeadSpec, Targets
 from megapt.data.example import Floats, asker
-from megapt.training.losses import Totals, factors
+from megapt.evaluation.losses import Totals, factors
 
 
 @dataclass(frozen=True)

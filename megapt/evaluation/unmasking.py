@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from megapt.config import ConfigError
 from megapt.data.example import Ints
+from megapt.errors import ConfigError
 from megapt.evaluation.loading import LoadedRun
 
 

@@ -8,7 +8,7 @@ import shutil
 import torch
 from torch import nn
 
-from megapt.config import ConfigError
+from megapt.errors import ConfigError
 from megapt.model.attention import Attention
 from megapt.model.linear_cross_entropy import VocabularyProjection
 from megapt.model.trunk import Block

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from megapt.config import ConfigError, LossConfig, ModelConfig
+from megapt.config import LossConfig, ModelConfig
 from megapt.data import Batch
+from megapt.errors import ConfigError
 from megapt.model.heads import TokenHead
 from megapt.model.linear_cross_entropy import Losses
 from megapt.model.trunk import Blocks, Computation, make_norm

@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from megapt.data.targets import HeadTargets
+from megapt.distributed.ranks import Ranks
+from megapt.distributed.sequence import Attend, exchanged, sequence_process_group
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,17 @@ class SequenceGroup:
     rank: int = 0
     """Of this rank in the group."""
     size: int = 1
+
+    @classmethod
+    def of(cls, ranks: Ranks) -> SequenceGroup:
+        """Return the ranks that share positions with this one. All ranks call it."""
+        if ranks.sequence_world == 1:
+            return cls()
+        return cls(sequence_process_group(ranks), ranks.sequence_rank, ranks.sequence_world)
+
+    def exchanged(self, attend: Attend) -> Attend:
+        """Return attention on the slice of this rank, from one on all positions of some heads."""
+        return exchanged(attend, self.group)
 
     def filled(self, values: Tensor) -> Tensor:
         """Return `values` [N, ...] with zeros at the end, so that the group divides them."""

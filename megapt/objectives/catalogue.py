@@ -13,8 +13,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
-from megapt.config import ConfigError, ObjectiveSection, Origins, Section
+from megapt.config import ObjectiveSection, Origins, Section
 from megapt.config.errors import nearest
+from megapt.errors import ConfigError
 from megapt.objectives.base import Context, Objective, ObjectiveError
 
 ENTRY_POINTS = "megapt.objectives"

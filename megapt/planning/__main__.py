@@ -2,8 +2,9 @@
 
 import sys
 
+from megapt.exits import guarded, leave
 from megapt.planning.command import rehearse_run
-from megapt.training.launch import arguments, guarded, leave
+from megapt.training.launch import arguments
 
 if __name__ == "__main__":
     leave(guarded(lambda: rehearse_run(*arguments(sys.argv[1:]))))

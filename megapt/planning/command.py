@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from megapt.config import ConfigError, RunConfig, load_cluster, load_config
+from megapt.config import RunConfig, load_cluster, load_config
+from megapt.errors import ConfigError
 from megapt.planning.planner import Planner
 from megapt.planning.rehearsal import dry_run
 from megapt.planning.report import as_json as json_of

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from megapt.config import DeviceConfig
-from megapt.planning.states import Footprint
+from megapt.distributed.footprint import Footprint, Trace
 from megapt.planning.timing import StepTime
-from megapt.planning.tracing import Trace
 
 
 @dataclass(frozen=True)

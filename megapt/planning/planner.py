@@ -7,17 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from megapt.config import ClusterConfig, ConfigError, Origins, RunConfig
+from megapt.config import ClusterConfig, Origins, RunConfig, check_groups
+from megapt.distributed.deepspeed_config import DTYPES
+from megapt.distributed.footprint import Footprint, Job, Trace
+from megapt.distributed.mesh import Mesh
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
 from megapt.model import training_flops
 from megapt.objectives import Objective, build_objective
+from megapt.optim.optimizers import STATE_BYTES
 from megapt.planning.plan import Plan, Settings, StagePlan
-from megapt.planning.states import STATE_BYTES, Footprint, Job
 from megapt.planning.text import Text, made_up_batch
 from megapt.planning.timing import best_interval, step_time
-from megapt.planning.tracing import Trace, Tracer, parameters_by_part
-from megapt.training.distributed import Ranks
-from megapt.training.settings import DTYPES, deepspeed_config
-from megapt.training.setup import check_attention, choose_rows, in_groups
+from megapt.planning.tracing import Tracer, parameters_by_part
+from megapt.training.checks import check_attention, check_engine, choose_rows
 
 _RECOMPUTATION = ("none", "selective", "full")
 _POSITIONS = 2**16
@@ -49,8 +52,9 @@ class Planner:
         self.config, self.origins, self.cluster, self.text = config, origins, cluster, text
         self.device = cluster.device
         self.kind = "cuda" if cluster.gpus_per_node else "cpu"
-        alone = Ranks(0, cluster.ranks, torch.device(self.kind))
-        self.ranks = in_groups(alone, config, origins)
+        check_groups(config, cluster.ranks, origins)
+        alone = Ranks(0, Mesh(cluster.ranks), torch.device(self.kind))
+        self.ranks = alone.arranged(config.parallel.sequence)
         self.shares = self.ranks.data_world
         if config.training.global_batch % self.shares:
             raise origins.error(
@@ -59,7 +63,7 @@ class Planner:
             )
         self.objective: Objective = build_objective(config.objective, text.context(config), origins)
         check_attention(config, self.objective, self.ranks.device, origins)
-        deepspeed_config(config, self.ranks, origins)  # Refuses what the engine would.
+        check_engine(config, self.ranks, origins)
         self._tracers: dict[str, Tracer] = {}
         self._traces: dict[tuple[str, int], Trace] = {}
         model = self._tracer(config.training.recompute).model
@@ -99,7 +103,7 @@ class Planner:
             ConfigError: for a stage at which the run cannot be.
         """
         config = self._with(parallel={"zero_stage": stage})
-        settings = deepspeed_config(config, self.ranks, self.origins)
+        settings = check_engine(config, self.ranks, self.origins)
         zero: dict[str, Any] = settings["zero_optimization"]
         return zero
 
@@ -107,7 +111,15 @@ class Planner:
         """Return the memory of a rank."""
         config = self._with(parallel={"zero_stage": stage}, training={"micro_batch": micro_batch})
         zero = self._zero(stage)
-        job = Job(config, zero, self.cluster.ranks, self.kind, self.parameters, self.largest)
+        job = Job(
+            config,
+            zero,
+            self.cluster.ranks,
+            self.kind,
+            self.parameters,
+            self.largest,
+            STATE_BYTES[config.optimizer.name],
+        )
         return job.footprint(trace)
 
     def fits(self, footprint: Footprint) -> bool:

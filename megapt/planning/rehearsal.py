@@ -12,15 +12,15 @@ import torch
 
 from megapt.config import Origins, RunConfig
 from megapt.data import AnyCorpus, Batch
-from megapt.model.compilation import compile_model
+from megapt.distributed.engine import Engine
+from megapt.distributed.ranks import Ranks
+from megapt.evaluation.losses import Totals, count_parts, factors
 from megapt.objectives import Objective
 from megapt.planning.memory import PeakMemory
 from megapt.planning.text import Text, made_up_batch
-from megapt.training.distributed import Ranks
-from megapt.training.engine import Engine
-from megapt.training.losses import Totals, count_parts, factors
+from megapt.training.checks import choose_rows
+from megapt.training.engine import make_engine
 from megapt.training.prepared import PreparedRun
-from megapt.training.setup import build_model, choose_rows, in_groups, sequence_group
 
 _UPDATES = 2
 """The first makes what stays, such as optimiser states; the second is the one that is timed."""
@@ -67,7 +67,7 @@ def _text_of(corpus: AnyCorpus) -> Text:
 
 def _micro_batch(engine: Engine, batch: Batch, objective: Objective, last: bool) -> None:
     totals = Totals(*count_parts([batch], objective.heads))
-    output = engine.deepspeed(batch, factors(objective.heads, totals))
+    output = engine(batch, factors(objective.heads, totals))
     engine.backward(output.loss, last)
 
 
@@ -93,20 +93,17 @@ def rehearse(
         ConfigError: for settings that cannot run.
     """
     training, size = config.training, config.data.window
-    ranks = in_groups(ranks, config, origins)
+    ranks = ranks.arranged(config.parallel.sequence)
     rows = choose_rows(config, objective, origins)
     batch = made_up_batch(text, objective, size, training.micro_batch, rows).to(ranks.device)
     whole = training.global_batch // (training.micro_batch * ranks.data_world)
     tried = min(whole, 2)  # What accumulates is there from the second micro-batch on.
     memory = PeakMemory(ranks.device)
     began = time.perf_counter()
-    vocabulary, attention = objective.vocabulary.size, training.attention
-    model = build_model(config, objective, vocabulary, attention, sequence_group(ranks))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if training.compile:
-        compile_model(model)
-    with closing(Engine(model, config, ranks, origins)) as engine:
-        del model  # The engine's own; another reference would keep what it replaces.
+    with closing(
+        make_engine(config, objective.heads, objective.vocabulary.size, ranks, origins)
+    ) as engine:
+        parameters = engine.parameters
         started = time.perf_counter() - began
         for _ in range(_UPDATES):
             ranks.barrier()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from megapt.distributed.footprint import Footprint
 from megapt.planning.plan import Plan
-from megapt.planning.states import Footprint
 
 _PARTS = ("weights", "optimiser", "gradients", "buffers", "activations", "temporary")
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from data_prep.errors import PrepError
 from data_prep.manifest import Manifest
-from megapt.config import ConfigError, DataConfig, RunConfig
+from megapt.config import DataConfig, RunConfig
 from megapt.data import Batch, CounterRng, Piece, Rows, Vocabulary, Window, collate
+from megapt.errors import ConfigError
 from megapt.objectives import Context, Objective
 
 _WORD, _SENTENCE = 2, 16

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from megapt.config import ClusterConfig, DeviceConfig, RunConfig
-from megapt.training.settings import DTYPES
+from megapt.distributed.deepspeed_config import DTYPES
 
 _RECOMPUTED = {"none": 0.0, "selective": 0.05, "full": 1 / 3}
 """Share of the model FLOPs that is computed again: of `full` the whole forward pass, which is a

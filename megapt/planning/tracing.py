@@ -9,42 +9,21 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from megapt.config import RunConfig
 from megapt.data import Batch
+from megapt.distributed.deepspeed_config import DTYPES
+from megapt.distributed.footprint import Trace
+from megapt.model import build_model
 from megapt.objectives import Objective
 from megapt.planning.kernels import kernels_of
-from megapt.training.settings import DTYPES
-from megapt.training.setup import build_model
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The bytes that live beside weights and finished gradients, over one micro-batch."""
-
-    peaks: NDArray[np.float64]
-    """The most of them at once before the first gradient is finished, between the first and the
-    second, ..., after the last, [parameters + 1]. A gradient in flight counts."""
-    finished: NDArray[np.float64]
-    """Elements of the gradients that are finished in each of these spans, [parameters + 1]."""
-    trunk: float
-    """What the trunk leaves for the backward pass."""
-    head: float
-    """What the heads take beside it at their largest."""
-
-    @property
-    def most(self) -> float:
-        """The most bytes at once."""
-        return float(self.peaks.max())
 
 
 def _cast_bytes(func: Any, args: Sequence[Any]) -> int:
@@ -117,7 +96,7 @@ class Tracer:
         self._device = device
         with torch.device("meta"):
             size, attention = objective.vocabulary.size, config.training.attention
-            self.model = build_model(config, objective, size, attention)
+            self.model = build_model(config, objective.heads, size, attention)
         self.model.to(DTYPES[config.training.precision]).train()
 
     def trace(self, batch: Batch) -> Trace:

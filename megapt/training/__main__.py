@@ -2,14 +2,15 @@
 
 import sys
 
-from megapt.training.stopping import remember_requests
+from megapt.resilience.stopping import remember_requests
 
 
 def main() -> None:
     """Train on this rank."""
     remember_requests()
     # Seconds pass here; a signal meanwhile must not kill the rank.
-    from megapt.training.launch import arguments, guarded, leave, train
+    from megapt.exits import guarded, leave
+    from megapt.training.launch import arguments, train
 
     leave(guarded(lambda: train(*arguments(sys.argv[1:]))))
 

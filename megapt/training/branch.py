@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from fnmatch import fnmatchcase
 
+from megapt.checkpoint.run_folder import compared, is_free
+from megapt.checkpoint.state import TrainerState
 from megapt.config import Origins, RunConfig
-from megapt.training.budget import Spent
-from megapt.training.checkpoints.state import TrainerState
-from megapt.training.run_folder import compared, is_free
-from megapt.training.schedule import batch_schedule, length_schedule, rate_factor
+from megapt.data.budget import Spent
+from megapt.data.schedules import batch_schedule, length_schedule
+from megapt.optim.schedule import rate_factor
 
 _OWN = ("branch", "branch.*", "schedule.*", "training.budget.*", "training.global_batch")
 """Settings of a branch; whether they fit what the parent has done is looked at one by one."""

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from megapt.config import ConfigError, Origins, RunConfig, check_batches
-from megapt.data import AnyCorpus, BatchMaker, BatchSchedule, Loader
+from megapt.checkpoint import Checkpoints, Saved, branch_start
+from megapt.checkpoint.run_folder import RunFolder, objective_context
+from megapt.config import Origins, RunConfig, check_batches, check_groups
+from megapt.data import AnyCorpus, BatchMaker, BatchSchedule, Loader, open_corpora
+from megapt.data.budget import Spent
+from megapt.data.schedules import batch_schedule, length_schedule, training_stream
+from megapt.distributed.deepspeed_config import check_nvme
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
+from megapt.evaluation.validation import heldout_maker
 from megapt.model.compilation import check_compiler
+from megapt.monitoring.metrics import read_metrics
+from megapt.monitoring.prometheus import check_prometheus
 from megapt.objectives import build_objective
+from megapt.resilience.guard import Guard
 from megapt.training.branch import check_branch
-from megapt.training.budget import Spent
-from megapt.training.checkpoints import Checkpoints, Saved, branch_start
-from megapt.training.distributed import Ranks
-from megapt.training.guard import Guard
-from megapt.training.monitoring.metrics import read_metrics
-from megapt.training.monitoring.prometheus import check_prometheus
-from megapt.training.run_folder import RunFolder, objective_context
-from megapt.training.schedule import batch_schedule, length_schedule
-from megapt.training.settings import check_nvme, deepspeed_config
-from megapt.training.setup import (
+from megapt.training.checks import (
     check_attention,
+    check_engine,
     check_generators,
     check_metric,
     check_size,
     check_targets,
     choose_rows,
-    in_groups,
-    open_corpus,
-    training_stream,
 )
-from megapt.training.validation import heldout_maker
+
+
+def open_corpus(config: RunConfig, ranks: Ranks) -> AnyCorpus:
+    """Open and verify what the run reads; the ranks share the work of hashing.
+
+    Raises:
+        ConfigError: on every rank, if any shard is missing or damaged.
+    """
+    reading = config.data.reading
+    with ranks.together():
+        corpus = open_corpora(config.data)
+        corpus.tokenizer()  # It goes into the run folder; it must be the corpus's own.
+        if reading.verify == "full" and not reading.hashes_on_use:
+            corpus.verify(ranks.rank, ranks.world)
+    return corpus
 
 
 class PreparedRun:
@@ -52,12 +66,13 @@ class PreparedRun:
         corpus: AnyCorpus | None = None,
         path: str = "objective",
     ) -> None:
-        self.ranks = ranks = in_groups(ranks, config, origins)
+        check_groups(config, ranks.world, origins)
+        self.ranks = ranks = ranks.arranged(config.parallel.sequence)
         check_batches(config, ranks.world, origins)
         self.config = config
         self.origins = origins
         batches, lengths = batch_schedule(config, origins), length_schedule(config, origins)
-        deepspeed_config(config, ranks, origins)  # Refuses what the engine would.
+        check_engine(config, ranks, origins)
         check_nvme(config, origins)
         self.corpus = corpus if corpus is not None else open_corpus(config, ranks)
         self.folder = RunFolder(config.output)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 
-from megapt.config import ConfigError
 from megapt.data import Batch, Counts, HeadSpec, Loader
-from megapt.training.distributed import Ranks
-from megapt.training.losses import Totals, count_parts
-from megapt.training.stopping import StopRequested, StopRequests
+from megapt.distributed.ranks import Ranks
+from megapt.errors import MegaptError
+from megapt.evaluation.losses import Totals, count_parts
+from megapt.resilience.stopping import StopRequested, StopRequests
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def agreed_steps(
         arrived: called when this rank has its share, before it waits for the others.
 
     Raises:
-        ConfigError: on every rank, if one of them cannot read its share.
+        MegaptError: on every rank, if one of them cannot read its share.
         StopRequested: on every rank, if one of them was asked to stop while it waited.
     """
-    lacking = ConfigError, StopRequested, StopIteration
+    lacking = MegaptError, StopRequested, StopIteration
     with closing(loader.iterate(workers, stops.waiting)) as batches:
         while True:
             began = time.perf_counter()
@@ -79,7 +79,7 @@ def agreed_steps(
             if lack is None:
                 loader.put_back()
             if failed:
-                ranks.agree(str(lack) if isinstance(lack, ConfigError) else "")
+                ranks.agree(lack if isinstance(lack, MegaptError) else None)
             if stopped:
                 raise StopRequested
             return

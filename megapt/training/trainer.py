@@ -7,31 +7,25 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing
 from typing import Any
 
-from megapt.config import ConfigError
+from megapt.checkpoint import TrainerState
+from megapt.config import is_due
 from megapt.data import LoaderState
+from megapt.data.budget import Spent
 from megapt.data.state import join_skipped
-from megapt.model.compilation import compile_model
-from megapt.training.budget import Spent
-from megapt.training.checkpoints import TrainerState
-from megapt.training.engine import Engine
-from megapt.training.exits import Exit, TrainingError
-from megapt.training.files import write_json
-from megapt.training.monitoring.monitor import Monitor
-from megapt.training.monitoring.samples import SampleWriter
-from megapt.training.monitoring.throughput import StepTimes
+from megapt.distributed.deepspeed_config import zero_stage
+from megapt.errors import Exit, MegaptError, RunInterrupted, TrainingError
+from megapt.evaluation.validation import evaluate
+from megapt.files import write_json
+from megapt.monitoring.monitor import Monitor
+from megapt.monitoring.samples import SampleWriter
+from megapt.monitoring.throughput import StepTimes
+from megapt.resilience.replicas import compare_replicas
+from megapt.resilience.stopping import StopRequested, StopRequests
+from megapt.resilience.watchdog import Watchdog
+from megapt.training.engine import make_engine
 from megapt.training.prepared import PreparedRun
-from megapt.training.replicas import compare_replicas
-from megapt.training.schedule import is_due
-from megapt.training.settings import zero_stage
-from megapt.training.setup import (
-    build_model,
-    sequence_group,
-)
 from megapt.training.steps import StepData, agreed_steps
-from megapt.training.stopping import RunInterrupted, StopRequested, StopRequests
 from megapt.training.updating import Updated, Updater
-from megapt.training.validation import evaluate
-from megapt.training.watchdog import Watchdog
 
 Steps = Generator[StepData, None, None]
 
@@ -90,12 +84,8 @@ class Trainer(PreparedRun):
         self.watchdog = Watchdog(self.folder.folder, ranks, config.faults)
         stack.enter_context(self.watchdog.watching())
         with self.watchdog.slowly("start"):
-            size, attention = self.corpus.vocabulary.size, config.training.attention
-            group = sequence_group(ranks)
-            model = build_model(config, self.objective, size, attention, group)
-            if config.training.compile:
-                compile_model(model)
-            self.engine = Engine(model, config, ranks, self.origins)
+            size = self.corpus.vocabulary.size
+            self.engine = make_engine(config, self.objective.heads, size, ranks, self.origins)
             stack.callback(self.engine.close)
             if self._saved is not None:
                 self.checkpoints.load(self._saved, self.engine)
@@ -207,13 +197,13 @@ class Trainer(PreparedRun):
         """
         try:
             return next(steps)
-        except (ConfigError, StopRequested, StopIteration) as end:
+        except (MegaptError, StopRequested, StopIteration) as end:
             if self._done:
                 self._checkpoint()
             if isinstance(end, StopRequested):
                 raise self._interrupted() from None
             self._finish_checkpoints()
-            if isinstance(end, ConfigError):
+            if isinstance(end, MegaptError):
                 raise
             raise TrainingError(
                 f"the corpora are used up after step {self._done}, at {self._share():.1%} of the "
@@ -271,7 +261,7 @@ class Trainer(PreparedRun):
             self.engine.averaged(),
         ):
             scores = evaluate(
-                self.engine.deepspeed,
+                self.engine,
                 self.heldout,
                 windows=training.validation_windows,
                 micro_batch=training.micro_batch,
@@ -296,7 +286,7 @@ class Trainer(PreparedRun):
             step=self._done,
             spent=self._spent.as_dict(),
             ranks=self.ranks.world,
-            sequence=self.ranks.sequence,
+            sequence=self.ranks.sequence_world,
             zero_stage=zero_stage(self.config),
             precision=self.config.training.precision,
             data=self.loader.state(self.ranks.gather),

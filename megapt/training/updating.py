@@ -9,17 +9,17 @@ import torch
 
 from megapt.config import RunConfig
 from megapt.data import HeadSpec, derive_key
+from megapt.data.budget import Spent
+from megapt.distributed.engine import Engine
+from megapt.distributed.ranks import Ranks
+from megapt.evaluation.losses import Scores, factors
 from megapt.model import training_flops
-from megapt.training.budget import Spent
-from megapt.training.distributed import Ranks
-from megapt.training.engine import Engine
-from megapt.training.guard import Guard, Reaction, Verdict
-from megapt.training.losses import Scores, factors
-from megapt.training.monitoring.monitor import Monitor
-from megapt.training.monitoring.throughput import Stopwatch
-from megapt.training.schedule import rate_factor
+from megapt.monitoring.monitor import Monitor
+from megapt.monitoring.throughput import Stopwatch
+from megapt.optim.schedule import rate_factor
+from megapt.resilience.guard import Guard, Reaction, Verdict
+from megapt.resilience.watchdog import Watchdog
 from megapt.training.steps import StepData
-from megapt.training.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ class Updater:
             self._watchdog.beat(step, "forward")
             # Dropout is torch's; its masks belong to (seed, first window of the micro-batch), and
             # to the slice of its positions.
-            slices = [self._ranks.rank % self._ranks.sequence] if self._ranks.sequence > 1 else []
+            slices = [self._ranks.sequence_rank] if self._ranks.sequence_world > 1 else []
             key = derive_key(self._config.seed, "dropout", batch.key, *slices)
             torch.manual_seed(key >> 1)
             with self._stopwatch.running():
-                output = self._engine.deepspeed(batch.to(self._ranks.device), of_part)
+                output = self._engine(batch.to(self._ranks.device), of_part)
             self._watchdog.beat(step, "backward")
             self._engine.backward(output.loss, last=i == len(data.micro_batches) - 1)
             scores.add(output.parts, batch)

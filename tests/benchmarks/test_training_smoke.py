@@ -11,7 +11,7 @@ import pytest
 from benchmarks import checkpoints, gpu, training, training_here, training_peers, utilisation
 from benchmarks.turns import Case, Turns
 from data_prep.manifest import Manifest
-from megapt.training.distributed import Ranks
+from megapt.distributed.ranks import Ranks
 from tests.ranks import run_ranks
 
 WINDOW, BATCH = 48, 4

@@ -17,10 +17,11 @@ import torch
 
 from megapt.comparison.compare import Comparison
 from megapt.comparison.results import Results, load
-from megapt.config import CompareConfig, ConfigError, Origins
+from megapt.config import CompareConfig, Origins
 from megapt.data import Corpus
-from megapt.training import Ranks
-from megapt.training.setup import build_model
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
+from megapt.model import build_model
 from tests.corpora import build_texts
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import ALONE, before_step, run_config
@@ -161,7 +162,7 @@ def test_all_trunks_begin_with_the_same_weights(corpus_folder: Path, tmp_path: P
     comparison = Comparison(compare_config(corpus_folder, tmp_path / "out", *ALL), ALONE, Origins())
     size = comparison.corpus.vocabulary.size
     first, *others = [
-        build_model(comparison.runs[name], trainer.objective, size).trunk.state_dict()
+        build_model(comparison.runs[name], trainer.objective.heads, size).trunk.state_dict()
         for name, trainer in comparison.trainers.items()
     ]
     for other in others:

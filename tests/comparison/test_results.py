@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megapt.comparison.results import load, wilson_interval
-from megapt.config import ConfigError
+from megapt.errors import ConfigError
 
 MEMBER: dict[str, Any] = {
     "name": "mlm",

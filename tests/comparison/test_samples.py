@@ -10,8 +10,8 @@ from megapt.comparison.results import Sample
 from megapt.comparison.samples import member_samples
 from megapt.config import CompareConfig, RunConfig
 from megapt.data import Corpus
+from megapt.distributed.ranks import Ranks
 from megapt.evaluation import load_run
-from megapt.training import Ranks
 from tests.ranks import run_ranks
 from tests.training.runs import run_config, train
 

@@ -4,7 +4,6 @@ import pytest
 
 from megapt.config import (
     CheckpointConfig,
-    ConfigError,
     ModelConfig,
     MonitorConfig,
     Origins,
@@ -13,6 +12,7 @@ from megapt.config import (
     validate,
 )
 from megapt.config.errors import nearest
+from megapt.errors import ConfigError
 
 
 def test_the_place_of_a_value_is_its_own_or_that_of_its_nearest_parent() -> None:

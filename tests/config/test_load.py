@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from megapt.config import CompareConfig, ConfigError, RunConfig, load_config
+from megapt.config import CompareConfig, RunConfig, load_config
+from megapt.errors import ConfigError
 
 RUN = """\
 output: runs/test

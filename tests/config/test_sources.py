@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from megapt.config import ConfigError, RunConfig, load_config
+from megapt.config import RunConfig, load_config
+from megapt.errors import ConfigError
 
 RUN = """\
 output: runs/x

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import (
     BatchMaker,
     BatchSchedule,
@@ -26,6 +25,7 @@ from megapt.data import (
 )
 from megapt.data.example import Ints
 from megapt.data.state import WindowId, digest_windows
+from megapt.errors import ConfigError
 from tests.data.loading import assert_same as assert_same_arrays
 from tests.data.loading import describe_data, joined, open_maker
 

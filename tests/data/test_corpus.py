@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from data_prep.shards import open_shards
-from megapt.config import ConfigError, ReadingConfig
+from megapt.config import ReadingConfig
 from megapt.data import Corpus, WindowStream
+from megapt.errors import ConfigError
 from tests.corpora import make_documents
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data.mixture import Member, Mixture, Stage, temperature_weights
 from megapt.data.pattern import DENOMINATOR, Ints
+from megapt.errors import ConfigError
 
 WALK = 400
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from megapt.config import ConfigError
 from megapt.data import BatchMaker, Loader, LoaderState
 from megapt.data.processes import LoaderProcesses
+from megapt.errors import ConfigError
 from tests.data.loading import (
     GLOBAL_BATCH,
     Job,

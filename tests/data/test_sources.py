@@ -13,10 +13,11 @@ import pytest
 
 from data_prep.settings import BuildSettings
 from data_prep.tokenizers.training import train_tokenizer
-from megapt.config import ConfigError, DataConfig
+from megapt.config import DataConfig
 from megapt.data import Corpus, MixedCorpus, WindowStream, derive_key, open_corpora, open_stream
 from megapt.data.mixed import MixedStream
 from megapt.data.mixture import temperature_weights
+from megapt.errors import ConfigError
 from tests.corpora import build_texts, make_documents
 
 GLOBAL_BATCH = 10

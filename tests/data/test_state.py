@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import LoaderState
 from megapt.data.state import WindowId, add_digests, digest_windows, join_skipped
+from megapt.errors import ConfigError
 
 ids = st.tuples(*[st.integers(0, 2**64 - 1)] * 4)
 sequences = st.lists(ids, max_size=12)

@@ -24,8 +24,8 @@ from megapt.config import (
     RunConfig,
     load_config,
 )
+from megapt.errors import Exit
 from megapt.objectives import registry
-from megapt.training.exits import Exit
 from tests.docs.imports import circle, grouped, import_graph
 from tests.docs.pages import (
     APPS,
@@ -320,7 +320,7 @@ def test_no_page_names_a_missing_file(page: Path) -> None:
 # Imports.
 
 ORDER = [
-    *("megapt.cli", "megapt.checkpoint_cli", "megapt.command_line"),
+    *("megapt.cli", "megapt.cli.checkpoint", "megapt.cli.command"),
     *("megapt.comparison", "megapt.evaluation", "megapt.planning", "megapt.training"),
     *("megapt.objectives", "megapt.model", "megapt.data", "megapt.config"),
 ]

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megapt.config import ConfigError, ObjectiveSection, Origins
+from megapt.config import ObjectiveSection, Origins
 from megapt.data import CounterRng, Window
+from megapt.errors import ConfigError
 from megapt.objectives import Context, Objective, build_objective, registry
 from tests.docs.pages import ROOT, blocks, example_corpora, read, run
 from tests.training.runs import tree

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from megapt.config import ConfigError
+from megapt.errors import ConfigError
 from megapt.evaluation import LoadedRun, classify
 
 Overfitted = Callable[[str], LoadedRun]

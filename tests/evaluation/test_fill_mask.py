@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.tokenizers import Tokenizer
-from megapt.config import ConfigError
 from megapt.data import Corpus
+from megapt.errors import ConfigError
 from megapt.evaluation import LoadedRun, fill_mask
 from megapt.evaluation.fill_mask import MASK, encode_masked
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from megapt.config import ConfigError, ObjectiveSection, Origins
+from megapt.config import ObjectiveSection, Origins
 from megapt.data import Batch
+from megapt.errors import ConfigError
 from megapt.evaluation import LoadedRun, generate, repetition
 from megapt.objectives import build_objective
 from tests.chance import assert_fits

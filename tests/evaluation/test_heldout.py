@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from megapt.config import ConfigError
+from megapt.checkpoint.run_folder import RunFolder
 from megapt.data import Corpus
+from megapt.errors import ConfigError
 from megapt.evaluation import LoadedRun
 from megapt.evaluation.heldout import evaluate_run
-from megapt.training import RunFolder
 
 Overfitted = Callable[[str], LoadedRun]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from megapt.config import ConfigError
+from megapt.checkpoint.state import checkpoint_path, steps_saved
+from megapt.errors import ConfigError
 from megapt.evaluation import LoadedRun, load_run
-from megapt.training.checkpoints.state import checkpoint_path, steps_saved
 from tests.ranks import run_ranks
 from tests.training.runs import run_config, train_with_signal
 

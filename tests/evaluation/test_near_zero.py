@@ -11,9 +11,9 @@ import torch
 
 from megapt.data import BatchMaker, Corpus, CounterRng, Example, Piece, Targets, Window, open_stream
 from megapt.evaluation import LoadedRun, unmask
+from megapt.evaluation.losses import Scores
 from megapt.model.generation import extended
 from megapt.objectives import registry
-from megapt.training.losses import Scores
 from tests.training.runs import ALONE
 
 Overfitted = Callable[[str], LoadedRun]

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megapt.data import Corpus, collate
+from megapt.distributed.ranks import Ranks
 from megapt.evaluation import LoadedRun, load_run, probe_documents, probe_features, probe_score
-from megapt.training import Ranks
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE
 

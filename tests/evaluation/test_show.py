@@ -1,4 +1,4 @@
-"""What `megapt show` prints, colours and draws; the command itself is in tests/test_cli.py."""
+"""What `megapt show` prints, colours and draws; the command itself is in tests/cli/test_cli.py."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from data_prep.files import partial_name
-from megapt.config import ConfigError
 from megapt.data import Example, HeadSpec, Targets, make_example
+from megapt.errors import ConfigError
 from megapt.evaluation.show import render, show_window, write
 from megapt.evaluation.show.describe import (
     Refused,

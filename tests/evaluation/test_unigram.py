@@ -11,7 +11,7 @@ import pytest
 from megapt.config import Origins
 from megapt.data import BatchMaker, Corpus
 from megapt.evaluation.unigram import unigram_scores
-from megapt.training import Trainer
+from megapt.training.trainer import Trainer
 from tests.training.runs import ALONE, run_config
 
 SETTINGS = {"bert": {"pair_weight": 0.5}, "msc": {"class_weight": 3.0, "balance": True}}

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from megapt.config import ConfigError
 from megapt.data import Batch
+from megapt.errors import ConfigError
 from megapt.evaluation import LoadedRun
 from megapt.evaluation.unmasking import unmask
 from tests.objectives.building import build

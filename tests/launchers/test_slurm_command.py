@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from launchers.slurm import ClusterConfig, Job, app, guarded, load_cluster, render
-from megapt.config import ConfigError
+from megapt.errors import ConfigError
 from tests.launchers.clusters import CLUSTER, RUN, FakeCluster, write_cluster
 
 ROOT = Path(__file__).resolve().parents[2]

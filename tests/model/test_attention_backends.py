@@ -12,9 +12,10 @@ from torch.nn.attention import varlen
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.attention.varlen import varlen_attn
 
-from megapt.config import AttentionBackend, ConfigError, ModelConfig
+from megapt.config import AttentionBackend, ModelConfig
 from megapt.data import Attention
 from megapt.data.packing import Rows
+from megapt.errors import ConfigError
 from megapt.model.attention.flex import BLOCK, block_mask
 from tests.model.making import MODERN, make_batch, make_model, random_example, states_of
 

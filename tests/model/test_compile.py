@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from megapt.config import ConfigError, ModelConfig
+from megapt.config import ModelConfig
 from megapt.data import Attention, Batch, HeadSpec, Targets
+from megapt.errors import ConfigError
 from megapt.model import PretrainingModel
 from megapt.model.compilation import check_compiler, compile_model
 from megapt.model.trunk import Block

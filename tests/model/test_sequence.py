@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from megapt.config import AttentionBackend, ConfigError, ModelConfig
+from megapt.config import AttentionBackend, ModelConfig
 from megapt.data import Attention, Example, HeadSpec
 from megapt.data.packing import Rows
 from megapt.data.targets import HeadTargets
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
 from megapt.model import PretrainingModel
 from megapt.model.sequence import SequenceGroup
-from megapt.training.distributed import Ranks
-from megapt.training.setup import sequence_group
 from tests.model.making import LENGTH, STYLES, TOKENS, VOCABULARY, make_batch, random_example
 from tests.ranks import run_ranks
 
@@ -39,7 +39,7 @@ ROWS = Rows(16, 4, 2)
 
 def group_of(ranks: Ranks) -> SequenceGroup:
     """All ranks as one group; one rank alone."""
-    return sequence_group(replace(ranks, sequence=ranks.world))
+    return SequenceGroup.of(ranks.arranged(ranks.world))
 
 
 def asking(length: int, kind: Attention) -> Example:

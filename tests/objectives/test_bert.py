@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import CounterRng, Example, Window
+from megapt.errors import ConfigError
 from megapt.objectives import Context, ObjectiveError
 from megapt.objectives.bert import Bert, BertConfig, exchange, swap_half
 from megapt.objectives.pairs import RIGHT, WRONG, Pair, Part, Task, cut_pieces

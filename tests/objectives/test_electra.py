@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import CounterRng, Example, Window
+from megapt.errors import ConfigError
 from tests.chance import assert_fits, assert_mean
 from tests.objectives.building import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, windows

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import RESERVED, Example, Piece, Window
+from megapt.errors import ConfigError
 from megapt.objectives import ObjectiveError
 from tests.chance import assert_fits, assert_mean
 from tests.objectives.building import build, examples_of

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import RESERVED, CounterRng, Example, Piece, Window
+from megapt.errors import ConfigError
 from megapt.objectives.word_spans import draw_spans, expected_spans, span_table
 from tests.chance import assert_fits, assert_mean
 from tests.objectives.building import build, examples_of

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import CounterRng, Example, Window
+from megapt.errors import ConfigError
 from megapt.objectives import Context
 from megapt.objectives.mgm import Mgm, MgmConfig
 from tests.chance import assert_mean

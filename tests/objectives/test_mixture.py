@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError, ObjectiveSection, Origins
+from megapt.config import ObjectiveSection, Origins
 from megapt.data import CounterRng, Window
+from megapt.errors import ConfigError
 from megapt.objectives import Context, build_objective
 from megapt.objectives.mixture import Mixture
 from tests.chance import assert_fits

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import CounterRng, Example, Piece, Window
 from megapt.data.batch import collate
+from megapt.errors import ConfigError
 from megapt.objectives import Context
 from megapt.objectives.mlm import Mlm
 from megapt.objectives.noise import MaskingConfig

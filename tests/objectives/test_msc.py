@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from megapt.config import ConfigError
 from megapt.data import CounterRng, Window
+from megapt.errors import ConfigError
 from megapt.objectives import Context, ObjectiveError
 from megapt.objectives.msc import Msc, MscConfig
 from tests.objectives.building import LABELS, build, examples_of

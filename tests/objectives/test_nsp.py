@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from megapt.config import ConfigError
 from megapt.data import CounterRng, Example, Piece, Window
+from megapt.errors import ConfigError
 from megapt.objectives import Context, Cost, ObjectiveError
 from megapt.objectives.nsp import Nsp, NspConfig
 from megapt.objectives.pairs import RIGHT, WRONG, cut_pieces

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 import megapt.objectives
-from megapt.config import ConfigError, ObjectiveSection, Origins
+from megapt.config import ObjectiveSection, Origins
+from megapt.errors import ConfigError, Exit
 from megapt.objectives import Context, build_objective, registry
 from megapt.objectives.mlm import Mlm
-from megapt.training.exits import Exit
 from megapt.training.launch import guarded
 from tests.objectives.building import LABELS, PRESETS, build
 from tests.windows import VOCABULARY

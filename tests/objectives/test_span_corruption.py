@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError
 from megapt.data import CounterRng, Example, Window
+from megapt.errors import ConfigError
 from megapt.objectives.spans import largest_text, noise_mask, parts, span_counts
 from tests.chance import assert_fits, assert_mean
 from tests.objectives.building import build, examples_of

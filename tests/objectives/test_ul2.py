@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from megapt.config import ConfigError
 from megapt.data import CounterRng, Vocabulary, Window
+from megapt.errors import ConfigError
 from megapt.objectives.mixture import Mixture
 from tests.chance import assert_fits, assert_mean
 from tests.objectives.building import build, examples_of

@@ -13,8 +13,9 @@ import pytest
 import typer
 
 from megapt.cli import plan
-from megapt.command_line import add_command
-from megapt.config import ConfigError, load_cluster
+from megapt.cli.command import add_command
+from megapt.config import load_cluster
+from megapt.errors import ConfigError
 from megapt.planning.command import plan_run
 from megapt.planning.report import duration
 from megapt.planning.text import corpus_text, made_up_text

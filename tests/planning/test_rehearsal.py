@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from benchmarks.plan import CASES, compare
-from megapt.config import ConfigError, Origins, RunConfig
+from megapt.config import Origins, RunConfig
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
 from megapt.planning.rehearsal import Rehearsal, dry_run
-from megapt.training import Ranks
 from tests.ranks import run_ranks
 from tests.training.runs import run_config
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from megapt.config import Origins, RunConfig
+from megapt.distributed.deepspeed_config import DTYPES
+from megapt.distributed.footprint import Trace
+from megapt.model import build_model
 from megapt.objectives import build_objective
 from megapt.planning.text import made_up_batch, made_up_text
-from megapt.planning.tracing import DTYPES, Trace, Tracer, parameters_by_part
-from megapt.training.setup import build_model
+from megapt.planning.tracing import Tracer, parameters_by_part
 from tests.objectives.building import PRESETS
 from tests.planning.planning import run
 
@@ -30,7 +32,7 @@ def saved_bytes(config: RunConfig, windows: int = 4) -> int:
     """What autograd keeps after the forward pass of a real model, but for its parameters."""
     objective = build_objective(config.objective, TEXT.context(config), Origins())
     batch = made_up_batch(TEXT, objective, config.data.window, windows)
-    model = build_model(config, objective, TEXT.vocabulary.size)
+    model = build_model(config, objective.heads, TEXT.vocabulary.size)
     model.to(DTYPES[config.training.precision])
     storages: dict[int, int] = {}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, WindowStream
-from megapt.training import Trainer
+from megapt.training.trainer import Trainer
 from tests.training.runs import ALONE, merged, run_config
 
 # One lane reads the shards one after another; the budget ends in the fourth of five.

@@ -14,14 +14,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from megapt.config import ConfigError, Origins, RunConfig
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.config import Origins, RunConfig
 from megapt.data import Batch
-from megapt.training import Ranks, RunFolder, RunInterrupted, Trainer
-from megapt.training.monitoring.metrics import EVENT, read_metrics, without_clock
+from megapt.distributed.mesh import Mesh
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError, RunInterrupted
+from megapt.monitoring.metrics import EVENT, read_metrics, without_clock
+from megapt.training.trainer import Trainer
 
 Records = list[dict[str, Any]]
 
-ALONE = Ranks(0, 1, torch.device("cpu"))
+ALONE = Ranks(0, Mesh(), torch.device("cpu"))
 """The pytest process as the only rank, for what needs no engine."""
 
 _USUAL: dict[str, Any] = {

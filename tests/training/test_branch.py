@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from megapt.config import ConfigError, Origins, RunConfig
+from megapt.checkpoint.state import TrainerState
+from megapt.config import Origins, RunConfig
 from megapt.data import LoaderState
+from megapt.data.budget import Spent
+from megapt.errors import ConfigError
 from megapt.training.branch import check_branch
-from megapt.training.budget import Spent
-from megapt.training.checkpoints.state import TrainerState
 from tests.ranks import run_ranks
 from tests.training.runs import (
     last_weights,

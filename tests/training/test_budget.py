@@ -12,9 +12,9 @@ import pytest
 from megapt.config import BudgetConfig, Origins, RunConfig
 from megapt.config.section import Axis
 from megapt.data import Counts
+from megapt.data.budget import Spent
 from megapt.model import training_flops
-from megapt.training import Trainer
-from megapt.training.budget import Spent
+from megapt.training.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, records_of, run_config, train
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from megapt.config import ConfigError, RunConfig
-from megapt.training import RunFolder
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.config import RunConfig
+from megapt.errors import ConfigError, RunInterrupted
 from megapt.training.launch import arguments, guarded
-from megapt.training.trainer import RunInterrupted, TrainingError
+from megapt.training.trainer import TrainingError
 from tests.ranks import free_port
 from tests.training.runs import assert_follows, records_of, run_config
 

@@ -13,10 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from megapt.config import ConfigError, Origins, RunConfig
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.checkpoint.state import steps_saved
+from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, PackedBatch
-from megapt.training import Ranks, RunFolder, Trainer, launch
-from megapt.training.checkpoints.state import steps_saved
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
+from megapt.exits import guarded, leave
+from megapt.training import launch
+from megapt.training.trainer import Trainer
 from tests.corpora import build_texts
 from tests.ranks import end_ranks, run_ranks
 from tests.training.damage import copy_of, flip, late_shard, run_in_turn
@@ -35,7 +40,7 @@ SKIP = {"reading": {"on_damage": "skip"}}
 
 def ended_with(ranks: Ranks, file: Path) -> int:
     """Train as the command does on this rank; return its exit code."""
-    return launch.guarded(lambda: launch.train(str(file), []))
+    return guarded(lambda: launch.train(str(file), []))
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 1)])
@@ -84,8 +89,8 @@ def fail_alone(ranks: Ranks, config: RunConfig, step: int) -> int:
             before_step(trainer, step, fail)
         trainer.train()
 
-    code = launch.guarded(job)
-    launch.leave(code)
+    code = guarded(job)
+    leave(code)
     return code
 
 

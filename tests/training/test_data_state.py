@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import RunConfig
-from megapt.training import Ranks, RunFolder, TrainingError
+from megapt.distributed.ranks import Ranks
+from megapt.errors import TrainingError
 from tests.corpora import make_documents
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import (

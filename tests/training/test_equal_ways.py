@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from torch._dynamo.utils import counters
 
-from megapt.config import ConfigError, Origins, RunConfig
-from megapt.training.distributed import Ranks
-from megapt.training.setup import in_groups
+from megapt.config import Origins, RunConfig, check_groups
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
 from tests.ranks import run_ranks
 from tests.training.runs import (
-    ALONE,
     assert_follows,
     last_weights,
     merged,
@@ -213,5 +212,5 @@ def test_sequence_groups_divide_ranks_and_heads(
     size = 2 if world == 3 else 4
     config = run_config(corpus_folder, tmp_path / "run", parallel={"sequence": size})
     with pytest.raises(ConfigError, match=f"^parallel.sequence: .* {what}") as error:
-        in_groups(Ranks(0, world, ALONE.device), config, Origins())
+        check_groups(config, world, Origins())
     assert "\n" not in str(error.value)

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megapt.config import ConfigError, Origins, RunConfig
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, CounterRng, Example, Targets, Window
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
 from megapt.objectives import Objective, ObjectiveError, registry
-from megapt.training import Ranks, RunFolder, Trainer
+from megapt.training.trainer import Trainer
 from megapt.training.well_formed import check_example
 from tests.objectives.building import build
 from tests.ranks import run_ranks

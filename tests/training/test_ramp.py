@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from megapt.config import Origins, RunConfig
-from megapt.training import Trainer
-from megapt.training.setup import choose_rows
+from megapt.training.checks import choose_rows
+from megapt.training.trainer import Trainer
 from tests.objectives.building import build
 from tests.ranks import run_ranks
 from tests.training.runs import (

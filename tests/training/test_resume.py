@@ -13,16 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from megapt.checkpoint import manifest
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.checkpoint.state import steps_saved
 from megapt.config import Origins, RunConfig
-from megapt.training import (
-    Ranks,
-    RunFolder,
-    RunInterrupted,
-    Trainer,
-    trainer,
-)
-from megapt.training.checkpoints import manifest
-from megapt.training.checkpoints.state import steps_saved
+from megapt.distributed.ranks import Ranks
+from megapt.errors import RunInterrupted
+from megapt.training import trainer
+from megapt.training.trainer import Trainer
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import (
     before_step,

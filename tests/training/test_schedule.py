@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megapt.config import ConfigError, Origins, RunConfig, ScheduleConfig, validate
-from megapt.training.schedule import batch_schedule, length_schedule, rate_factor
+from megapt.config import Origins, RunConfig, ScheduleConfig, validate
+from megapt.data.schedules import batch_schedule, length_schedule
+from megapt.errors import ConfigError
+from megapt.optim.schedule import rate_factor
 from tests.ranks import run_ranks
 from tests.training.runs import records_of, run_config, train
 

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from data_prep.manifest import Manifest
-from megapt.config import ConfigError, Origins, RunConfig
+from megapt.config import Origins, RunConfig
 from megapt.data import Corpus
-from megapt.training import Ranks, Trainer
+from megapt.distributed.mesh import Mesh
+from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
+from megapt.training.trainer import Trainer
 from tests.corpora import write_corpus
 from tests.ranks import run_ranks
 from tests.training.runs import (
@@ -236,7 +239,7 @@ def test_varlen_attention_that_cannot_train_the_run_on_a_gpu(
     said: str,
 ) -> None:
     """No GPU is asked: the device is only named."""
-    gpu = Ranks(0, 1, torch.device("cuda"))
+    gpu = Ranks(0, Mesh(), torch.device("cuda"))
     config = run_config(
         corpus_folder,
         tmp_path / "run",

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from data_prep.errors import PrepError
-from megapt.config import ConfigError
+from megapt.errors import ConfigError
 
 log = logging.getLogger("megapt.data")
 """Where faults that were overcome are reported, one line each, as warnings."""

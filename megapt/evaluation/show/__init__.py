@@ -10,16 +10,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from megapt.config import ConfigError, RunConfig, load_config
+from megapt.checkpoint.run_folder import objective_context
+from megapt.config import RunConfig, load_config
 from megapt.data import BatchMaker, open_corpora
+from megapt.data.schedules import batch_schedule, length_schedule, training_stream
+from megapt.errors import ConfigError
 from megapt.evaluation.show.describe import Refused, Shown, describe_window
 from megapt.evaluation.show.lines import write
 from megapt.evaluation.show.page import render
+from megapt.files import write_text
 from megapt.objectives import Objective, build_objective, registry
-from megapt.training.files import write_text
-from megapt.training.run_folder import objective_context
-from megapt.training.schedule import batch_schedule, length_schedule
-from megapt.training.setup import training_stream
 
 __all__ = ["describe_window", "render", "show_window", "write"]
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from megapt.config import ConfigError
 from megapt.data import Batch
+from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend, example_ids, in_rows
 
 BLOCK = 128

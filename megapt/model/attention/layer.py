@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from megapt.config import AttentionBackend, ConfigError, ModelConfig
+from megapt.config import AttentionBackend, ModelConfig
 from megapt.data import Batch
+from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend
 from megapt.model.attention.flex import FlexAttention
 from megapt.model.attention.grouped import GroupedAttention

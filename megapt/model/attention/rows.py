@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megapt.config import ConfigError
 from megapt.data import Batch
+from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend, example_ids, in_rows
 
 

@@ -11,7 +11,7 @@ from megapt.model.sequence import SequenceGroup
 class UlyssesAttention:
     """Exchanges slices of all heads for all positions of some heads, attends, and changes back.
 
-    DeepSpeed's exchange wants equal slices; what fills the last ones up takes no part.
+    The exchange wants equal slices; what fills the last ones up takes no part.
 
     Args:
         whole: attends over all positions.
@@ -20,20 +20,14 @@ class UlyssesAttention:
     """
 
     def __init__(self, whole: Backend, sequence: SequenceGroup, count: int) -> None:
-        # Here, because nothing else of the model knows DeepSpeed.
-        from deepspeed.sequence.layer import DistributedAttention
-
         self.whole, self.sequence, self.count = whole, sequence, count
-        self.exchange = DistributedAttention(self._attend, sequence.group)
+        self.exchanged = sequence.exchanged(self._attend)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Return [filled N, 1, heads / ranks, width] from states likewise."""
-        q, k, v = (states[: self.count, 0] for states in (q, k, v))
-        return self.sequence.filled(self.whole.attend(q, k, v, dropout))[:, None]
+        """Return [filled N, heads / ranks, width] from states likewise."""
+        q, k, v = (states[: self.count] for states in (q, k, v))
+        return self.sequence.filled(self.whole.attend(q, k, v, dropout))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
         """Return the mixed values of the slice of this rank; see `Backend`."""
-        # Sequence first, then a batch of one, heads, width; no rotary angles.
-        q, k, v = (states[:, None] for states in (q, k, v))
-        mixed: Tensor = self.exchange(q, k, v, 1, None, dropout)
-        return mixed[:, 0]
+        return self.exchanged(q, k, v, dropout)

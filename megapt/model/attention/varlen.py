@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megapt.config import ConfigError
 from megapt.data import Batch
+from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend
 
 

@@ -1,0 +1,17 @@
+"""Checkpoints: written whole or not at all, checked when they are read, loaded on any ranks."""
+
+from megapt.checkpoint.events import Event
+from megapt.checkpoint.finding import branch_start
+from megapt.checkpoint.state import Saved, TrainerState, steps_saved
+from megapt.checkpoint.store import Checkpoints
+from megapt.checkpoint.weights import load_weights
+
+__all__ = [
+    "Checkpoints",
+    "Event",
+    "Saved",
+    "TrainerState",
+    "branch_start",
+    "load_weights",
+    "steps_saved",
+]

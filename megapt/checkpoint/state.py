@@ -1,0 +1,104 @@
+"""What a checkpoint holds beside DeepSpeed's state, and where everything of it lies."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PlainSerializer, PlainValidator, field_validator
+
+from megapt.config import Section
+from megapt.config.section import NonNegativeFloat, PositiveInt
+from megapt.data import LoaderState
+from megapt.data.budget import Spent
+from megapt.errors import ConfigError
+
+STATE = "trainer.json"
+WEIGHTS = "model.safetensors"
+
+
+def _data_state(value: Any) -> LoaderState:
+    return value if isinstance(value, LoaderState) else LoaderState.from_json(value)
+
+
+_Data = Annotated[LoaderState, PlainValidator(_data_state), PlainSerializer(LoaderState.to_json)]
+
+
+class TrainerState(Section):
+    """Where a run stands; with DeepSpeed's state, all that a checkpoint holds."""
+
+    step: PositiveInt
+    """Global batches consumed."""
+    spent: dict[str, NonNegativeFloat]
+    """On each axis."""
+    ranks: PositiveInt
+    """That wrote it."""
+    sequence: PositiveInt = 1
+    """Ranks among them that shared each micro-batch."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)]
+    precision: str
+    data: _Data
+    heldout: _Data
+    """Only which shards are left out."""
+    guard: dict[str, Any] = Field(default_factory=dict)
+    """What the judge of updates remembers."""
+
+    @field_validator("spent")
+    @classmethod
+    def _check_axes(cls, spent: dict[str, float]) -> dict[str, float]:
+        if spent.keys() != Spent().as_dict().keys():
+            raise ValueError("not the axes that runs are counted on")
+        return spent
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A complete checkpoint."""
+
+    step: int
+    path: Path
+    state: TrainerState
+
+
+def read_state(path: Path) -> TrainerState:
+    """Return the trainer's state in the checkpoint at `path`.
+
+    Raises:
+        ConfigError: if it is not what this version of megapt writes.
+    """
+    file = path / STATE
+    try:
+        return TrainerState.model_validate_json(file.read_bytes())
+    except (ValueError, OSError):
+        raise ConfigError(
+            f"{file}: cannot be read, or was written by another version of megapt; resume with "
+            f"that version, or choose another folder for 'output'"
+        ) from None
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the folder of the checkpoint after `step` global batches."""
+    return folder / f"step-{step:08d}"
+
+
+def hidden_path(path: Path) -> Path:
+    """Return the hidden folder in which the checkpoint at `path` grows."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def replaced_path(path: Path) -> Path:
+    """Return where the checkpoint at `path` lies for the moment in which another takes its name."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def step_of(name: str) -> int:
+    """Return the step of the checkpoint in a folder of this name; 0 if it is none."""
+    found = re.fullmatch(r"step-(\d+)", name)
+    return int(found[1]) if found else 0
+
+
+def steps_saved(folder: Path) -> list[int]:
+    """Return the steps of all checkpoints that have their name, ascending."""
+    return sorted(step for path in folder.glob("step-*") if (step := step_of(path.name)))

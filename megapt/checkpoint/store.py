@@ -1,0 +1,303 @@
+"""The checkpoints of one run: saved whole or not at all, and found again."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+import megapt
+from megapt.checkpoint.events import Event, Events
+from megapt.checkpoint.finding import Finder
+from megapt.checkpoint.keeping import kept
+from megapt.checkpoint.manifest import (
+    FORMAT,
+    FileRecord,
+    Manifest,
+    give_name,
+    mend,
+    read_manifest,
+    remove,
+)
+from megapt.checkpoint.remote import Copier, Copies
+from megapt.checkpoint.state import (
+    STATE,
+    WEIGHTS,
+    Saved,
+    TrainerState,
+    checkpoint_path,
+    hidden_path,
+    steps_saved,
+)
+from megapt.checkpoint.weights import WeightsFile
+from megapt.checkpoint.writing import (
+    Write,
+    Writing,
+    safetensors_file,
+    torch_file,
+)
+from megapt.config import CheckpointConfig
+from megapt.distributed.engine import Engine
+from megapt.distributed.ranks import Ranks
+from megapt.errors import CheckpointError, ConfigError
+from megapt.files import write_json
+
+FAILURES = 3
+"""So many saves that fail one after another end the run."""
+
+
+@dataclass
+class _Pending:
+    """A checkpoint that is being written."""
+
+    state: TrainerState
+    score: float | None
+    average: bool
+    pruning: bool
+    folder: Path
+    """Hidden until it is complete."""
+    writing: Writing
+
+
+class Checkpoints:
+    """The checkpoints of one run. All ranks call the same methods in the same order.
+
+    A save that fails, because the disk is full say, leaves the checkpoints before it as they
+    were. Training goes on with a warning, because a later save may succeed; the run ends if
+    `FAILURES` saves fail one after another, or if its last one does.
+
+    Args:
+        folder: of the run's checkpoints; it need not exist.
+        config: when they are written and what is kept.
+        ranks: of the job.
+        run: digest of what makes the run this one; see `RunFolder.identity`.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, ranks: Ranks, run: str = "") -> None:
+        self._folder = folder
+        self._run = run
+        self._config = config
+        self._ranks = ranks
+        self._latest: TrainerState | None = None
+        self._pending: _Pending | None = None
+        self._failures = 0
+        self._failure = ""
+        self._events = Events(ranks.main)
+        copies = Copies(config.copy_to) if config.copy_to else None
+        self._copier: Copier | None = None
+        if copies is not None and ranks.main:
+            self._copier = Copier(copies, config, config.asynchronous, self._uncopied)
+        self._finder = Finder(folder, ranks, self._events, copies, run)
+
+    def take_events(self) -> list[Event]:
+        """Return what happened since the last call; on the main rank all of it."""
+        return self._events.take()
+
+    def save(
+        self,
+        engine: Engine,
+        state: TrainerState,
+        score: float | None = None,
+        pruning: bool = True,
+    ) -> float:
+        """Save the state of training; it appears under its name once it is complete.
+
+        Args:
+            engine: with the model.
+            state: the trainer's.
+            score: held-out value, the less the better, if there was a validation.
+            pruning: whether older ones may be removed; not if this one may be worth less.
+
+        Returns:
+            Seconds that training stood still.
+
+        Raises:
+            CheckpointError: too many saves have failed one after another.
+        """
+        began = time.perf_counter()
+        self._settle()
+        if state != self._latest:  # A resumed run that is at its end comes by the same state.
+            self._begin(engine, state, score, pruning)
+        return time.perf_counter() - began
+
+    def poll(self) -> bool:
+        """Return whether this rank's part of a pending save is written. It costs nothing."""
+        return self._pending is not None and self._pending.writing.done
+
+    def settle(self, all_written: bool) -> None:
+        """Publish the pending save if `poll` held on all ranks.
+
+        Raises:
+            CheckpointError: too many saves have failed one after another.
+        """
+        if all_written:
+            self._settle()
+
+    def finish(self) -> None:
+        """Wait for a pending save, and for its copy.
+
+        Raises:
+            CheckpointError: the last save has failed.
+        """
+        self._settle()
+        if self._copier is not None:
+            self._copier.finish()
+        if self._failures:
+            raise CheckpointError(self._failure)
+
+    def _begin(
+        self, engine: Engine, state: TrainerState, score: float | None, pruning: bool
+    ) -> None:
+        folder = hidden_path(checkpoint_path(self._folder, state.step))
+        if self._failed(state.step, self._prepare(folder) if self._ranks.main else ""):
+            return
+        asynchronous = self._config.asynchronous
+        taken = engine.state(folder, copying=asynchronous)
+        files: dict[str, Write] = {name: torch_file(each) for name, each in taken.items()}
+        taken.clear()
+        weights = engine.average_state()
+        average = weights is not None
+        if weights is None:
+            weights = engine.full_weights(self._ranks.main)
+        if self._ranks.main:
+            files[WEIGHTS] = safetensors_file(weights)
+            files[STATE] = partial(write_json, value=state.model_dump())
+        writing = Writing(folder, files)
+        score = score if score is not None and math.isfinite(score) else None
+        self._pending = _Pending(state, score, average, pruning, folder, writing)
+        if asynchronous:
+            writing.start()
+        else:
+            self._settle()
+
+    def _prepare(self, folder: Path) -> str:
+        """Make an empty folder, after removing what dead runs have left; return what fails."""
+        try:
+            for left in self._folder.glob(".step-*"):
+                shutil.rmtree(left)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+        return ""
+
+    def _settle(self) -> None:
+        """Wait for the pending save of all ranks, and publish it."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        pending.writing.finish()
+        parts = self._ranks.gather((pending.writing.records, pending.writing.problem))
+        problem = next((problem for _, problem in parts if problem), "")
+        if not problem and self._ranks.main:
+            records = {name: file for records, _ in parts for name, file in records.items()}
+            problem = self._publish(pending, records)
+        if problem and self._ranks.main:
+            shutil.rmtree(pending.folder, ignore_errors=True)
+        if not self._failed(pending.state.step, problem):
+            self._failures = 0
+            self._latest = pending.state
+
+    def _publish(self, pending: _Pending, files: dict[str, FileRecord]) -> str:
+        """Give the checkpoint its name, then remove older ones; return what fails."""
+        manifest = Manifest(
+            format=FORMAT,
+            megapt=megapt.__version__,
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            run=self._run,
+            step=pending.state.step,
+            score=pending.score,
+            average=pending.average,
+            files=files,
+        )
+        path = checkpoint_path(self._folder, pending.state.step)
+        try:
+            give_name(pending.folder, path, manifest)
+        except OSError as error:
+            mend(self._folder)
+            return f"{error.filename}: {error.strerror}"
+        if self._copier is not None:
+            self._copier.copy(manifest.step, path, manifest)
+        if pending.pruning:
+            self._prune(manifest.step)
+        return ""
+
+    def _prune(self, newest: int) -> None:
+        """Remove what the policy does not keep.
+
+        Also checkpoints beyond the newest: the run has passed over them as damaged and gone
+        another way, on which they are no longer.
+        """
+        scores = {}
+        for step in steps_saved(self._folder):
+            path = checkpoint_path(self._folder, step)
+            try:
+                scores[step] = read_manifest(path).score
+            except (ValueError, ConfigError):
+                scores[step] = None
+        keep = kept({step: score for step, score in scores.items() if step <= newest}, self._config)
+        busy = self._copier.busy if self._copier is not None else set()
+        for step in scores.keys() - keep.keys() - busy:
+            path = checkpoint_path(self._folder, step)
+            try:
+                remove(path)
+            except OSError as error:
+                self._events.tell(step, "unremoved", f"{path} cannot be removed: {error.strerror}")
+
+    def _failed(self, step: int, problem: str) -> bool:
+        """Agree whether a save has failed on some rank; tell it, and end the run if it must.
+
+        Raises:
+            CheckpointError: too many saves have failed one after another.
+        """
+        if not self._ranks.any(bool(problem)):
+            return False
+        self._failures += 1
+        problem = next(filter(None, self._ranks.gather(problem)))
+        newest = f"step {self._latest.step}" if self._latest else "none"
+        self._failure = (
+            f"the checkpoint of step {step} could not be written ({problem}); the last one is "
+            f"{newest}"
+        )
+        if self._failures == FAILURES:
+            raise CheckpointError(f"{FAILURES} times in a row: {self._failure}")
+        self._events.tell(step, "unsaved", f"{self._failure}; training goes on")
+        return True
+
+    def _uncopied(self, step: int, problem: str) -> None:
+        text = f"the checkpoint of step {step} was not copied: {problem}"
+        self._events.tell(step, "uncopied", text)
+
+    def newest(self, before: int | None = None) -> Saved | None:
+        """Return the newest checkpoint that is complete and undamaged; None if there is none.
+
+        Damaged ones are passed over with a warning. If the run has none, the newest copy is
+        fetched.
+
+        Args:
+            before: only those of earlier steps than this.
+
+        Raises:
+            ConfigError: on all ranks, if all checkpoints are damaged, or another run or another
+                version of megapt wrote one.
+        """
+        return self._finder.newest(before, fetching=self._config.resume == "auto")
+
+    def load(self, saved: Saved, engine: Engine) -> None:
+        """Load weights and optimiser states, whatever ranks and ZeRO stage they were saved with.
+
+        Args:
+            saved: of `newest`, `at` or `branch_start`.
+            engine: with the model.
+
+        Raises:
+            ConfigError: they do not fit the engine.
+        """
+        engine.load_state(saved.path)
+        average = read_manifest(saved.path).average
+        engine.load_average(WeightsFile(saved.path / WEIGHTS) if average else None)
+        if saved.path.parent == self._folder:
+            self._latest = saved.state

@@ -1,0 +1,83 @@
+"""Plain weights in a file, and loaded for later use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from megapt.checkpoint.state import WEIGHTS, checkpoint_path, steps_saved
+from megapt.errors import ConfigError
+
+
+class WeightsFile(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, each read when it is asked for.
+
+    Raises:
+        ConfigError: the file is missing or damaged.
+    """
+
+    def __init__(self, file: Path) -> None:
+        try:
+            opened: Any = safe_open(file, framework="pt")
+        except FileNotFoundError:
+            raise ConfigError(f"{file}: missing from the checkpoint") from None
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{file}: damaged: {error}") from None
+        self._file = opened
+        self._names: list[str] = list(opened.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def load_weights(folder: Path, model: torch.nn.Module, step: int | None = None) -> int:
+    """Load a checkpoint's weights into `model` and return its step.
+
+    Args:
+        folder: of the run's checkpoints.
+        model: that the run trained.
+        step: of the checkpoint; by default the newest.
+
+    Raises:
+        ConfigError: if there is no such checkpoint, or it is of another model.
+    """
+    step = choose_step(folder, step)
+    file = checkpoint_path(folder, step) / WEIGHTS
+    missing, unexpected = model.load_state_dict(dict(WeightsFile(file)), strict=False)
+    # A tied parameter stands in the file once, under the first of its names.
+    names = {name for name, _ in model.named_parameters()}
+    wrong = [name for name in missing if name in names] + list(unexpected)
+    if wrong:
+        raise ConfigError(f"{file}: does not fit the model: {', '.join(wrong[:3])}")
+    return step
+
+
+def choose_step(folder: Path, step: int | None) -> int:
+    """Return the step of the newest checkpoint, or `step` if it is one of them.
+
+    Raises:
+        ConfigError: there is no checkpoint, or none of this step.
+    """
+    steps = steps_saved(folder)
+    if not steps:
+        raise ConfigError(f"{folder.parent}: has no checkpoint yet")
+    if step is None:
+        return steps[-1]
+    if step not in steps:
+        listed = ", ".join(map(str, steps))
+        raise ConfigError(f"{folder.parent}: has no checkpoint of step {step}; it has {listed}")
+    return step

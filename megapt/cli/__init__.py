@@ -1,0 +1,219 @@
+"""The command `megapt`: train, compare, and use what was trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megapt.cli import checkpoint
+from megapt.cli.command import ConfigFile, Json, Overrides, Run, add_command
+
+app = typer.Typer(
+    help="Pretrain Transformers under any objective, and compare the objectives honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(checkpoint.app, name="checkpoint")
+
+
+@add_command(app, "train")
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all, do two updates, and write nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what a dry run took as JSON.")
+    ] = False,
+) -> None:
+    """Train one run in this process. Over many: deepspeed --module megapt.training CONFIG …"""
+    if dry_run:
+        from megapt.planning.command import rehearse_run
+
+        rehearse_run(config, overrides or [], as_json=as_json)
+        return
+    from megapt.resilience.stopping import remember_requests
+
+    remember_requests()
+    from megapt.training.launch import train
+
+    train(config, overrides or [])
+
+
+@add_command(app, "compare")
+def compare(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Train and measure several objectives. Over many: deepspeed --module megapt.comparison …"""
+    from megapt.resilience.stopping import remember_requests
+
+    remember_requests()
+    from megapt.comparison.launch import compare
+
+    compare(config, overrides or [])
+
+
+@add_command(app, "show")
+def show(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    window: Annotated[int, typer.Option(min=0, help="Number of the window in the run.")] = 0,
+    every: Annotated[
+        bool, typer.Option("--all", help="Show every objective, as its preset defines it.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print a window of text and what the objective makes of it."""
+    from megapt.evaluation.show import show_window
+
+    show_window(config, overrides or [], window, every=every, as_json=as_json, html=html)
+
+
+@add_command(app, "plan")
+def plan(
+    config: ConfigFile,
+    cluster: Annotated[
+        str, typer.Option(help="YAML file with a section device; see configs/cluster/.")
+    ],
+    overrides: Overrides = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(min=1, help="Token ids, where the corpus is not there yet.")
+    ] = None,
+    labels: Annotated[int, typer.Option(min=0, help="Document classes, likewise.")] = 0,
+    tokens_per_second: Annotated[
+        float | None, typer.Option(min=0, help="Measured raw tokens a second of one device.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a run will take on a cluster: memory, time, cost, and the settings to choose."""
+    from megapt.planning.command import plan_run
+
+    plan_run(
+        config,
+        overrides or [],
+        cluster,
+        vocabulary=vocabulary,
+        labels=labels,
+        speed=tokens_per_second or None,
+        as_json=as_json,
+    )
+
+
+@add_command(app, "status")
+def status(
+    folder: Annotated[str, typer.Argument(help="Folder of a run or comparison.", metavar="RUN")],
+    as_json: Json = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Print it again every five seconds, until the end.")
+    ] = False,
+) -> None:
+    """Say how a run stands: its speed, losses, checkpoints, and what went wrong."""
+    from megapt.monitoring.status_view import show_status
+
+    show_status(folder, as_json=as_json, watch=watch)
+
+
+@add_command(app, "eval")
+def evaluate(
+    run: Run,
+    windows: Annotated[int, typer.Option(min=1, help="Held-out windows.")] = 512,
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus folder, if it is not where it was.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run on held-out text, beside the unigram baseline."""
+    from megapt.evaluation.heldout import evaluate_run
+
+    scores = evaluate_run(run, windows, corpus)
+    if as_json:
+        print(json.dumps(scores))
+        return
+    for name in scores["model"]:
+        print(f"{name:20} {scores['model'][name]:10.4f}   unigram {scores['unigram'][name]:10.4f}")
+
+
+@add_command(app, "generate")
+def generate(
+    run: Run,
+    prompt: Annotated[list[str], typer.Option(help="Text to continue, or to rewrite.")],
+    max_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help="0 is greedy.")] = 0.8,
+    top_p: Annotated[float, typer.Option(min=0, max=1)] = 0.95,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Continue the prompt, or write the whole text from its masked form (mgm, infilling)."""
+    from megapt.evaluation import generate, load_run
+    from megapt.evaluation.fill_mask import encode_masked
+
+    loaded = load_run(run)
+    prompts = [encode_masked(loaded.tokenizer, text) for text in prompt]
+    written = generate(
+        loaded, prompts, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed
+    )
+    texts = [loaded.tokenizer.decode(tokens) for tokens in written]
+    _print(texts, as_json)
+
+
+@add_command(app, "fill-mask")
+def fill_mask(
+    run: Run,
+    text: Annotated[str, typer.Argument(help='Text with masks: "The [MASK] of the union".')],
+    top: Annotated[int, typer.Option(min=1, help="Candidates a mask.")] = 5,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Rounds that fill the text, the surest masks first; default: one a mask."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fill the masks of a text (mlm, msc, bert, diffusion)."""
+    from megapt.evaluation import fill_mask, load_run
+
+    filling = fill_mask(load_run(run), text, top, rounds)
+    if as_json:
+        print(json.dumps(filling.__dict__, ensure_ascii=False))
+        return
+    for number, candidates in enumerate(filling.candidates, start=1):
+        shown = "  ".join(f"{piece} {share:.3f}" for piece, share in candidates)
+        print(f"[MASK] {number}: {shown}")
+    print(filling.text)
+
+
+@add_command(app, "classify")
+def classify(
+    run: Run,
+    texts: Annotated[list[str], typer.Argument(help="Texts.")],
+    as_json: Json = False,
+) -> None:
+    """Classify texts with the run's own class head (msc)."""
+    from megapt.evaluation import classify, load_run
+
+    results = classify(load_run(run), texts)
+    if as_json:
+        print(json.dumps(results, ensure_ascii=False))
+        return
+    for result in results:
+        print("  ".join(f"{label} {share:.3f}" for label, share in result.items()))
+
+
+def _print(texts: list[str], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(texts, ensure_ascii=False))
+    else:
+        print("\n\n".join(texts))
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What changes over a run: the global batch, and the length of the texts."""
+
+from __future__ import annotations
+
+from megapt.config import Origins, RunConfig
+from megapt.data.batches import BatchSchedule
+from megapt.data.pieces import LengthSchedule
+from megapt.data.sources import AnyCorpus, open_stream
+from megapt.data.stream import Stream
+
+
+def batch_schedule(config: RunConfig, origins: Origins | None = None) -> BatchSchedule:
+    """Return the global batch of every step.
+
+    Args:
+        config: of the run.
+        origins: of the configuration, for errors.
+
+    Raises:
+        ConfigError: if `schedule.batches` does not fit the budget.
+    """
+    origins = origins or Origins()
+    path, training = "schedule.batches", config.training
+    if not config.schedule.batches:
+        return BatchSchedule((), training.global_batch)
+    if config.batch_stages is None:
+        raise _unplanned(path, config, origins)
+    stages = config.batch_stages[:-1]
+    for stage, (steps, size) in zip(config.schedule.batches, stages, strict=True):
+        if not steps:
+            raise origins.error(
+                path,
+                f"the stage until {stage.until} of the budget holds no step of {size} windows; "
+                f"end it later or leave it out",
+            )
+    return BatchSchedule(stages, training.global_batch)
+
+
+def length_schedule(config: RunConfig, origins: Origins | None = None) -> LengthSchedule:
+    """Return the length of the parts of every step's windows; arguments as for `batch_schedule`.
+
+    Raises:
+        ConfigError: if `schedule.windows` fits neither the budget nor the windows.
+    """
+    origins = origins or Origins()
+    path, window = "schedule.windows", config.data.window
+    batches = batch_schedule(config, origins)
+    stages: list[tuple[int, int]] = []
+    begun = 0
+    for stage in config.schedule.windows:
+        windows = config.planned_windows(stage.until)
+        if windows is None:
+            raise _unplanned(path, config, origins)
+        if stage.length >= window or window % stage.length:
+            raise origins.error(
+                path,
+                f"windows of {window} tokens do not divide into parts of {stage.length}; choose a "
+                f"length that data.window is a multiple of",
+            )
+        end = batches.steps_until(windows)
+        if end <= begun:
+            raise origins.error(
+                path,
+                f"the stage until {stage.until} of the budget holds no step; end it later or "
+                f"leave it out",
+            )
+        stages.append((end - begun, stage.length))
+        begun = end
+    return LengthSchedule(stages)
+
+
+def training_stream(corpus: AnyCorpus, config: RunConfig) -> Stream:
+    """Return the windows that the run trains on."""
+    batches = batch_schedule(config)
+    return open_stream(corpus, "train", config.data, seed=config.seed, global_batch=batches)
+
+
+def _unplanned(path: str, config: RunConfig, origins: Origins) -> Exception:
+    return origins.error(
+        path,
+        f"needs a budget in raw_tokens, not in {config.training.budget.axis}: only then the steps "
+        f"of a run are known beforehand",
+    )

@@ -1,0 +1,107 @@
+"""DeepSpeed's own configuration, made of megapt's; nothing else tells DeepSpeed anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from megapt.config import Origins, ParallelConfig, RunConfig
+from megapt.distributed.passthrough import passed_through
+from megapt.distributed.ranks import Ranks
+from megapt.distributed.start import import_deepspeed
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of weights and activations, by `training.precision`."""
+
+
+def zero_stage(config: RunConfig) -> int:
+    """Return the ZeRO stage that is run.
+
+    DeepSpeed's half precision optimisers without ZeRO are not used: that of bfloat16 begins with
+    an update of zeros, which Adam counts and weight decay does not spare, and neither gives out its
+    float32 weights. Stage 1 computes the same update right.
+    """
+    stage: int = config.parallel.zero_stage
+    return stage if config.training.precision == "fp32" else max(stage, 1)
+
+
+def _zero(parallel: ParallelConfig, stage: int, pinned: bool) -> dict[str, Any]:
+    settings: dict[str, Any] = {"stage": stage}
+    for name, device in (
+        ("offload_optimizer", parallel.offload_optimizer),
+        ("offload_param", parallel.offload_parameters),
+    ):
+        if device != "none":
+            settings[name] = {"device": device, "pin_memory": pinned}
+        if device == "nvme":
+            settings[name]["nvme_path"] = parallel.nvme_path
+    if parallel.secondary_partition > 1:
+        settings["zero_hpz_partition_size"] = parallel.secondary_partition
+    if parallel.quantized_weights:
+        settings["zero_quantized_weights"] = True
+    if parallel.quantized_gradients:
+        settings["zero_quantized_gradients"] = True
+    return settings
+
+
+def check_nvme(config: RunConfig, origins: Origins) -> None:
+    """Refuse offloading to NVMe on a machine that cannot build the op for it.
+
+    Raises:
+        ConfigError: saying what is missing.
+    """
+    for name in ("offload_optimizer", "offload_parameters"):
+        if getattr(config.parallel, name) != "nvme":
+            continue
+        accelerator = import_deepspeed().accelerator.get_accelerator()
+        if not accelerator.create_op_builder("AsyncIOBuilder").is_compatible(verbose=False):
+            raise origins.error(
+                f"parallel.{name}",
+                "nvme needs libaio to build DeepSpeed's op async_io (package libaio-dev or "
+                "libaio-devel); install it, or choose 'cpu'",
+            )
+
+
+def _check(config: RunConfig, ranks: Ranks, origins: Origins) -> None:
+    """Refuse what cannot run here."""
+    parallel = config.parallel
+    on_cpu = ranks.device.type == "cpu"
+    if config.training.precision == "fp16" and on_cpu:
+        raise origins.error("training.precision", "fp16 needs a GPU; choose 'bf16' or 'fp32'")
+    for name in ("quantized_weights", "quantized_gradients"):
+        if getattr(parallel, name) and on_cpu:
+            raise origins.error(f"parallel.{name}", "quantises by CUDA kernels; needs a GPU")
+    if ranks.world % parallel.secondary_partition:
+        raise origins.error(
+            "parallel.secondary_partition",
+            f"{parallel.secondary_partition} ranks do not divide the {ranks.world} of the job",
+        )
+
+
+def deepspeed_config(config: RunConfig, ranks: Ranks, origins: Origins) -> dict[str, Any]:
+    """Return DeepSpeed's configuration, with what the section `deepspeed` passes on.
+
+    Raises:
+        ConfigError: for what cannot run on these ranks, and for a key of `deepspeed` that megapt
+            sets itself or that DeepSpeed does not know.
+    """
+    _check(config, ranks, origins)
+    training, stage = config.training, zero_stage(config)
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": training.micro_batch,
+        # The engine is told of each boundary, since the accumulation may change between updates.
+        "gradient_accumulation_steps": 1,
+        # Without ZeRO the engine clips by itself, with the norm that it has computed.
+        "gradient_clipping": config.optimizer.clip if stage else 0.0,
+        "zero_optimization": _zero(config.parallel, stage, pinned=ranks.device.type == "cuda"),
+        # The loss scale of fp16 is dynamic by default.
+        "fp16": {"enabled": training.precision == "fp16"},
+        # An update that is not finite is left out; in float32 that is so by itself.
+        "bf16": {"enabled": training.precision == "bf16", "check_grad_overflow": True},
+        # On a CPU, torch's optimiser serves offloading too, and nothing is compiled.
+        "zero_force_ds_cpu_optimizer": False,
+        # The learning rate and the metrics are the trainer's; DeepSpeed prints nothing.
+        "steps_per_print": None,
+    }
+    return passed_through(config.deepspeed, settings, origins)

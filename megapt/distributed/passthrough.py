@@ -1,0 +1,157 @@
+"""The section `deepspeed`: what of DeepSpeed's configuration megapt has no key for.
+
+DeepSpeed ignores unknown keys at the top, and lets some override what a run relies on. Here every
+key is either known and passed on, or refused by its path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from pydantic import ValidationError
+
+from megapt.config import Origins
+from megapt.config.errors import nearest
+from megapt.distributed.deepspeed_keys import (
+    OWNED,
+    PACKAGES,
+    PASSED,
+    REFUSED,
+    SECTIONS,
+    TYPES,
+    VALUES,
+)
+from megapt.distributed.start import import_deepspeed
+
+
+def _inner_keys(section: str) -> list[str]:
+    """Return the keys that DeepSpeed knows in a section; none if it checks them by itself."""
+    from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
+    from deepspeed.runtime.swap_tensor.aio_config import AIO_DEFAULT_DICT
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    models = {
+        "bf16": DeepSpeedBF16Config,
+        "fp16": DeepSpeedFP16Config,
+        "zero_optimization": DeepSpeedZeroConfig,
+    }
+    if section in models:
+        fields = models[section].model_fields
+        return [*fields, *(field.alias for field in fields.values() if field.alias)]
+    if section == "data_types":
+        return ["grad_accum_dtype", "param_dtype", "buffer_dtype", "keep_in_fp32_modules"]
+    return list(AIO_DEFAULT_DICT) if section == "aio" else []
+
+
+def _items(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Return path and value of every key, sections before what is in them."""
+    for key, value in section.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from _items(value, f"{prefix}{key}.")
+
+
+def _problem(path: str) -> str:
+    if path in OWNED:
+        return f"set by {OWNED[path]}"
+    if path in REFUSED:
+        return REFUSED[path]
+    section, _, key = path.partition(".")
+    if not key:
+        known = [*PASSED, *OWNED, *REFUSED]
+        return "" if path in PASSED else f"unknown key; {nearest(path, known)}"
+    inner = _inner_keys(section)
+    if inner and "." not in key and key not in inner:
+        return f"unknown key; {nearest(key, inner)}"
+    return ""
+
+
+def _one_of(value: Any, choices: tuple[str | bool, ...]) -> str:
+    listed = ", ".join(str(choice).lower() for choice in choices)
+    return "" if value in choices else f"should be one of {listed}, not {value!r}"
+
+
+def _misfit(path: str, value: Any) -> str:
+    """Return why DeepSpeed would stumble over a value of a key that it knows."""
+    if path in VALUES:
+        return _one_of(value, VALUES[path])
+    if path in SECTIONS and not isinstance(value, Mapping):
+        return f"should be a section, not {value!r}"
+    package = PACKAGES.get(path)
+    if package and value.get("enabled") and find_spec(package) is None:
+        return f"needs the Python package {package}"
+    return ""
+
+
+def _check_accumulation(settings: Mapping[str, Any], origins: Origins) -> None:
+    """Refuse a type of accumulated gradients that DeepSpeed has no optimiser for."""
+    wanted = settings.get("data_types", {}).get("grad_accum_dtype")
+    if wanted is None:
+        return
+    problem = _one_of(wanted, TYPES)
+    if not problem and not (settings["bf16"]["enabled"] or settings["fp16"]["enabled"]):
+        problem = "" if wanted == "fp32" else "gradients of fp32 are accumulated in fp32"
+    elif not problem and settings["zero_optimization"]["stage"] < 2:
+        problem = "needs parallel.zero_stage 2"
+    if problem:
+        raise origins.error("deepspeed.data_types.grad_accum_dtype", problem)
+
+
+def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in more.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = _merged(old, value)
+        result[key] = value
+    return result
+
+
+def _check_values(section: Mapping[str, Any], settings: dict[str, Any], origins: Origins) -> None:
+    """Have DeepSpeed read the configuration, and pass on what it does not like."""
+    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
+
+    try:
+        DeepSpeedConfig(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))  # inside its section
+        path = next((path for path, _ in _items(section) if path.endswith(key)), key)
+        raise origins.error(f"deepspeed.{path}", first["msg"]) from None
+    except (AssertionError, ValueError, TypeError, DeepSpeedConfigError) as error:
+        raise origins.error("deepspeed", str(error)) from None
+
+
+def passed_through(
+    section: Mapping[str, Any], settings: dict[str, Any], origins: Origins
+) -> dict[str, Any]:
+    """Return DeepSpeed's configuration with what the section adds to it.
+
+    Args:
+        section: `deepspeed` of the run.
+        settings: what megapt has set.
+        origins: of the configuration.
+
+    Raises:
+        ConfigError: for a key that megapt sets itself, that would break what it promises, or that
+            DeepSpeed does not know, and for a value that DeepSpeed does not take.
+    """
+    import_deepspeed()
+    items = dict(_items(section))
+    for path, value in items.items():
+        if problem := _problem(path) or _misfit(path, value):
+            raise origins.error(f"deepspeed.{path}", problem)
+    for name, of_megapt in (
+        ("offload_optimizer", "offload_optimizer"),
+        ("offload_param", "offload_parameters"),
+    ):
+        path = f"zero_optimization.{name}"
+        if path in items and name not in settings["zero_optimization"]:
+            raise origins.error(f"deepspeed.{path}", f"set parallel.{of_megapt} first")
+    merged = _merged(settings, section)
+    _check_accumulation(merged, origins)
+    if section:
+        _check_values(section, merged, origins)
+    return merged

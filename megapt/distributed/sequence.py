@@ -1,0 +1,54 @@
+"""Ranks that share the positions of a micro-batch, and the exchange of heads for positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from megapt.distributed.ranks import Ranks
+from megapt.distributed.start import per_process_group
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""(queries, keys, values, dropout) -> mixed values, all [positions, heads, width]."""
+
+
+@per_process_group
+def _device_mesh(device: str, data: int, sequence: int) -> DeviceMesh:
+    ranks = torch.arange(data * sequence).view(data, sequence)
+    return DeviceMesh(device, ranks, mesh_dim_names=("data", "sequence"))
+
+
+def sequence_process_group(ranks: Ranks) -> Any:
+    """Return the process group of the ranks that share positions with this one; all call it."""
+    mesh = _device_mesh(ranks.device.type, ranks.mesh.data, ranks.mesh.sequence)
+    return mesh.get_group("sequence")
+
+
+def exchanged(attend: Attend, group: Any) -> Attend:
+    """Return attention on slices of positions, from one on all positions (Jacobs et al. 2023).
+
+    Each rank has a slice of the positions of all heads. DeepSpeed's exchange gives it all positions
+    of some heads, `attend` mixes these, and the exchange brings the slice back.
+
+    Args:
+        attend: on all positions, of heads / ranks heads.
+        group: process group of the ranks, whose number divides the heads and the positions.
+    """
+    from deepspeed.sequence.layer import DistributedAttention
+
+    def whole(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        # Positions first, then a batch of one, heads, width.
+        return attend(q[:, 0], k[:, 0], v[:, 0], dropout)[:, None]
+
+    exchange: Any = DistributedAttention(whole, group)
+
+    def attend_slice(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        q, k, v = (states[:, None] for states in (q, k, v))
+        mixed: Tensor = exchange(q, k, v, 1, None, dropout)  # no rotary angles
+        return mixed[:, 0]
+
+    return attend_slice

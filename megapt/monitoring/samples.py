@@ -1,0 +1,89 @@
+"""Texts that the model writes while it is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from megapt.config import RunConfig
+from megapt.data import AnyCorpus, BatchMaker, CounterRng
+from megapt.data.example import Ints
+from megapt.distributed.engine import Engine
+from megapt.distributed.ranks import Ranks
+from megapt.model.generation import write
+from megapt.objectives import Objective
+from megapt.objectives.ragged import choose
+
+_PROMPT_TOKENS = 16
+_TEXT_TOKENS = 48
+_MASKED = 0.15
+
+
+class SampleWriter:
+    """Continues the beginnings of held-out windows, or rewrites them where they are masked.
+
+    Args:
+        config: of the run.
+        objective: of the run; one that cannot generate writes nothing.
+        corpus: whose tokenizer it is.
+        heldout: the windows.
+        ranks: of the job.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        objective: Objective,
+        corpus: AnyCorpus,
+        heldout: BatchMaker,
+        ranks: Ranks,
+    ) -> None:
+        self._config = config
+        self._objective = objective
+        self._corpus = corpus
+        self._heldout = heldout
+        self._ranks = ranks
+
+    def write(self, engine: Engine) -> list[str]:
+        """Return the texts, the prompt of each before it. All ranks call together.
+
+        Raises:
+            ConfigError: on every rank, if one of them cannot read the windows.
+        """
+        count = self._config.monitor.samples
+        if not count or self._objective.prompt(np.zeros(1, dtype=np.int64)) is None:
+            return []
+        with self._ranks.together():
+            prompts = [self._prompt(number) for number in range(count)]
+        examples = [self._objective.prompt(prompt) for prompt in prompts]
+        module: Any = engine.module
+        was_training = module.training
+        module.eval()
+        texts = write(
+            module,
+            [example for example in examples if example is not None],
+            self._corpus.vocabulary,
+            self._ranks.device,
+            positions=self._config.data.window,
+            max_tokens=self._config.monitor.sample_tokens,
+            seed=self._config.seed,
+            agreed=lambda tokens: self._ranks.gather(tokens)[0],
+            in_rows=self._config.training.attention == "rows",
+        )
+        module.train(was_training)
+        decode = self._corpus.tokenizer().decode
+        if self._objective.rewrites:
+            return [decode(text) for text in texts]
+        return [f"{decode(a)} ‖ {decode(b)}" for a, b in zip(prompts, texts, strict=True)]
+
+    def _prompt(self, number: int) -> Ints:
+        """Return the beginning of a held-out window; masked, if that is what is rewritten."""
+        (window,) = self._heldout.windows([number])
+        text = window.pieces[0].tokens[:_TEXT_TOKENS]
+        if not self._objective.rewrites:
+            return text[:_PROMPT_TOKENS]
+        rate = float(getattr(self._objective.config, "mask_rate", _MASKED))
+        many = np.array([max(1, round(rate * len(text)))])
+        chosen = choose(np.array([len(text)]), many, CounterRng(0, "samples", number))
+        return np.where(chosen, self._corpus.vocabulary.mask, text)

@@ -1,0 +1,200 @@
+"""How a run stands, read from its folder alone: it may train elsewhere, or nowhere any more."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.checkpoint.state import checkpoint_path, steps_saved
+from megapt.config import RunConfig
+from megapt.data.budget import Spent
+from megapt.monitoring.metrics import CLOCK, EVENT, Metrics, read_metrics
+from megapt.resilience.heartbeats import ALIVE, read_heartbeat
+
+State = Literal["begun", "training", "stopped", "failed", "silent", "finished"]
+"""`begun`: no step is recorded, and nobody is there. `training`: its ranks are alive. `stopped`:
+they have left in good order. `failed`: one has failed, hung or was killed. `silent`: the hosts do
+not answer any more."""
+
+_RECENT = 20
+"""Records over which trend and speed of progress are taken."""
+_QUIET = 30.0
+"""Seconds without a heartbeat, which comes every two, that mean nothing yet."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The newest one."""
+
+    step: int
+    age: float
+    """Seconds since it was written."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Where a loss stands and where it goes."""
+
+    last: float
+    """Mean over the last recorded steps."""
+    change: float | None
+    """Against as many records before them; None if there are too few."""
+    steps: int
+    """Steps between the two."""
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """The held-out losses."""
+
+    last: float
+    step: int
+    best: float
+    best_step: int
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How one run stands. What is not known is None."""
+
+    run: str
+    """Its folder."""
+    state: State
+    quiet: float | None
+    """Seconds since the last heartbeat of any rank or the last record."""
+    step: int
+    share: float
+    """Of the budget that is spent."""
+    budget: str
+    """Amount and axis."""
+    left: float | None
+    """Seconds until the budget is spent, at the speed of late."""
+    loss: Losses | None
+    heldout: Heldout | None
+    speed: dict[str, Any]
+    """The `clock` of the last record: tokens a second, utilisation, step times, slowest rank."""
+    checkpoint: Checkpoint | None
+    events: dict[str, int]
+    """Kind -> how often."""
+    last_event: Metrics | None
+    ranks: list[dict[str, Any]]
+    """The last heartbeat of each rank, see `heartbeats.Heartbeat`, and its `age` in seconds."""
+
+
+def read_status(folder: str | Path, now: float | None = None) -> RunStatus:
+    """Read how the run in a folder stands.
+
+    Args:
+        folder: of a run.
+        now: Unix time; by default that of this moment.
+
+    Raises:
+        ConfigError: if it holds no run, or what it holds is damaged.
+    """
+    now = time.time() if now is None else now
+    run = RunFolder(folder)
+    config = run.load_config()
+    records = read_metrics(run.metrics_file)
+    train = [record for record in records if record["split"] == "train"]
+    valid = [record for record in records if record["split"] == "valid"]
+    events = [record for record in records if record["split"] == EVENT]
+    ranks = _heartbeats(run.folder / "ranks", now)
+    ages = [rank["age"] for rank in ranks]
+    ages += [now - record[CLOCK]["time"] for record in records if CLOCK in record]
+    speed = dict(train[-1][CLOCK]) if train else {}
+    state = _state(run, ranks, records)
+    share = _share(train[-1], config) if train else 0.0
+    return RunStatus(
+        run=str(folder),
+        state=state,
+        quiet=min(ages, default=None),
+        step=max((record["step"] for record in records), default=0),
+        share=share,
+        budget=f"{config.training.budget.amount:,.0f} {config.training.budget.axis}",
+        left=None if state == "finished" else _left(train, config),
+        loss=_losses(train),
+        heldout=_heldout(valid),
+        speed=speed,
+        checkpoint=_checkpoint(run.checkpoints, now),
+        events=dict(Counter(event["kind"] for event in events)),
+        last_event=events[-1] if events else None,
+        ranks=ranks,
+    )
+
+
+def member_folders(folder: str | Path) -> list[Path]:
+    """Return the run folders of a comparison, empty if it is none."""
+    members = Path(folder) / "members"
+    return sorted(path.parent for path in members.glob("*/config.yaml"))
+
+
+def _share(record: Metrics, config: RunConfig) -> float:
+    spent = Spent(**{axis: record[axis] for axis in Spent().as_dict()})
+    return spent.share(config.training.budget)
+
+
+def _left(train: list[Metrics], config: RunConfig) -> float | None:
+    recent = train[-_RECENT:]
+    if len(recent) < 2:
+        return None
+    gained = _share(recent[-1], config) - _share(recent[0], config)
+    parts = ("seconds", "validation_seconds", "checkpoint_seconds")
+    seconds = sum(record[CLOCK][part] for record in recent[1:] for part in parts)
+    return (1.0 - _share(recent[-1], config)) * seconds / gained if gained > 0 else None
+
+
+def _losses(train: list[Metrics]) -> Losses | None:
+    told = [record for record in train if record.get("loss") is not None]
+    if not told:
+        return None
+    count = min(_RECENT, max(1, len(told) // 2))
+    last, before = told[-count:], told[-2 * count : -count]
+
+    def mean(records: list[Metrics]) -> float:
+        return float(sum(record["loss"] for record in records) / len(records))
+
+    if not before:
+        return Losses(mean(last), None, 0)
+    return Losses(mean(last), mean(last) - mean(before), last[-1]["step"] - before[-1]["step"])
+
+
+def _heldout(valid: list[Metrics]) -> Heldout | None:
+    told = [record for record in valid if record.get("loss") is not None]
+    if not told:
+        return None
+    best = min(told, key=lambda record: float(record["loss"]))
+    return Heldout(told[-1]["loss"], told[-1]["step"], best["loss"], best["step"])
+
+
+def _checkpoint(folder: Path, now: float) -> Checkpoint | None:
+    steps = steps_saved(folder)
+    if not steps:
+        return None
+    return Checkpoint(steps[-1], now - checkpoint_path(folder, steps[-1]).stat().st_mtime)
+
+
+def _heartbeats(folder: Path, now: float) -> list[dict[str, Any]]:
+    beats = []
+    for file in sorted(folder.glob("rank-*.json")):
+        heart = read_heartbeat(folder, int(file.stem.removeprefix("rank-")))
+        with suppress(FileNotFoundError):  # The run has just ended.
+            if heart is not None:  # else it is being written
+                beats.append({**asdict(heart), "age": now - file.stat().st_mtime})
+    return beats
+
+
+def _state(run: RunFolder, ranks: list[dict[str, Any]], records: list[Metrics]) -> State:
+    if run.finished:
+        return "finished"
+    if any(rank["state"] != ALIVE for rank in ranks):
+        return "failed"
+    if ranks:
+        return "training" if min(rank["age"] for rank in ranks) <= _QUIET else "silent"
+    if records and records[-1].get("kind") == "failed":
+        return "failed"
+    return "stopped" if records else "begun"

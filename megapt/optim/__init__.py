@@ -1,0 +1,1 @@
+"""Optimizers, their parameter groups, and the schedule of the learning rate."""

@@ -1,0 +1,123 @@
+"""Muon: the momentum of a matrix, orthogonalised; also where ZeRO cuts matrices into parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megapt.distributed.ranks import Ranks
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration, and how often it is done (Jordan et al. 2024)."""
+_ITERATIONS = 5
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """Return a matrix with about the same singular vectors, all its singular values near 1.
+
+    By Newton-Schulz iterations in bfloat16 (Jordan et al. 2024). The values end at about 0.7 to
+    1.2; those that began below a hundredth of the norm stay smaller.
+
+    Args:
+        matrix: [rows, columns].
+    """
+    a, b, c = _NEWTON_SCHULZ
+    x = matrix.bfloat16()
+    if tall := x.size(0) > x.size(1):
+        x = x.T
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(_ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
+def _scaled(momentum: Tensor) -> Tensor:
+    return orthogonalised(momentum) * (0.2 * math.sqrt(max(momentum.shape)))
+
+
+class Muon(torch.optim.AdamW):
+    """Muon (Jordan et al. 2024) for the groups that say so, AdamW for the others.
+
+    The update of a matrix is its Nesterov momentum, orthogonalised, times 0.2 sqrt(longer side):
+    as large as AdamW's, so that one learning rate and weight decay serve both (Liu et al. 2025,
+    section 2.2).
+
+    Under ZeRO a rank holds a flat partition of a group, whose borders cut through matrices. The
+    momentum is kept like that; the update of all is gathered, each rank orthogonalises the matrices
+    that it holds a part of, and keeps its part (Liu et al. 2025, algorithm 1).
+
+    Args:
+        groups: of parameters, from `parameter_groups`.
+        momentum: of Muon.
+        ranks: of the job, all of which share each flat group.
+        **adamw: for the other groups.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], momentum: float, ranks: Ranks, **adamw: Any
+    ) -> None:
+        super().__init__(groups, **adamw)
+        self._momentum = momentum
+        self._ranks = ranks
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update all parameters that have a gradient; under ZeRO all ranks must call it."""
+        groups = self.param_groups
+        for group in groups:
+            if group["muon"]:
+                self._step_matrices(group)
+        self.param_groups = [group for group in groups if not group["muon"]]
+        try:
+            super().step()
+        finally:
+            self.param_groups = groups
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            state = self.state[weight]
+            if not state:
+                state["step"] = torch.zeros(
+                    ()
+                )  # AdamW loads all states, and wants a count in each.
+                state["exp_avg"] = torch.zeros_like(weight)
+            state["step"] += 1
+            momentum = state["exp_avg"].lerp_(weight.grad, 1 - self._momentum)
+            update = weight.grad.lerp(momentum, self._momentum)
+            if weight.ndim == 2:
+                update = _scaled(update)
+            else:
+                update = self._of_partition(update, group["shapes"])
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weight.add_(update.to(weight.dtype), alpha=-group["lr"])
+
+    def _of_partition(self, mine: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
+        """Return this rank's part of the orthogonalised updates of a flat group.
+
+        Args:
+            mine: this rank's part of the momenta, [size].
+            shapes: of the matrices that the parts of all ranks hold end to end.
+        """
+        part = mine.bfloat16()  # Orthogonalising begins with this.
+        whole = part
+        if self._ranks.mesh.gradient_world > 1:
+            whole = part.new_empty(part.numel() * self._ranks.mesh.gradient_world)
+            torch.distributed.all_gather(list(whole.chunk(self._ranks.mesh.gradient_world)), part)
+        begin = self._ranks.rank * part.numel()
+        end = begin + part.numel()
+        result, start = torch.zeros_like(mine), 0
+        for shape in shapes:
+            stop = start + math.prod(shape)
+            low, high = max(start, begin), min(stop, end)
+            if low < high:
+                update = _scaled(whole[start:stop].view(shape)).flatten()
+                result[low - begin : high - begin] = update[low - start : high - start]
+            start = stop
+        return result
