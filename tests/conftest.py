@@ -13,6 +13,8 @@ from megapt.data import Corpus, Vocabulary, WindowStream
 from tests.corpora import write_corpus
 from tests.windows import VOCABULARY
 
+pytest_plugins = ["tests.trained"]
+
 # The same examples in every run: a failure is a finding, never the luck of the day.
 settings.register_profile("megapt", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("megapt")
