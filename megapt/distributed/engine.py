@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -43,6 +44,14 @@ def _admit(optimizer: type[torch.optim.Optimizer]) -> None:
 
     if optimizer not in ZERO_SUPPORTED_OPTIMIZERS:
         ZERO_SUPPORTED_OPTIMIZERS.append(optimizer)
+
+
+def _release(engine: Any) -> None:
+    """Have DeepSpeed let go of an engine, in its globals too."""
+    from deepspeed.runtime.zero import parameter_offload
+
+    engine.destroy()
+    parameter_offload.FWD_MODULE_STACK.clear()
 
 
 class Engine:
@@ -92,7 +101,7 @@ class Engine:
             config=settings,
             dist_init_required=False,
         )
-        self._stack.callback(self._engine.destroy)
+        self._stack.callback(_release, self._engine)
         self._ranks = ranks
         self._clip = config.optimizer.clip
         decay = config.optimizer.average
@@ -280,6 +289,7 @@ class Engine:
         """Free the memory of model and optimizer, and undo what was changed of this process."""
         self._stack.close()
         self._average = self._engine = None
+        gc.collect()  # DeepSpeed's hooks form cycles, and another model may need the memory.
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from megapt.data import Corpus
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.model import build_model
+from megapt.training.trainer import Trainer
 from tests.corpora import build_texts
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import ALONE, before_step, run_config
@@ -63,8 +64,15 @@ def compare(ranks: Ranks, config: CompareConfig) -> Results:
 def compare_until_killed(ranks: Ranks, config: CompareConfig, member: str, step: int) -> None:
     """Run the comparison; SIGKILL comes in update `step` of `member`."""
     comparison = Comparison(config, ranks, Origins())
-    kill = signal.SIGKILL
-    before_step(comparison.trainers[member], step, lambda: os.kill(os.getpid(), kill))
+    make = comparison.trainer
+
+    def doomed(name: str) -> Trainer:
+        trainer = make(name)
+        if name == member:
+            before_step(trainer, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        return trainer
+
+    comparison.trainer = doomed  # type: ignore[method-assign]
     comparison.run()
 
 
@@ -146,9 +154,10 @@ def test_all_members_read_the_same_amount_of_text(results: Results) -> None:
 
 def test_all_members_read_the_same_windows(corpus_folder: Path, tmp_path: Path) -> None:
     comparison = Comparison(compare_config(corpus_folder, tmp_path / "out", *ALL), ALONE, Origins())
+    trainers = [comparison.trainer(name) for name in comparison.runs]
     for makers in (
-        [trainer.maker for trainer in comparison.trainers.values()],
-        [trainer.heldout for trainer in comparison.trainers.values()],
+        [trainer.maker for trainer in trainers],
+        [trainer.heldout for trainer in trainers],
     ):
         for number in (0, 3, 11, 200):
             [first], *others = [maker.stream.windows([number]) for maker in makers]
@@ -162,8 +171,8 @@ def test_all_trunks_begin_with_the_same_weights(corpus_folder: Path, tmp_path: P
     comparison = Comparison(compare_config(corpus_folder, tmp_path / "out", *ALL), ALONE, Origins())
     size = comparison.corpus.vocabulary.size
     first, *others = [
-        build_model(comparison.runs[name], trainer.objective.heads, size).trunk.state_dict()
-        for name, trainer in comparison.trainers.items()
+        build_model(comparison.runs[name], objective.heads, size).trunk.state_dict()
+        for name, objective in comparison.objectives.items()
     ]
     for other in others:
         assert other.keys() == first.keys()
@@ -405,7 +414,7 @@ def test_only_the_held_out_windows_that_will_be_read_count(
         return CompareConfig.model_validate({**usual.model_dump(), **changes})
 
     def first_is_empty(window: int) -> bool:
-        heldout = Comparison(config(window, 1000), ALONE, Origins()).trainers["nsp"].heldout
+        heldout = Comparison(config(window, 1000), ALONE, Origins()).trainer("nsp").heldout
         [first] = heldout.stream.windows([0])
         return not heldout.examples(first)
 
