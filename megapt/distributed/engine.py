@@ -76,36 +76,47 @@ class Engine:
         ranks: Ranks,
         origins: Origins,
     ) -> None:
+        self._ranks = ranks
+        self._clip = config.optimizer.clip
         settings = deepspeed_config(config, ranks, origins)
-        self._stack = ExitStack()
-        self._stack.enter_context(deterministic(config.training.deterministic))
         zero = settings["zero_optimization"]
-        # DeepSpeed allocates the whole bucket, 2 GB by default.
-        size = sum(parameter.numel() for parameter in model.parameters())
-        zero.setdefault("reduce_bucket_size", min(_BUCKET, size))
-        deepspeed = import_deepspeed()
-        _admit(type(optimizer))
         self.zero_stage: int = zero["stage"]
         """That is run."""
-        self.parameters = size
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
         """Elements of all parameters."""
+        # DeepSpeed allocates the whole bucket, 2 GB by default.
+        zero.setdefault("reduce_bucket_size", min(_BUCKET, self.parameters))
+        with ExitStack() as stack:
+            stack.enter_context(deterministic(config.training.deterministic))
+            self._engine = self._wrap(model, optimizer, config, settings)
+            stack.callback(_release, self._engine)
+            self._stack = stack.pop_all()
+        decay = config.optimizer.average
+        self._average = WeightAverage(self._engine, decay) if decay else None
+
+    def _wrap(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: RunConfig,
+        settings: dict[str, Any],
+    ) -> Any:
+        """Return DeepSpeed's engine around a model and its optimizer."""
+        deepspeed = import_deepspeed()
+        _admit(type(optimizer))
         if self.zero_stage == 3:
             # Parameter by parameter, so that no device ever holds the whole model.
             model = model.to(DTYPES[config.training.precision])
             deepspeed.zero.Init(module=model, config_dict_or_path=settings)
         else:
-            model = model.to(ranks.device)
-        self._engine, *_ = deepspeed.initialize(
+            model = model.to(self._ranks.device)
+        engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
             config=settings,
             dist_init_required=False,
         )
-        self._stack.callback(_release, self._engine)
-        self._ranks = ranks
-        self._clip = config.optimizer.clip
-        decay = config.optimizer.average
-        self._average = WeightAverage(self._engine, decay) if decay else None
+        return engine
 
     @property
     def module(self) -> nn.Module:
