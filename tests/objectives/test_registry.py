@@ -12,9 +12,9 @@ import yaml
 import megapt.objectives
 from megapt.config import ObjectiveSection, Origins
 from megapt.errors import ConfigError, Exit
+from megapt.exits import guarded
 from megapt.objectives import Context, build_objective, registry
 from megapt.objectives.mlm import Mlm
-from megapt.training.launch import guarded
 from tests.objectives.building import LABELS, PRESETS, build
 from tests.windows import VOCABULARY
 

@@ -16,7 +16,8 @@ import yaml
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import RunConfig
 from megapt.errors import ConfigError, RunInterrupted
-from megapt.training.launch import arguments, guarded
+from megapt.exits import guarded
+from megapt.training.launch import arguments
 from megapt.training.trainer import TrainingError
 from tests.ranks import free_port
 from tests.training.runs import assert_follows, records_of, run_config
