@@ -2,7 +2,7 @@
 # make demo-zh  the same on Chinese reviews
 # make catalogue  all objectives on the English speeches: runs/catalogue/report.html
 # make test     the test suite
-# make check    ruff and mypy
+# make check    ruff, mypy and the contracts of imports
 
 PYTHON ?= python3
 VENV := .venv
@@ -59,6 +59,7 @@ check: $(VENV)/.megapt
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) runs/demo runs/demo-zh
