@@ -12,6 +12,7 @@ import pytest
 
 from megapt.objectives import registry
 from tests.cli.answers import OBJECTIVES, Answer, Megapt
+from tests.patience import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +51,7 @@ def test_help_needs_no_torch() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert helped.returncode == 0, helped.stderr
@@ -67,7 +68,7 @@ def test_a_program_reads_nothing_but_json_on_standard_output(runs: Path) -> None
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert answer.returncode == 0, answer.stderr

@@ -22,6 +22,7 @@ from prep_support import environment
 
 from data_prep.errors import PrepError
 from data_prep.execution import Context, Executor, Work, open_executor
+from tests.patience import patience
 
 RECORDS = 6
 ENGLISH_FAULT, CHINESE_FAULT = "the bad record", "坏的记录"
@@ -241,7 +242,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patience(seconds)
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.005)
@@ -284,10 +285,10 @@ def start_mpirun(
 def mpirun(
     ranks: int, *command: object, timeout: float = 120.0
 ) -> "subprocess.CompletedProcess[str]":
-    """Run an MPI job to its end, and kill it when it takes longer than `timeout` seconds."""
+    """Run an MPI job to its end, and kill it when it takes longer than `patience(timeout)`."""
     with start_mpirun(ranks, *command) as process:
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(timeout=patience(timeout))
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -303,10 +304,10 @@ def run_all(executor: Executor) -> dict[str, Any]:
     }
     results["mpi"] = list(executor.map(make_report, (), ["mpi"]))
     try:
-        list(executor.map(make_fail, ("prep",), [(0.3, True), (0.0, True), (30.0, False)]))
+        list(executor.map(make_fail, ("prep",), [(0.3, True), (0.0, True), (300.0, False)]))
     except PrepError as error:
         results["error"] = str(error)
-    with_sleepers = executor.map(make_sleep, (), [0.0, *[30.0] * 5])
+    with_sleepers = executor.map(make_sleep, (), [0.0, *[300.0] * 5])
     results["first"] = next(with_sleepers)
     with_sleepers.close()
     results["again"] = sorted(executor.map(make_multiply, (5,), range(10)))
@@ -334,9 +335,9 @@ def main() -> None:
             if mode == "all":
                 print(json.dumps(run_all(executor)))
             elif mode == "fail":
-                list(executor.map(make_fail, ("prep",), [(0.2, True), *[(30.0, False)] * 5]))
+                list(executor.map(make_fail, ("prep",), [(0.2, True), *[(300.0, False)] * 5]))
             elif mode == "fail in caller":
-                for _ in executor.map(make_sleep, (), [0.2, *[30.0] * 5]):
+                for _ in executor.map(make_sleep, (), [0.2, *[300.0] * 5]):
                     raise PrepError(f"{ENGLISH_FAULT}, {CHINESE_FAULT}")
             else:
                 list(executor.map(make_sleep, (), [60.0] * 5))

@@ -24,6 +24,7 @@ from prep_execution import (
 
 from data_prep.execution import LocalExecutor
 from data_prep.execution.executor import Executor
+from tests.patience import patience
 
 CALLER = """
 import sys
@@ -76,7 +77,7 @@ def test_no_process_outlives_its_caller(
     assert len(below) == 3
     send(caller, number)
     wait_for(lambda: not any(is_running(pid) for pid in below), seconds=2.0)
-    _, err = caller.communicate(timeout=5)
+    _, err = caller.communicate(timeout=patience(5))
     assert caller.returncode == -number
     # Of all processes only the caller has something to say.
     assert err.count("Traceback") == err.count("KeyboardInterrupt") == int(number == signal.SIGINT)
@@ -98,7 +99,7 @@ def test_map_that_is_closed_early_ends_its_workers_at_once() -> None:
         assert len(workers) == 2
         began = time.monotonic()
         results.close()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < patience(20)
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)  # nor as a zombie
         assert len(list(executor.map(make_multiply, (1,), range(9)))) == 9
 
