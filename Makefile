@@ -1,7 +1,7 @@
 # make demo     five objectives on English speeches, two CPU ranks: runs/demo/report.html
 # make demo-zh  the same on Chinese reviews
 # make catalogue  all objectives on the English speeches: runs/catalogue/report.html
-# make test     the test suite
+# make test     the test suite, on two processes: JOBS=8 on a larger machine
 # make check    ruff, mypy and the contracts of imports
 # make test-deepspeed VERSION=0.19.7  tests/distributed with another DeepSpeed, in a venv of its own
 
@@ -10,9 +10,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Of the folder that a rule fills.
 PIP = $(@D)/bin/pip --disable-pip-version-check -q
+# Of a module's tests most stay on one process, and share what it trains; the idle take the rest.
+PARALLEL = -n $(JOBS) --dist worksteal
 VERSION ?=
 OTHER := .venv-deepspeed-$(VERSION)
 RANKS ?= 2
+JOBS ?= 2
 TORCH ?= torch==2.13.0
 # For instance: make demo OVERRIDES="training.budget.amount=1e5"
 OVERRIDES ?=
@@ -64,11 +67,11 @@ demo demo-zh catalogue:
 	    $(BIN)/deepspeed --num_gpus $(RANKS) --module megapt.comparison configs/compare/$@.yaml $(OVERRIDES)
 
 test: $(VENV)/.megapt $(VENV)/.corpora
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-deepspeed: $(if $(VERSION),$(OTHER)/.megapt)
 	@$(if $(VERSION),,echo "which DeepSpeed? make test-deepspeed VERSION=0.19.7"; exit 2)
-	$(OTHER)/bin/python -m pytest tests/distributed
+	$(OTHER)/bin/python -m pytest $(PARALLEL) tests/distributed
 
 check: $(VENV)/.megapt
 	$(BIN)/ruff check .

@@ -37,7 +37,7 @@ def supervisors() -> list[int]:
 @pytest.mark.parametrize("way", DEATHS)
 def test_record_at_which_workers_die_is_left_out_and_named(way: str) -> None:
     began = time.monotonic()
-    with LocalExecutor(2, record_seconds=0.2) as executor:
+    with LocalExecutor(2, record_seconds=1.0) as executor:
         results = dict(executor.map(make_die, (way,), range(4)))
     assert time.monotonic() - began < patience(10)
     undisturbed = {"done": list(range(RECORDS)), "poisoned": {}, "careful": False}

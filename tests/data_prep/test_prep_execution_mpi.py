@@ -34,7 +34,7 @@ JOB = (sys.executable, prep_execution.__file__)
 
 @pytest.fixture(scope="module")
 def local_results() -> dict[str, Any]:
-    with LocalExecutor(2, record_seconds=0.2) as executor:
+    with LocalExecutor(2, record_seconds=1.0) as executor:
         results: dict[str, Any] = json.loads(json.dumps(run_all(executor)))
     return results
 
