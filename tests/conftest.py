@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from hypothesis import settings
 from megapt.data import Corpus, Vocabulary, WindowStream
 from tests.corpora import write_corpus
 from tests.windows import VOCABULARY
+
+# A shell ignores these for what it starts in the background, and a process inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 pytest_plugins = ["tests.trained"]
 

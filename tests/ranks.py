@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from megapt.distributed.ranks import Ranks
+from tests.patience import patience
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GRACE = 1.0
@@ -90,7 +91,7 @@ def _be_rank(
         from megapt.distributed.start import start_ranks
 
         torch.set_num_threads(1)
-        distributed_c10d.default_pg_timeout = timedelta(seconds=60)
+        distributed_c10d.default_pg_timeout = timedelta(seconds=patience(60))
         outcome = Outcome(function(start_ranks(), *args))
         if torch.distributed.is_initialized():  # a command has ended its group itself
             torch.distributed.destroy_process_group()
@@ -119,7 +120,7 @@ def _collect(
                 died = f"rank {rank} died with exit code {code}"
                 outcomes[rank] = Outcome(failure=died, killed=code == -signal.SIGKILL)
             if outcomes[rank].failure:
-                end = min(end, time.monotonic() + _GRACE)
+                end = min(end, time.monotonic() + patience(_GRACE))
     for rank, process in enumerate(processes):
         if rank not in outcomes:
             process.kill()
@@ -158,7 +159,7 @@ def end_ranks(
             theirs.close()
             processes.append(process)
             answers.append(answer)
-        outcomes = _collect(processes, answers, timeout)
+        outcomes = _collect(processes, answers, patience(timeout))
         printed = "".join(log.read_text(errors="replace") for log in logs)
     return outcomes, printed
 

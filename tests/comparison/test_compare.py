@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,81 +15,21 @@ from megapt.comparison.compare import Comparison
 from megapt.comparison.results import Results, load
 from megapt.config import CompareConfig, Origins
 from megapt.data import Corpus
-from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError
 from megapt.model import build_model
-from megapt.training.trainer import Trainer
-from tests.corpora import build_texts
+from tests.comparison.comparing import (
+    ALL,
+    compare,
+    compare_config,
+    compare_until_killed,
+    refusal,
+    trained_files,
+    without_clock,
+)
 from tests.ranks import end_ranks, run_ranks
-from tests.training.runs import ALONE, before_step, run_config
+from tests.training.runs import ALONE
 
-ALL = ("arlm", "mlm", "msc", "mgm", "nsp")
 AXES = ("raw_tokens", "positions", "targets", "model_flops", "wall_clock")
-CLOCK = ("wall_clock", "tokens_per_second")
 ROUNDING = 1e-4
-
-
-def compare_config(
-    corpus: Path,
-    output: Path,
-    *members: str,
-    training: dict[str, Any] | None = None,
-    **changes: Any,
-) -> CompareConfig:
-    """A comparison of some four steps a member; `changes` replace whole settings."""
-    usual = {"validate_every": 2, "budget": {"amount": 2500.0}}
-    run = run_config(corpus, output, data={"window": 96}, training={**usual, **(training or {})})
-    return CompareConfig.model_validate(
-        {
-            **run.model_dump(exclude={"objective", "branch"}),
-            "members": {name: {"name": name} for name in members},
-            "probe": {"train_documents": 60, "heldout_documents": 30},
-            "heldout_windows": 10,
-            "samples": 2,
-            "sample_tokens": 5,
-            **changes,
-        }
-    )
-
-
-def compare(ranks: Ranks, config: CompareConfig) -> Results:
-    """Run the comparison on this rank."""
-    return Comparison(config, ranks, Origins()).run()
-
-
-def compare_until_killed(ranks: Ranks, config: CompareConfig, member: str, step: int) -> None:
-    """Run the comparison; SIGKILL comes in update `step` of `member`."""
-    comparison = Comparison(config, ranks, Origins())
-    make = comparison.trainer
-
-    def doomed(name: str) -> Trainer:
-        trainer = make(name)
-        if name == member:
-            before_step(trainer, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        return trainer
-
-    comparison.trainer = doomed  # type: ignore[method-assign]
-    comparison.run()
-
-
-def trained_files(config: CompareConfig) -> dict[str, int]:
-    """When each file that training writes was last changed."""
-    folder = Path(config.output)
-    return {
-        str(file.relative_to(folder)): file.stat().st_mtime_ns
-        for file in (folder / "members").rglob("*")
-        if file.is_file()
-    }
-
-
-def without_clock(value: Any) -> Any:
-    """`value` without what depends on how fast the machine was, and where it wrote."""
-    if isinstance(value, dict):
-        return {key: without_clock(item) for key, item in value.items() if key not in CLOCK}
-    if isinstance(value, list):
-        return [without_clock(item) for item in value]
-    # The axes that are not held equal are told in a sentence, seconds among them.
-    return re.sub(r"wall clock \([^)]*\)", "", value) if isinstance(value, str) else value
 
 
 @pytest.fixture(scope="module")
@@ -107,30 +43,6 @@ def compared(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 @pytest.fixture(scope="module")
 def results(compared: CompareConfig) -> Results:
     return load(Path(compared.output) / "results.json")
-
-
-@pytest.fixture(scope="module")
-def unlabelled(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The usual corpus built without its classes."""
-    folder = tmp_path_factory.mktemp("unlabelled")
-    source = corpus_folder.with_name("documents.jsonl")
-    return build_texts(
-        source, corpus_folder, folder / "corpus", label_field="", valid_fraction=0.15
-    )
-
-
-@pytest.fixture
-def build_of(corpus_folder: Path, tmp_path: Path) -> Callable[[list[str], float], Path]:
-    """Build a corpus of these texts, `share` of them held out."""
-
-    def build(texts: list[str], share: float) -> Path:
-        source = tmp_path / "texts.txt"
-        source.write_text("\n".join(texts), encoding="utf-8")
-        return build_texts(
-            source, corpus_folder, tmp_path / "texts", split_text="line", valid_fraction=share
-        )
-
-    return build
 
 
 def test_results_hold_what_programs_are_promised(compared: CompareConfig) -> None:
@@ -336,94 +248,6 @@ def test_without_classes_there_is_no_probe(unlabelled: Path, tmp_path: Path) -> 
     assert "No probe was measured" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
-def refusal(config: CompareConfig, origins: Origins | None = None) -> str:
-    """The line that refuses a comparison before anything is trained or written."""
-    output = Path(config.output)
-    before = sorted(output.rglob("*"))
-    with pytest.raises(ConfigError) as raised:
-        Comparison(config, ALONE, origins or Origins())
-    assert sorted(output.rglob("*")) == before
-    message = str(raised.value)
-    assert "\n" not in message
-    return message
-
-
-def test_classification_without_classes_is_refused_though_it_comes_last(
-    unlabelled: Path, tmp_path: Path
-) -> None:
-    config = compare_config(unlabelled, tmp_path / "out", "arlm", "mlm", "msc")
-    message = refusal(config, Origins({"members.msc": "compare.yaml:9"}))
-    assert message.startswith("compare.yaml:9: members.msc: ")
-    assert "--label-field" in message
-
-
-def test_a_misspelt_member_names_the_nearest_objective(corpus_folder: Path, tmp_path: Path) -> None:
-    message = refusal(compare_config(corpus_folder, tmp_path / "out", "arlm", "mlmm"))
-    assert "members.mlmm.name" in message
-    assert "'mlm'" in message
-
-
 def test_a_folder_of_another_comparison_is_refused(compared: CompareConfig) -> None:
     other = CompareConfig.model_validate({**compared.model_dump(), "seed": 4})
     assert "seed = 3, not 4" in refusal(other)
-
-
-def test_a_file_in_the_place_of_the_folder_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("not a folder")
-    assert str(tmp_path / "out") in refusal(compare_config(corpus_folder, tmp_path / "out", "arlm"))
-
-
-def test_a_mixture_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
-    config = compare_config(corpus_folder, tmp_path / "out", "arlm")
-    mixture = {"corpora": {"one": {"path": str(corpus_folder)}}}
-    data = {**config.data.model_dump(), "corpus": None, "mixture": mixture}
-    message = refusal(CompareConfig.model_validate({**config.model_dump(), "data": data}))
-    assert message == "data.mixture: a comparison reads one corpus; name data.corpus"
-
-
-@pytest.mark.parametrize("name", ["", "../escaped", "a/b", "."])
-def test_a_member_stays_inside_the_folder(corpus_folder: Path, tmp_path: Path, name: str) -> None:
-    """Its name is the name of its run folder, and a word of error messages and overrides."""
-    members = {name: {"name": "arlm"}}
-    with pytest.raises(ValueError, match="members"):
-        compare_config(corpus_folder, tmp_path / "out", members=members)
-
-
-def test_held_out_windows_in_which_a_member_finds_nothing_are_refused_at_the_start(
-    build_of: Callable[[list[str], float], Path], tmp_path: Path
-) -> None:
-    """A loss of 0.0 over no target would look like a perfect model."""
-    paired = [f"The old ship sails {i}. A captain sleeps {i}. Rain." for i in range(60)]
-    corpus = build_of(paired, 0.02)
-    assert len(Corpus(corpus).valid) == 1, "one document has no partner in a pair"
-    message = refusal(compare_config(corpus, tmp_path / "out", "arlm", "nsp"))
-    assert "members.nsp" in message
-    assert "1 valid windows" in message
-
-
-def test_only_the_held_out_windows_that_will_be_read_count(
-    corpus_folder: Path, tmp_path: Path
-) -> None:
-    """Later windows may hold pairs, but the final evaluation asks for the first alone."""
-
-    def config(window: int, heldout_windows: int) -> CompareConfig:
-        training = {"validation_windows": 1000}
-        usual = compare_config(corpus_folder, tmp_path / "out", "nsp", training=training)
-        data = {**usual.data.model_dump(), "window": window}
-        changes = {"data": data, "heldout_windows": heldout_windows}
-        return CompareConfig.model_validate({**usual.model_dump(), **changes})
-
-    def first_is_empty(window: int) -> bool:
-        heldout = Comparison(config(window, 1000), ALONE, Origins()).trainer("nsp").heldout
-        [first] = heldout.stream.windows([0])
-        return not heldout.examples(first)
-
-    window = next(window for window in range(32, 80, 4) if first_is_empty(window))
-    assert "1 valid windows" in refusal(config(window, 1))
-
-
-def test_windows_shorter_than_a_sample_are_no_obstacle(corpus_folder: Path, tmp_path: Path) -> None:
-    config = compare_config(corpus_folder, tmp_path / "out", "arlm", "mlm", "mgm")
-    short = {**config.model_dump(), "data": {**config.data.model_dump(), "window": 32}}
-    [found] = run_ranks(1, compare, CompareConfig.model_validate(short))
-    assert [len(member.samples) for member in found.members] == [2, 2, 2]

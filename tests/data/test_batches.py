@@ -28,6 +28,7 @@ from megapt.data.state import WindowId, digest_windows
 from megapt.errors import ConfigError
 from tests.data.loading import assert_same as assert_same_arrays
 from tests.data.loading import describe_data, joined, open_maker
+from tests.patience import patience
 
 sizes = st.integers(1, 12)
 stages = st.lists(st.tuples(st.integers(1, 7), sizes), max_size=4)
@@ -119,7 +120,7 @@ def test_a_seek_costs_nothing_however_far() -> None:
     began = time.perf_counter()
     for step in range(10**12, 10**12 + 1000):
         assert schedule.step_of(schedule.first_window(step) + 4095) == step
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < patience(1)
 
 
 @pytest.mark.parametrize("arguments", [([(0, 4)], 8), ([(3, 0)], 8), ([], 0)])

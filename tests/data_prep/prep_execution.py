@@ -22,6 +22,7 @@ from prep_support import environment
 
 from data_prep.errors import PrepError
 from data_prep.execution import Context, Executor, Work, open_executor
+from tests.patience import patience
 
 RECORDS = 6
 ENGLISH_FAULT, CHINESE_FAULT = "the bad record", "坏的记录"
@@ -122,9 +123,9 @@ DEATHS: dict[str, tuple[Callable[[], object], str]] = {
     "kill with child": (_leave_child, "killed by signal 9 (SIGKILL)"),
     "exit": (lambda: os._exit(0), "ended with exit code 0"),
     "system exit": (lambda: sys.exit(4), "ended with exit code 4"),
-    "sleep": (lambda: time.sleep(60), "took more than 0.2 s"),
-    "regex": (lambda: re.match(r"(a+)+$", "a" * 50 + "b"), "took more than 0.2 s"),
-    "C loop": (_spin, "took more than 0.2 s"),
+    "sleep": (lambda: time.sleep(60), "took more than 1 s"),
+    "regex": (lambda: re.match(r"(a+)+$", "a" * 50 + "b"), "took more than 1 s"),
+    "C loop": (_spin, "took more than 1 s"),
 }
 
 
@@ -241,7 +242,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patience(seconds)
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.005)
@@ -284,10 +285,10 @@ def start_mpirun(
 def mpirun(
     ranks: int, *command: object, timeout: float = 120.0
 ) -> "subprocess.CompletedProcess[str]":
-    """Run an MPI job to its end, and kill it when it takes longer than `timeout` seconds."""
+    """Run an MPI job to its end, and kill it when it takes longer than `patience(timeout)`."""
     with start_mpirun(ranks, *command) as process:
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(timeout=patience(timeout))
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -303,10 +304,10 @@ def run_all(executor: Executor) -> dict[str, Any]:
     }
     results["mpi"] = list(executor.map(make_report, (), ["mpi"]))
     try:
-        list(executor.map(make_fail, ("prep",), [(0.3, True), (0.0, True), (30.0, False)]))
+        list(executor.map(make_fail, ("prep",), [(0.3, True), (0.0, True), (300.0, False)]))
     except PrepError as error:
         results["error"] = str(error)
-    with_sleepers = executor.map(make_sleep, (), [0.0, *[30.0] * 5])
+    with_sleepers = executor.map(make_sleep, (), [0.0, *[300.0] * 5])
     results["first"] = next(with_sleepers)
     with_sleepers.close()
     results["again"] = sorted(executor.map(make_multiply, (5,), range(10)))
@@ -330,13 +331,13 @@ def main() -> None:
         with open_executor("mpi") as executor:
             if executor is None:
                 return
-            executor.record_seconds = 0.2
+            executor.record_seconds = 1.0
             if mode == "all":
                 print(json.dumps(run_all(executor)))
             elif mode == "fail":
-                list(executor.map(make_fail, ("prep",), [(0.2, True), *[(30.0, False)] * 5]))
+                list(executor.map(make_fail, ("prep",), [(0.2, True), *[(300.0, False)] * 5]))
             elif mode == "fail in caller":
-                for _ in executor.map(make_sleep, (), [0.2, *[30.0] * 5]):
+                for _ in executor.map(make_sleep, (), [0.2, *[300.0] * 5]):
                     raise PrepError(f"{ENGLISH_FAULT}, {CHINESE_FAULT}")
             else:
                 list(executor.map(make_sleep, (), [60.0] * 5))

@@ -105,10 +105,10 @@ def test_a_document_at_which_marking_hangs_is_found(
     records.insert(11, {"text": "poison: hang 毒"})
     source = write_jsonl(tmp_path / "in.jsonl", records)
     monkeypatch.setattr("data_prep.build.UnitWorker", make_hanging_marker)
-    manifest = build([source], tokenizer_path, tmp_path / "out", record_seconds=0.3)
+    manifest = build([source], tokenizer_path, tmp_path / "out", record_seconds=1.0)
     assert manifest.rejected == {"poisonous": 1}
     examples = json.loads((tmp_path / "out" / "build.json").read_bytes())["examples"]
-    assert examples["poisonous"] == [f"{source}:12 (took more than 0.3 s)"]
+    assert examples["poisonous"] == [f"{source}:12 (took more than 1 s)"]
 
 
 def test_a_corpus_without_ids_beside_one_with_them(tokenizer_path: Path, tmp_path: Path) -> None:

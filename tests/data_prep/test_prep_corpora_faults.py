@@ -10,6 +10,8 @@ import pytest
 from prep_corpora import Made, make_corpus, make_texts
 from prep_support import command, environment, files_of
 
+from tests.patience import patience
+
 INPUTS = ["a", "b"]
 
 
@@ -35,7 +37,7 @@ def half_merged(inputs: Path, tokens: int) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         merge(inputs, "out", tokens), env=environment(), stderr=subprocess.PIPE, text=True
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + patience(60)
     while len(list(records.glob("*.json"))) < before + 5:
         assert time.monotonic() < end, "waited too long"
         assert process.poll() is None, process.communicate()
@@ -47,7 +49,7 @@ def half_merged(inputs: Path, tokens: int) -> "subprocess.Popen[str]":
 def test_signal_leaves_nothing(inputs: Path, number: signal.Signals, code: int) -> None:
     merging = half_merged(inputs, 1)
     merging.send_signal(number)
-    _, err = merging.communicate(timeout=30)
+    _, err = merging.communicate(timeout=patience(30))
     assert merging.returncode == code, err
     assert err.startswith("megapt-prep: interrupted")
     assert err.count("\n") == 1

@@ -28,14 +28,14 @@ def test_poisonous_documents_are_left_out_and_named(
     output = tmp_path / "out"
     monkeypatch.setattr("data_prep.build.UnitWorker", make_poisoned_worker)
     manifest = build(
-        [source], tokenizer_path, output, workers=workers, unit_bytes=9000, record_seconds=0.3
+        [source], tokenizer_path, output, workers=workers, unit_bytes=9000, record_seconds=1.0
     )
     assert manifest.rejected == {"poisonous": 4}
     assert set(all_texts(output).values()) == good
     named = json.loads((output / "build.json").read_text())["examples"]["poisonous"]
     for line, how in (
         (12, "killed by signal 11 (SIGSEGV)"),
-        (32, "took more than 0.3 s"),
+        (32, "took more than 1 s"),
         (52, "ended with exit code 3"),
         (72, "ZeroDivisionError: division by zero"),
     ):

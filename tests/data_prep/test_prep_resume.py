@@ -22,6 +22,7 @@ from prep_support import (
 from data_prep import workspace
 from data_prep.errors import PrepError
 from data_prep.workspace import open_workspace
+from tests.patience import patience
 
 Popen = subprocess.Popen[str]
 
@@ -86,7 +87,7 @@ def test_a_build_cut_short_orphans_nobody_and_is_gone_on_with(
     workers = descendants(half_built.pid)
     assert len(workers) >= 2
     half_built.send_signal(number)
-    _, err = half_built.communicate(timeout=20)
+    _, err = half_built.communicate(timeout=patience(20))
     assert half_built.returncode == code
     if number != signal.SIGKILL:
         first, last = err.splitlines()

@@ -1,4 +1,4 @@
-"""What the pages say can be run, links lead somewhere, and imports go the way that they show."""
+"""What the pages say can be run, and links lead somewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from megapt.config import (
 )
 from megapt.errors import Exit
 from megapt.objectives import registry
-from tests.docs.imports import circle, grouped, import_graph
 from tests.docs.pages import (
     APPS,
     DOCS,
@@ -315,101 +314,3 @@ def test_no_page_names_a_missing_file(page: Path) -> None:
     named = set(re.findall(rf"(?<![\w./])((?:{folders})/[\w./-]*\w(?!\w*[*<…]))", text))
     missing = {name for name in named if not (ROOT / name).exists()}
     assert not missing - NEW
-
-
-# Imports.
-
-ORDER = [
-    *("megapt.cli", "megapt.cli.checkpoint", "megapt.cli.command"),
-    *("megapt.comparison", "megapt.evaluation", "megapt.planning", "megapt.training"),
-    *("megapt.objectives", "megapt.model", "megapt.data", "megapt.config"),
-]
-GRAPH = import_graph(ROOT, ["megapt", "data_prep", "launchers"])
-
-
-def _package(module: str) -> str:
-    parts = module.split(".")
-    return ".".join(parts[:2]) if parts[0] == "megapt" else parts[0]
-
-
-PACKAGES = grouped(GRAPH, {module: _package(module) for module in GRAPH})
-
-
-def test_no_module_and_no_package_imports_in_a_circle() -> None:
-    assert circle(GRAPH) == []
-    assert circle(PACKAGES) == []
-
-
-def test_a_circle_is_found() -> None:
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
-
-
-def test_imports_go_one_way() -> None:
-    assert set(ORDER) == {name for name in PACKAGES if name.startswith("megapt.")}
-    for place, name in enumerate(ORDER):
-        # The package itself, `megapt`, holds nothing but the version.
-        mine = {target for target in PACKAGES[name] if target.startswith("megapt.")}
-        assert mine <= set(ORDER[place + 1 :])
-
-
-def test_objectives_and_model_do_not_know_each_other() -> None:
-    assert PACKAGES["megapt.objectives"] & set(ORDER) == {"megapt.config", "megapt.data"}
-    assert PACKAGES["megapt.model"] & set(ORDER) == {"megapt.config", "megapt.data"}
-
-
-def test_config_imports_nothing_of_megapt() -> None:
-    assert not {name for name in PACKAGES["megapt.config"] if name.startswith("megapt")}
-    assert not {name for name in PACKAGES["megapt"] if name.startswith("megapt")}
-
-
-def test_data_prep_needs_neither_torch_nor_megapt() -> None:
-    assert not {"torch", "deepspeed", "megapt"} & {
-        t.partition(".")[0] for t in PACKAGES["data_prep"]
-    }
-    assert "data_prep" not in PACKAGES["megapt.objectives"] | PACKAGES["megapt.model"]
-
-
-def test_every_module_of_the_training_engine_is_on_the_page() -> None:
-    folder = ROOT / "megapt" / "training"
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
-    packages = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
-    text = section(read("architecture.md"), "The training engine")
-    rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
-    named = [name for row in rows for name in re.findall(r"`([\w/]+)`", row)]
-    assert sorted(named) == sorted(modules | packages)
-
-
-# The modules of data_prep, as the page orders them: each imports those after it alone.
-LAYERS = [
-    name
-    for row in re.findall(
-        r"^\| (`.*?) \|", section(read("architecture.md"), "Preparing a corpus"), re.MULTILINE
-    )
-    for name in re.findall(r"`(\w+)`", row)
-]
-LEAVES = {"inputs", "cleaning", "dedup", "tokenizers", "marks", "execution"}
-
-
-def _layer(module: str) -> str:
-    parts = module.split(".")
-    return parts[1] if parts[0] == "data_prep" and len(parts) > 1 else parts[0]
-
-
-PREP = grouped(
-    {module: targets for module, targets in GRAPH.items() if module.startswith("data_prep.")},
-    {module: _layer(module) for module in GRAPH if module.startswith("data_prep")},
-)
-
-
-def test_modules_of_data_prep_import_in_the_order_of_the_page() -> None:
-    assert sorted(LAYERS) == sorted(PREP)
-    for place, name in enumerate(LAYERS):
-        assert PREP[name] & set(LAYERS) <= set(LAYERS[place + 1 :]), name
-    assert circle(PREP) == []
-
-
-def test_leaves_of_data_prep_know_nothing_of_builds_and_corpora() -> None:
-    for name in LEAVES:
-        assert not PREP[name] & {"cli", "commands", "build", "building", "corpora", "stages"}
-    for name in LEAVES - {"tokenizers", "marks"}:
-        assert PREP[name] & set(LAYERS) <= {"files", "errors"}

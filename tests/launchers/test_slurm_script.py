@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from launchers.slurm import ClusterConfig, Job, load_cluster, render
 from tests.launchers.clusters import FakeCluster, write_cluster
+from tests.patience import patience, wait_for
 
 OUTPUT = "runs/中 'x'"
 
@@ -44,16 +44,8 @@ def cluster(folder: Path, **changes: object) -> ClusterConfig:
 
 def run(fake: FakeCluster, script: str) -> tuple[int, str]:
     job = fake.start(script)
-    text, _ = job.communicate(timeout=30)
+    text, _ = job.communicate(timeout=patience(30))
     return job.returncode, text
-
-
-def wait_for(file: Path) -> None:
-    for _ in range(1000):
-        if file.exists():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{file} never came")
 
 
 def test_every_node_starts_deepspeed_once_with_its_own_number(fake: FakeCluster) -> None:
@@ -156,12 +148,12 @@ def saving(fake: FakeCluster) -> Iterator[subprocess.Popen[str]]:
     fake.command("deepspeed", shlex.join(["exec", sys.executable, str(program), "outer"]))
     job = fake.start(render(cluster(fake.folder), Job.TRAIN, "run.yaml", OUTPUT))
     for node in range(3):
-        wait_for(fake.records / f"ready-{node}")
+        wait_for((fake.records / f"ready-{node}").exists)
     yield job
     for file in [*fake.records.glob("outer-*"), *fake.records.glob("ready-*")]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.read_text()), signal.SIGKILL)
-    job.communicate(timeout=30)
+    job.communicate(timeout=patience(30))
 
 
 def signal_all(fake: FakeCluster, number: int) -> None:
@@ -175,7 +167,7 @@ def test_a_preempted_job_ends_after_its_ranks_have_saved(
 ) -> None:
     saving.send_signal(signal.SIGTERM)
     signal_all(fake, signal.SIGTERM)
-    text, _ = saving.communicate(timeout=30)
+    text, _ = saving.communicate(timeout=patience(30))
     assert saving.returncode == 75
     assert len(list(fake.records.glob("saved-*"))) == 3, "the outer process died first"
     assert "ended with code 75" in text
@@ -186,11 +178,11 @@ def test_near_the_time_limit_the_ranks_save_and_the_job_is_queued_again(
     fake: FakeCluster, saving: subprocess.Popen[str]
 ) -> None:
     saving.send_signal(signal.SIGUSR1)
-    wait_for(fake.records / "scancel")
+    wait_for((fake.records / "scancel").exists)
     assert (fake.records / "scancel").read_text() == "--signal=USR1 1234567\n"
     assert saving.poll() is None, "the job waits for its ranks"
     signal_all(fake, signal.SIGUSR1)
-    text, _ = saving.communicate(timeout=30)
+    text, _ = saving.communicate(timeout=patience(30))
     assert "asked to stop" in text
     assert len(list(fake.records.glob("saved-*"))) == 3, "the outer process died first"
     assert (fake.records / "scontrol").read_text() == "requeue 1234567\n"
@@ -199,9 +191,9 @@ def test_near_the_time_limit_the_ranks_save_and_the_job_is_queued_again(
 def test_a_run_that_ends_near_the_time_limit_is_not_queued_again(fake: FakeCluster) -> None:
     fake.command("deepspeed", 'touch "$RECORDS/ready-$SLURM_NODEID"; sleep 0.5')
     job = fake.start(render(cluster(fake.folder), Job.TRAIN, "run.yaml", OUTPUT))
-    wait_for(fake.records / "ready-0")
+    wait_for((fake.records / "ready-0").exists)
     job.send_signal(signal.SIGUSR1)
-    job.communicate(timeout=30)
+    job.communicate(timeout=patience(30))
     assert job.returncode == 0
     assert (fake.records / "scancel").exists()
     assert not (fake.records / "scontrol").exists()

@@ -2,44 +2,21 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from megapt.data import CounterRng, Piece, Vocabulary
 from megapt.data.example import Bools, Ints
 from megapt.objectives import masking, noise
-from megapt.objectives.masking import MaskingConfig, choose_runs, choose_tokens, draw_lengths
+from megapt.objectives.masking import MaskingConfig, choose_runs, choose_tokens
 from megapt.objectives.noise import corrupt
 from tests.chance import assert_fits, assert_mean
+from tests.objectives.noising import UNITS, V, choose, configs, rates, some_pieces
 from tests.splitmix import PlainRng
-from tests.windows import VOCABULARY, keys, make_piece, pieces, random_piece
-
-V = VOCABULARY
-UNITS = ["token", "word", "ngram", "span"]
-RUNS = ["word", "ngram", "span"]
-rates = st.sampled_from([0.01, 0.15, 0.3, 0.5, 0.99])
-configs = st.builds(
-    MaskingConfig,
-    mask_rate=rates,
-    unit=st.sampled_from(UNITS),
-    ngram_longest=st.integers(1, 5),
-    span_p=st.sampled_from([0.05, 0.2, 0.9]),
-    span_longest=st.integers(1, 10),
-)
-some_pieces = st.lists(pieces, min_size=1, max_size=5)
-
-
-def runs(piece: Piece, config: MaskingConfig, rng: CounterRng) -> Ints:
-    return masking.runs(piece.word_starts, np.array([len(piece.tokens)]), config, 0.15, rng)
-
-
-def choose(n: int, rate: float, rng: CounterRng) -> Bools:
-    return choose_tokens(np.array([n]), rate, rng)
+from tests.windows import keys, make_piece, pieces, random_piece
 
 
 def mask(piece: Piece, config: MaskingConfig, rng: CounterRng) -> tuple[Ints, Bools]:
@@ -92,151 +69,6 @@ def mask_by_hand(
         elif u < config.mask_share + config.random_share:
             corrupted[text][place] = random
     return list(zip(corrupted, chosen, strict=True))
-
-
-def word_numbers(piece: Piece) -> np.ndarray:
-    return np.cumsum(piece.word_starts) - 1
-
-
-# --- settings -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"mask_rate": 0.0},
-        {"mask_rate": 1.0},
-        {"mask_rate": float("nan")},
-        {"final_mask_rate": 0.0},
-        {"final_mask_rate": 1.0},
-        {"unit": "sentence"},
-        {"ngram_longest": 0},
-        {"span_p": 0.0},
-        {"span_p": 1.0},
-        {"span_longest": 0},
-        {"ngram_longest": 1001},
-        {"span_longest": 10**11},
-        {"mask_share": 1.1},
-        {"random_share": -0.1},
-        {"mask_share": 0.8, "random_share": 0.3},
-        {"mask_share": 0.0, "random_share": 0.0},
-        {"maskrate": 0.15},
-        {"compat": "electra"},
-        {"compat": "spanbert"},
-        {"compat": "roberta", "unit": "word"},
-        {"compat": "bert", "unit": "span"},
-        {"max_predictions": 20},
-        {"compat": "bert", "max_predictions": 0},
-    ],
-)
-def test_settings_that_make_no_mask_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        MaskingConfig(**wrong)
-
-
-def test_a_reference_that_masks_other_units_says_which() -> None:
-    with pytest.raises(ValidationError, match="compat=bert masks by token or word; set unit to"):
-        MaskingConfig(compat="bert", unit="ngram")
-
-
-def test_a_mask_that_shows_every_answer_says_so() -> None:
-    with pytest.raises(ValidationError, match=r"both 0: .* shows the answers; one of them should"):
-        MaskingConfig(mask_share=0, random_share=0)
-
-
-@pytest.mark.parametrize("unit", ["ngram", "span"])
-def test_weights_of_lengths_are_not_made_anew_for_each_window(unit: str) -> None:
-    config = MaskingConfig(unit=unit, ngram_longest=1000, span_longest=1000)
-    assert len(config.lengths) == 1000
-    assert config.lengths is config.lengths
-
-
-def test_the_defaults_are_those_of_bert() -> None:
-    config = MaskingConfig()
-    assert (config.mask_rate, config.mask_share, config.random_share) == (0.15, 0.8, 0.1)
-    assert config.unit == "token"
-
-
-# --- runs of words --------------------------------------------------------------------------
-
-
-@given(some_pieces, configs, keys)
-def test_runs_number_the_tokens_of_all_texts_from_0_on(
-    texts: list[Piece], config: MaskingConfig, key: int
-) -> None:
-    starts = np.concatenate([text.word_starts for text in texts])
-    sizes = np.array([len(text.tokens) for text in texts])
-    run_of = masking.runs(starts, sizes, config, config.mask_rate, CounterRng(key))
-    assert len(run_of) == sizes.sum()
-    assert run_of[0] == 0
-    assert set(np.diff(run_of)) <= {0, 1}
-    borders = np.cumsum(sizes)[:-1]
-    assert (run_of[borders] == run_of[borders - 1] + 1).all(), "a text begins with a run"
-
-
-@given(pieces, keys)
-def test_a_word_is_a_run(piece: Piece, key: int) -> None:
-    found = runs(piece, MaskingConfig(unit="word"), CounterRng(key))
-    assert found.tolist() == word_numbers(piece).tolist()
-
-
-@given(pieces, keys, st.integers(1, 10), st.sampled_from(["ngram", "span"]))
-def test_a_run_is_a_union_of_whole_words_and_not_too_long(
-    piece: Piece, key: int, longest: int, unit: str
-) -> None:
-    config = MaskingConfig(unit=unit, span_longest=longest, ngram_longest=longest)
-    run_of, words = runs(piece, config, CounterRng(key)), word_numbers(piece)
-    budget = max(1, int(0.15 * (words[-1] + 1)))
-    for word in range(words[-1] + 1):
-        assert len(set(run_of[words == word])) == 1
-    for run in range(run_of[-1] + 1):
-        assert len(set(words[run_of == run])) <= min(longest, budget)
-
-
-@pytest.mark.parametrize(("p", "longest"), [(0.2, 10), (0.3, 10), (0.05, 4), (0.9, 3), (0.5, 1)])
-def test_span_lengths_follow_the_truncated_geometric_distribution(p: float, longest: int) -> None:
-    weights = MaskingConfig(unit="span", span_p=p, span_longest=longest).lengths
-    lengths = draw_lengths(weights, np.full(50_000, longest), CounterRng("spans", longest))
-    assert lengths.min() == 1
-    assert lengths.max() == longest
-    if longest > 1:
-        shares = [(1 - p) ** (length - 1) * p for length in range(1, longest + 1)]
-        assert_fits(np.bincount(lengths, minlength=longest + 1)[1:], shares)
-
-
-@pytest.mark.parametrize(
-    ("unit", "mean"),
-    # Joshi et al. 2020, section 3.1: p = 0.2, cut at 10, mean 3.8. Lan et al. 2020, section 4.1:
-    # p(n) = (1/n) / (1 + 1/2 + 1/3) for n <= 3, that is 6/11, 3/11 and 2/11, mean 18/11.
-    [("span", 3.8), ("ngram", 18 / 11)],
-)
-def test_the_mean_length_is_that_of_the_paper(unit: str, mean: float) -> None:
-    weights = MaskingConfig(unit=unit).lengths
-    lengths = draw_lengths(weights, np.full(100_000, len(weights)), CounterRng("mean"))
-    assert lengths.mean() == pytest.approx(mean, abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("unit", "shares"),
-    [("span", [0.8**n for n in range(10)]), ("ngram", [6 / 11, 3 / 11, 2 / 11])],
-)
-def test_runs_of_a_text_follow_the_distribution(unit: str, shares: list[float]) -> None:
-    piece = make_piece([50] * 20_000)
-    lengths = np.bincount(runs(piece, MaskingConfig(unit=unit), CounterRng("text")))
-    # The last one may be cut by the end of the text.
-    assert_fits(np.bincount(lengths[:-1])[1:], shares)
-
-
-def test_lengths_have_a_limit_of_their_own() -> None:
-    """Each draw is cut, and renormalised, at its own limit."""
-    weights = MaskingConfig(unit="ngram").lengths
-    lengths = draw_lengths(weights, np.array([1, 2, 3] * 20_000), CounterRng("limits"))
-    assert set(lengths[0::3]) == {1}
-    assert_fits(np.bincount(lengths[1::3])[1:], [2 / 3, 1 / 3])
-    assert_fits(np.bincount(lengths[2::3])[1:], [6 / 11, 3 / 11, 2 / 11])
-
-
-# --- which of them --------------------------------------------------------------------------
 
 
 @given(some_pieces, configs, keys)
@@ -315,9 +147,6 @@ def test_every_token_is_equally_likely_to_be_chosen() -> None:
 def test_a_single_token_is_masked(unit: str) -> None:
     _, chosen = mask(make_piece([50]), MaskingConfig(unit=unit), CounterRng(0))
     assert chosen.tolist() == [True]
-
-
-# --- what stands in their place -------------------------------------------------------------
 
 
 @given(pieces, configs, keys)

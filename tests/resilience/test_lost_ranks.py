@@ -19,6 +19,7 @@ from megapt.config import RunConfig
 from megapt.errors import Exit
 from megapt.resilience import heartbeats
 from megapt.resilience.heartbeats import ALIVE, Heartbeat
+from tests.patience import patience
 from tests.ranks import free_port
 from tests.training.runs import records_of, run_config
 
@@ -56,10 +57,10 @@ def job(config: RunConfig) -> Iterator[Popen[str]]:
         command, env=environment, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True
     )
     try:
-        end = time.monotonic() + 90
+        end = time.monotonic() + patience(90)
         while len(records_of(config)) < 6 and started.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
-        assert len(hearts(config)) == 2, started.communicate(timeout=10)
+        assert len(hearts(config)) == 2, started.communicate(timeout=patience(10))
         yield started
     finally:
         with suppress(ProcessLookupError):
@@ -75,8 +76,8 @@ def test_a_rank_that_is_stopped_ends_the_job_in_time(config: RunConfig) -> None:
         rank = hearts(config)[1].pid
         began = time.monotonic()
         os.kill(rank, signal.SIGSTOP)
-        _, errors = running.communicate(timeout=60)
-        assert time.monotonic() - began < LONG + 10
+        _, errors = running.communicate(timeout=patience(60))
+        assert time.monotonic() - began < patience(LONG + 10)
     assert running.returncode == Exit.LOST_PROCESS, errors
     [line] = told(errors)
     assert line.startswith("megapt: error: rank 1 on host ")
@@ -94,8 +95,8 @@ def test_a_rank_that_is_killed_ends_the_job_at_once(config: RunConfig) -> None:
         rank = hearts(config)[1].pid
         began = time.monotonic()
         os.kill(rank, signal.SIGKILL)
-        _, errors = running.communicate(timeout=60)
-        assert time.monotonic() - began < 10
+        _, errors = running.communicate(timeout=patience(60))
+        assert time.monotonic() - began < patience(10)
     assert running.returncode in (Exit.LOST_PROCESS, 256 - signal.SIGKILL), errors
     [line] = told(errors)
     assert line.startswith("megapt: error: rank 1 on host ")
@@ -112,7 +113,7 @@ def test_ranks_whose_launcher_is_killed_save_and_end(config: RunConfig) -> None:
         }
         [launcher] = parents
         os.kill(launcher, signal.SIGKILL)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=patience(60))
     assert len(told(errors)) == 2
     assert "its launcher has died" in errors
     assert "interrupted: " in errors

@@ -14,7 +14,7 @@ from megapt.config import ReadingConfig
 from megapt.data.reading import Location, ShardStore, open_location
 from tests.data.reading.server import FaultyServer, serve
 
-_LIMIT = 60.0
+_LIMIT = 300.0
 """Seconds after which a test that hangs ends the whole run, with the traces of all threads."""
 
 

@@ -20,6 +20,7 @@ from megapt.config import ReadingConfig
 from megapt.data.reading import Location, ShardStore, open_location
 from megapt.data.reading.locks import holding
 from tests.data.reading.server import Fault, FaultyServer
+from tests.patience import patience, wait_for
 
 fork = multiprocessing.get_context("fork")
 
@@ -42,7 +43,7 @@ class Child:
     def result(self) -> Any:
         assert self._answers.poll(20), "the child hangs"
         value, failure = self._answers.recv()
-        self.process.join(5)
+        self.process.join(patience(5))
         assert not failure, failure
         return value
 
@@ -55,13 +56,6 @@ def read_all(store: ShardStore, numbers: list[int]) -> dict[int, bytes]:
         assert shard is not None
         found[number] = shard.block(0).tokens.tobytes()
     return found
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("parent_reads", [False, True])
@@ -156,7 +150,7 @@ def test_process_that_hangs_while_it_fetches(
         assert Child(fetch_file, server.url, quick, 1).result() == expected
     finally:
         os.kill(hanging.process.pid, signal.SIGCONT)
-    hanging.process.join(10)
+    hanging.process.join(patience(10))
     path = next((tmp_path / "cache").glob("*/train-000001.tar"))
     assert path.read_bytes() == expected
 

@@ -17,6 +17,7 @@ from megapt.data.reading import Location, ReadingError, ShardStore, open_locatio
 from megapt.data.reading.location import LocalFolder
 from tests.data.reading.server import FaultyServer
 from tests.data.reading.test_sharing import Child
+from tests.patience import patience
 
 
 def files_of(location: Location) -> dict[str, bytes]:
@@ -141,7 +142,7 @@ def test_command_that_fails(
     assert store.shard(0) is not None
     before = time.monotonic()
     assert store.shard(1) is None
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < patience(10)
     assert found in store.skipped[1]
     assert store.skipped[1].startswith("pipe:case train-000001.tar in")
     assert list((tmp_path / "cache").glob("*/*.partial")) == []
@@ -157,7 +158,7 @@ def test_all_processes_of_a_stalled_command_are_killed(
         store_of(script, retries=1, timeout=0.5).shard(1)
     pids = [int(line) for line in marker.read_text().split()]
     assert len(pids) == 2
-    end = time.monotonic() + 5
+    end = time.monotonic() + patience(5)
     while any(is_running(pid) for pid in pids):
         assert time.monotonic() < end, "a process of the command is left"
         time.sleep(0.02)
