@@ -177,7 +177,9 @@ class Manifest(_Model):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise DamagedError(f"{where}: {field}: {first['msg']}; build the corpus again") from None
+            raise DamagedError(
+                f"{where}: {field}: {first['msg']}; build the corpus again"
+            ) from None
         if manifest.computed_fingerprint() != manifest.fingerprint:
             raise DamagedError(
                 f"{where}: the content does not match its fingerprint {manifest.fingerprint}: "

@@ -97,9 +97,7 @@ def temperature_weights(tokens: Sequence[int], temperature: float) -> tuple[floa
             "(more equal weights; an exponent of 0.3 is a temperature of 1 / 0.3)"
         )
     if min(tokens) < 1:
-        raise ValueError(
-            f"corpus number {np.argmin(tokens)}: {min(tokens)} tokens; give 1 or more"
-        )
+        raise ValueError(f"corpus number {np.argmin(tokens)}: {min(tokens)} tokens; give 1 or more")
     largest = max(tokens)
     relative = [(size / largest) ** (1 / temperature) for size in tokens]
     total = math.fsum(relative)

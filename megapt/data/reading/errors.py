@@ -23,11 +23,11 @@ _SHORTAGES = {
 
 
 class DamagedFile(DamagedError):  # noqa: N818
-    """One file is missing or damaged: what `on_damage` is about. One line: which, and what of it."""
+    """One file is missing or damaged, also after all retries: what `on_damage` is about."""
 
 
 class UnreachableFile(UnavailableError):  # noqa: N818
-    """One file stays out of reach: what `on_damage` is about too."""
+    """One file stays out of reach after all retries: what `on_damage` is about too."""
 
 
 FILE_FAULTS = (DamagedFile, UnreachableFile)

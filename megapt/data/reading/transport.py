@@ -98,9 +98,7 @@ class _Transfer:
         except Empty:
             raise TransferError(f"{self._url}: no byte for {self._timeout:g} s") from None
         if isinstance(chunk, FileNotFoundError):
-            raise TransferError(
-                f"{self._url}: no such file, but the corpus needs it", DamagedFile
-            )
+            raise TransferError(f"{self._url}: no such file, but the corpus needs it", DamagedFile)
         if isinstance(chunk, Exception):
             if is_shortage(chunk):
                 raise fault_of(self._url, chunk)
