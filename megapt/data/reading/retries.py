@@ -46,7 +46,7 @@ def with_retries(attempt: Callable[[], T], file: str, reading: ReadingConfig) ->
             unreachable |= error.fault is UnreachableFile
             if retry == reading.retries:
                 fault = UnreachableFile if unreachable else error.fault
-                raise fault(_last_word(str(error), retry + 1)) from None
+                raise fault(_last_word(str(error), retry + 1, unreachable)) from None
             pause = pause_before(retry, file, reading)
             retry += 1
             log.warning(
@@ -55,9 +55,10 @@ def with_retries(attempt: Callable[[], T], file: str, reading: ReadingConfig) ->
             time.sleep(pause)
 
 
-def _last_word(text: str, attempts: int) -> str:
+def _last_word(text: str, attempts: int, unreachable: bool) -> str:
     times = "once" if attempts == 1 else f"{attempts} times"
+    remedy = "" if unreachable else "copy the file anew or build the corpus again; "
     return (
-        f"{text} (tried {times}); copy the file anew or build the corpus again; "
+        f"{text} (tried {times}); {remedy}"
         "data.reading.retries and data.reading.timeout set how long it is tried"
     )
