@@ -27,7 +27,7 @@ from megapt.checkpoint.state import WEIGHTS, checkpoint_path, read_state, steps_
 from megapt.checkpoint.weights import WeightsFile, choose_step
 from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.universal import write_universal
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError
 
 
 def list_checkpoints(run: str) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def list_checkpoints(run: str) -> list[dict[str, Any]]:
         scores[step] = None
         try:
             manifest, state = read_manifest(path), read_state(path)
-        except (ValueError, ConfigError) as error:
+        except (ValueError, MegaptError) as error:
             row["damage"] = [str(error)]
             continue
         scores[step] = manifest.score
@@ -100,7 +100,8 @@ def convert(run: str, step: int | None, output: Path) -> int:
     """Write a checkpoint in DeepSpeed's universal format; return its step.
 
     Raises:
-        ConfigError: there is no such checkpoint, it is damaged, or `output` exists.
+        ConfigError: there is no such checkpoint, or `output` exists.
+        DamagedError: the checkpoint is damaged.
     """
     folder = _folder(run)
     step = choose_step(folder, step)
@@ -122,7 +123,8 @@ def consolidate(run: str, step: int | None, output: Path, dtype: str) -> int:
     With `optimizer.average` they are the moving average.
 
     Raises:
-        ConfigError: there is no such checkpoint, it is damaged, or `output` exists.
+        ConfigError: there is no such checkpoint, or `output` exists.
+        DamagedError: the checkpoint is damaged.
     """
     folder = _folder(run)
     step = choose_step(folder, step)
@@ -136,6 +138,7 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
 
     Raises:
         ConfigError: there are no such checkpoints, or less than two, or `output` exists.
+        DamagedError: one of them is damaged.
     """
     folder = _folder(run)
     if bool(steps) == (last is not None):
@@ -173,7 +176,7 @@ def _whole(folder: Path, step: int, only: str | None = None) -> Path:
     """Return the path of a checkpoint, after its files, or one of them, were hashed.
 
     Raises:
-        ConfigError: it is damaged.
+        DamagedError: it is damaged.
     """
     path = checkpoint_path(folder, step)
     try:
@@ -184,7 +187,7 @@ def _whole(folder: Path, step: int, only: str | None = None) -> Path:
     except ValueError as error:
         problems = [str(error)]
     if problems:
-        raise ConfigError(f"{path}: {problems[0]}")
+        raise DamagedError(f"{path}: {problems[0]}")
     return path
 
 

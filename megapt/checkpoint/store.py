@@ -281,8 +281,7 @@ class Checkpoints:
             before: only those of earlier steps than this.
 
         Raises:
-            ConfigError: on all ranks, if all checkpoints are damaged, or another run or another
-                version of megapt wrote one.
+            MegaptError: on all ranks; see `Finder.newest`.
         """
         return self._finder.newest(before, fetching=self._config.resume == "auto")
 
@@ -295,6 +294,7 @@ class Checkpoints:
 
         Raises:
             ConfigError: they do not fit the engine.
+            DamagedError: they are not whole.
         """
         engine.load_state(saved.path)
         average = read_manifest(saved.path).average

@@ -11,23 +11,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from megapt.checkpoint.state import WEIGHTS, checkpoint_path, steps_saved
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError
 
 
 class WeightsFile(Mapping[str, Tensor]):
     """The tensors of a safetensors file, each read when it is asked for.
 
     Raises:
-        ConfigError: the file is missing or damaged.
+        DamagedError: the file is missing or damaged.
     """
 
     def __init__(self, file: Path) -> None:
         try:
             opened: Any = safe_open(file, framework="pt")
         except FileNotFoundError:
-            raise ConfigError(f"{file}: missing from the checkpoint") from None
+            raise DamagedError(f"{file}: missing from the checkpoint") from None
         except (SafetensorError, OSError) as error:
-            raise ConfigError(f"{file}: damaged: {error}") from None
+            raise DamagedError(f"{file}: damaged: {error}") from None
         self._file = opened
         self._names: list[str] = list(opened.keys())
 
@@ -54,6 +54,7 @@ def load_weights(folder: Path, model: torch.nn.Module, step: int | None = None) 
 
     Raises:
         ConfigError: if there is no such checkpoint, or it is of another model.
+        DamagedError: if its weights are missing or damaged.
     """
     step = choose_step(folder, step)
     file = checkpoint_path(folder, step) / WEIGHTS

@@ -64,6 +64,7 @@ class Comparison:
 
     Raises:
         ConfigError: before any member is trained, if one of them cannot be.
+        MegaptError: if the corpus or the run of a member cannot be read; see `PreparedRun`.
     """
 
     def __init__(self, config: CompareConfig, ranks: Ranks, origins: Origins) -> None:

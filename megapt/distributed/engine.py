@@ -260,6 +260,7 @@ class Engine:
 
         Raises:
             ConfigError: it is of another model, or its states cannot be spread anew.
+            DamagedError: a parameter in it is not whole.
             DamagedError: it is not whole.
         """
         load_engine(self._engine, path)

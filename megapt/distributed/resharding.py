@@ -28,6 +28,7 @@ def load_engine(engine: Any, path: Path) -> None:
 
     Raises:
         ConfigError: it is of another model, or its states cannot be spread anew.
+        DamagedError: a parameter in it is not whole.
     """
     saved = Shards(path)
     stage, world = engine.zero_optimization_stage(), engine.seq_dp_world_size

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from megapt.distributed.start import import_deepspeed
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError
 
 WEIGHT = "fp32"
 """Key of a parameter's own values among those of its optimiser states."""
@@ -135,7 +135,7 @@ class Shards:
                 done[name] += piece.numel
         for name, numel in done.items():
             if numel != self.shapes[name].numel():
-                raise ConfigError(f"{self._path}: '{name}' is not whole: {numel} elements of it")
+                raise DamagedError(f"{self._path}: '{name}' is not whole: {numel} elements of it")
         return parts
 
     def _unsharded(self) -> Part:

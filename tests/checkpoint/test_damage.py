@@ -15,7 +15,7 @@ from megapt.checkpoint import branch_start, steps_saved
 from megapt.checkpoint.state import checkpoint_path
 from megapt.config import BranchConfig
 from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError
+from megapt.errors import MegaptError
 from tests.checkpoint.engines import checkpoints_of, settings, train
 from tests.ranks import run_ranks
 from tests.training.damage import flip
@@ -45,8 +45,8 @@ def find(ranks: Ranks, folder: Path) -> tuple[int | None, str, list[tuple[int, s
         if saved is not None:
             step = saved.step
             assert saved.state.step == step
-    except ConfigError as error:
-        said = str(error)
+    except MegaptError as error:
+        said = f"{type(error).__name__}: {error}"
     return step, said, [(each.step, each.kind, each.text) for each in checkpoints.take_events()]
 
 
@@ -96,6 +96,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(folder: Pat
         flip(checkpoint_path(folder, step) / "model.safetensors")
     step, said, events = run_ranks(1, find, folder)[0]
     assert step is None
+    assert said.startswith("DamagedError: ")
     for part in (str(folder), "model.safetensors is damaged", "to start anew"):
         assert part in said
     assert [number for number, _, _ in events] == [3, 2, 1]
@@ -131,6 +132,7 @@ def test_a_later_version_is_refused_and_not_passed_over(folder: Path, name: str)
     assert mine == theirs
     assert mine[0] is None
     assert str(path) in mine[1]
+    assert mine[1].startswith("ConfigError: ")
     assert "version" in mine[1] or "format 2" in mine[1]
 
 
@@ -139,7 +141,7 @@ def begin_branch(ranks: Ranks, run: Path, step: int | None) -> int | str:
     logging.getLogger("megapt.checkpoints").setLevel(logging.ERROR)
     try:
         return branch_start(BranchConfig(run=str(run), step=step), ranks).step
-    except ConfigError as error:
+    except MegaptError as error:
         return str(error)
 
 
