@@ -24,7 +24,8 @@ from megapt.checkpoint.manifest import (
 )
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.checkpoint.state import WEIGHTS, checkpoint_path, read_state, steps_saved
-from megapt.checkpoint.weights import WeightsFile, choose_step
+from megapt.checkpoint.weights import choose_step, moved_rows, open_weights
+from megapt.config import ModelConfig
 from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.universal import write_universal
 from megapt.errors import ConfigError, DamagedError, MegaptError
@@ -73,7 +74,7 @@ def verify(run: str, step: int | None) -> dict[int, list[str]]:
     Raises:
         ConfigError: the folder holds no such checkpoint.
     """
-    folder = _folder(run)
+    folder, _ = _opened(run)
     chosen = choose_step(folder, step)
     steps = steps_saved(folder) if step is None else [chosen]
     found: dict[int, list[str]] = {}
@@ -103,13 +104,14 @@ def convert(run: str, step: int | None, output: Path) -> int:
         ConfigError: there is no such checkpoint, or `output` exists.
         DamagedError: the checkpoint is damaged.
     """
-    folder = _folder(run)
+    folder, model = _opened(run)
     step = choose_step(folder, step)
     path = _whole(folder, step)
+    moved = moved_rows(path, model)
     with _new(output) as hidden:
         hidden.mkdir()
         with ByteProgress("convert", read_manifest(path).size) as progress:
-            write_universal(path, hidden, progress.advance)
+            write_universal(path, hidden, progress.advance, moved)
         for inside, _, names in os.walk(hidden):
             for name in names:
                 sync(Path(inside) / name)
@@ -126,9 +128,9 @@ def consolidate(run: str, step: int | None, output: Path, dtype: str) -> int:
         ConfigError: there is no such checkpoint, or `output` exists.
         DamagedError: the checkpoint is damaged.
     """
-    folder = _folder(run)
+    folder, model = _opened(run)
     step = choose_step(folder, step)
-    weights = WeightsFile(_whole(folder, step, WEIGHTS) / WEIGHTS)
+    weights = open_weights(_whole(folder, step, WEIGHTS), model)
     _save({name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}, output)
     return step
 
@@ -140,7 +142,7 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
         ConfigError: there are no such checkpoints, or less than two, or `output` exists.
         DamagedError: one of them is damaged.
     """
-    folder = _folder(run)
+    folder, model = _opened(run)
     if bool(steps) == (last is not None):
         raise ConfigError("average: give either steps or --last")
     chosen = [choose_step(folder, step) for step in dict.fromkeys(steps)]
@@ -151,7 +153,7 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
         raise ConfigError(
             f"average: {run} has {len(chosen)} of these checkpoints; give two or more"
         )
-    files = [WeightsFile(_whole(folder, step, WEIGHTS) / WEIGHTS) for step in chosen]
+    files = [open_weights(_whole(folder, step, WEIGHTS), model) for step in chosen]
     mean: dict[str, Tensor] = {}
     for name in files[0]:
         total = sum(file[name].double() for file in files)
@@ -161,15 +163,14 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
     return chosen
 
 
-def _folder(run: str) -> Path:
-    """Return the folder of a run's checkpoints.
+def _opened(run: str) -> tuple[Path, ModelConfig]:
+    """Return the folder of a run's checkpoints, and what model they are of.
 
     Raises:
         ConfigError: the folder holds no run.
     """
     folder = RunFolder(run)
-    folder.load_config()
-    return folder.checkpoints
+    return folder.checkpoints, folder.load_config().model
 
 
 def _whole(folder: Path, step: int, only: str | None = None) -> Path:

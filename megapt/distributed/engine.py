@@ -252,18 +252,18 @@ class Engine:
         """
         return files_of(self._engine, folder, copying=copying)
 
-    def load_state(self, path: Path) -> None:
+    def load_state(self, path: Path, moved: Mapping[str, Tensor] = {}) -> None:
         """Go on from a checkpoint, whatever ranks and ZeRO stage saved it. All ranks must call it.
 
         Args:
             path: of a folder with what `state` has returned on all ranks.
+            moved: name of a parameter -> place in the files of each row, where it is another.
 
         Raises:
             ConfigError: it is of another model, or its states cannot be spread anew.
             DamagedError: a parameter in it is not whole.
-            DamagedError: it is not whole.
         """
-        load_engine(self._engine, path)
+        load_engine(self._engine, path, moved)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context inside which the module holds the moving average, if there is one.

@@ -78,7 +78,7 @@ def load_run(folder: str | Path, device: torch.device | None = None) -> LoadedRu
         raise DamagedError(str(error)) from None
     objective = run.objective(config)
     model = build_model(config, objective.heads, tokenizer.vocabulary.size)
-    step = load_weights(run.checkpoints, model)
+    step = load_weights(run.checkpoints, model, config.model)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LoadedRun(
         run.folder, config, objective, model.to(device).eval(), tokenizer, step, device

@@ -105,6 +105,7 @@ class PreparedRun:
         self.checkpoints = Checkpoints(
             self.folder.checkpoints,
             config.checkpoint,
+            config.model,
             ranks,
             self.folder.identity(config, self.corpus.fingerprint),
         )
