@@ -23,6 +23,7 @@ from megapt.cli import main
 from megapt.config import RunConfig
 from megapt.data import Corpus
 from megapt.distributed.ranks import Ranks
+from megapt.errors import Exit
 from megapt.objectives import registry
 from megapt.training import launch
 from megapt.training.trainer import Trainer
@@ -51,7 +52,11 @@ class Answer:
     @property
     def refusal(self) -> str:
         """The one line that refuses wrong input."""
-        assert self.code == 2, self
+        return self.line(Exit.WRONG_INPUT)
+
+    def line(self, code: Exit) -> str:
+        """The one line of an error that ends with this code."""
+        assert self.code == code, self
         assert self.output == ""
         [line] = self.errors.splitlines()
         assert line.startswith("megapt: error: ")
@@ -385,7 +390,7 @@ def test_eval_finds_a_corpus_that_moved_and_refuses_another(
     manifest = tmp_path / "moved" / "manifest.json"
     text = manifest.read_text(encoding="utf-8")
     manifest.write_text(text.replace(corpus.manifest.fingerprint, "0" * 64), encoding="utf-8")
-    assert str(tmp_path / "moved") in megapt(*words).refusal
+    assert str(tmp_path / "moved") in megapt(*words).line(Exit.DAMAGED)
     assert str(tmp_path / "none") in megapt(*words[:-1], tmp_path / "none").refusal
 
 
@@ -547,7 +552,7 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(
 ) -> None:
     shutil.copytree(runs / "arlm", tmp_path / "run")
     spoil(tmp_path / "run")
-    assert str(tmp_path / "run") in megapt("eval", tmp_path / "run").refusal
+    assert str(tmp_path / "run") in megapt("eval", tmp_path / "run").line(Exit.DAMAGED)
 
 
 def test_an_unfinished_run_is_used_as_far_as_it_is_saved(
