@@ -15,10 +15,11 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from megapt import exits
 from megapt.cli import main
 from megapt.config import RunConfig
 from megapt.distributed.ranks import Ranks
-from megapt.training import launch
+from megapt.errors import Exit
 from tests.ranks import run_ranks
 from tests.training.runs import train
 
@@ -43,7 +44,11 @@ class Answer:
     @property
     def refusal(self) -> str:
         """The one line that refuses wrong input."""
-        assert self.code == 2, self
+        return self.line(Exit.WRONG_INPUT)
+
+    def line(self, code: Exit) -> str:
+        """The one line of an error that ends with this code."""
+        assert self.code == code, self
         assert self.output == ""
         [line] = self.errors.splitlines()
         assert line.startswith("megapt: error: ")
@@ -63,7 +68,7 @@ def command(ranks: Ranks, words: tuple[object, ...]) -> Answer:
     """Run a command that trains, on a rank of its own; the harness ends the process group."""
     output, errors = io.StringIO(), io.StringIO()
     with (
-        patch.object(launch, "leave", sys.exit),
+        patch.object(exits, "leave", sys.exit),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from megapt.data import Corpus
+from megapt.errors import Exit
 from tests.cli.answers import CHINESE, LONG, OBJECTIVES, Megapt
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import run_config, train_with_signal
@@ -38,7 +39,7 @@ def test_eval_finds_a_corpus_that_moved_and_refuses_another(
     manifest = tmp_path / "moved" / "manifest.json"
     text = manifest.read_text(encoding="utf-8")
     manifest.write_text(text.replace(corpus.manifest.fingerprint, "0" * 64), encoding="utf-8")
-    assert str(tmp_path / "moved") in megapt(*words).refusal
+    assert str(tmp_path / "moved") in megapt(*words).line(Exit.DAMAGED)
     assert str(tmp_path / "none") in megapt(*words[:-1], tmp_path / "none").refusal
 
 
@@ -200,7 +201,7 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(
 ) -> None:
     shutil.copytree(runs / "arlm", tmp_path / "run")
     spoil(tmp_path / "run")
-    assert str(tmp_path / "run") in megapt("eval", tmp_path / "run").refusal
+    assert str(tmp_path / "run") in megapt("eval", tmp_path / "run").line(Exit.DAMAGED)
 
 
 def test_an_unfinished_run_is_used_as_far_as_it_is_saved(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,7 +139,7 @@ class LocalFolder(Location):
 
     def responds(self) -> bool:
         """Whether the folder is there: not on a disk that has gone."""
-        return (self._folder / MANIFEST_NAME).exists()
+        return os.path.exists(self._folder / MANIFEST_NAME)  # that of a path may raise
 
     def _read_manifest(self) -> Manifest:
         try:

@@ -16,7 +16,7 @@ from data_prep.shards import Shard
 from megapt.config import ReadingConfig
 from megapt.data.reading.errors import FILE_FAULTS, DamagedFile, fault_of, log
 from megapt.data.reading.location import Location
-from megapt.errors import ConfigError, UnavailableError
+from megapt.errors import ConfigError, UnavailableError, is_away
 
 _OPEN_SHARDS = 128
 """Shards that all stores of a process keep mapped for when they are asked for again.
@@ -150,7 +150,7 @@ class ShardStore:
                 shard.tokens(0)  # makes the map
                 return shard
             except (PrepError, OSError) as error:
-                if path.exists():
+                if os.path.exists(path) or is_away(error):
                     raise fault_of(path, error) from None
         raise ConfigError(
             f"{path}: was removed from the cache {_OPENINGS} times before it could be opened; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import pickle
@@ -14,7 +15,7 @@ import pytest
 from data_prep import errors as prep
 from data_prep.manifest import MANIFEST_NAME, FileInfo
 from megapt.config import ReadingConfig
-from megapt.data.reading import Location
+from megapt.data.reading import Location, ShardStore
 from megapt.data.reading.cache import unwritable
 from megapt.data.reading.errors import (
     FILE_FAULTS,
@@ -180,6 +181,29 @@ def test_a_folder_whose_disk_does_not_answer(
     monkeypatch.setattr("data_prep.manifest.Path.read_bytes", fail)
     with pytest.raises(UnavailableError, match="Stale file handle"):
         opened(source).manifest()
+
+
+@pytest.mark.parametrize("on_damage", ["stop", "skip"])
+@pytest.mark.parametrize("away", ["stat", "open"])
+def test_a_shard_on_a_disk_that_does_not_answer(
+    source: Path,
+    store_of: Callable[..., ShardStore],
+    monkeypatch: pytest.MonkeyPatch,
+    on_damage: str,
+    away: str,
+) -> None:
+    store = store_of(source, on_damage=on_damage, verify="size")
+
+    def fail(*_: object, **__: object) -> None:
+        raise of_system(errno.ESTALE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os if away == "stat" else builtins, away, fail)
+        patch.setattr("megapt.data.reading.location.os.path.exists", lambda _: False)
+        with pytest.raises(UnavailableError, match="Stale file handle"):
+            store.shard(1)
+    assert store.skipped == {}
+    assert store.shard(1) is not None
 
 
 @pytest.mark.parametrize("kind", FILE_FAULTS)
