@@ -25,11 +25,13 @@ def patch(on_cpu: bool) -> None:
 
 
 def _build_nothing() -> None:
-    """Declare the one op that DeepSpeed would build on a CPU, for inference, unavailable."""
+    """Declare all ops unavailable: on a CPU DeepSpeed would build one unasked, for inference.
+
+    To ask which could be built would run compiler and linker in each rank.
+    """
     import deepspeed.ops
 
-    ops = dict(deepspeed.ops.__compatible_ops__)
-    deepspeed.ops.__compatible_ops__ = {**ops, "deepspeed_shm_comm": False}
+    deepspeed.ops.__compatible_ops__ = {}
 
 
 def _announce_builds() -> None:
