@@ -1,4 +1,4 @@
-"""The one error that the corpus tools raise on purpose."""
+"""The errors that the corpus tools raise on purpose."""
 
 
 class PrepError(Exception):
@@ -7,3 +7,11 @@ class PrepError(Exception):
     The message says what is wrong, where (file and line, or record), and what would be
     right. The command prints it without a traceback and ends with exit code 2.
     """
+
+
+class DamagedError(PrepError):
+    """A file of a corpus is missing, or is not what was written."""
+
+
+class MissingPackageError(PrepError):
+    """What is asked for needs a package that is not installed."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationEr
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
-from data_prep.errors import PrepError
+from data_prep.errors import DamagedError, PrepError
 from data_prep.files import write_atomically
 from data_prep.vocabulary import Vocabulary
 
@@ -161,13 +161,14 @@ class Manifest(_Model):
             where: the path or URL that it is from, for errors.
 
         Raises:
-            PrepError: it is not JSON, has another format or other fields, or was edited (its
-                fingerprint does not match its content).
+            DamagedError: it is not JSON, has other fields, or was edited (its fingerprint does
+                not match its content).
+            PrepError: it has another format.
         """
         try:
             fields = json.loads(data, object_hook=_shard_or_fields)
         except ValueError as error:
-            raise PrepError(f"{where}: not JSON ({error}); build the corpus again") from None
+            raise DamagedError(f"{where}: not JSON ({error}); build the corpus again") from None
         found = fields.get("format") if isinstance(fields, dict) else None
         if found != FORMAT:
             raise PrepError(f"{where}: format is {found!r}, this version reads {FORMAT!r}")
@@ -176,9 +177,11 @@ class Manifest(_Model):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise PrepError(f"{where}: {field}: {first['msg']}; build the corpus again") from None
+            raise DamagedError(
+                f"{where}: {field}: {first['msg']}; build the corpus again"
+            ) from None
         if manifest.computed_fingerprint() != manifest.fingerprint:
-            raise PrepError(
+            raise DamagedError(
                 f"{where}: the content does not match its fingerprint {manifest.fingerprint}: "
                 "the file was edited or damaged; build the corpus again or copy it anew"
             )

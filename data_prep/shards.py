@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.blocks import BlockData
-from data_prep.errors import PrepError
+from data_prep.errors import DamagedError
 from data_prep.files import sha256_of
 from data_prep.manifest import FileInfo, ShardInfo, SplitInfo
 
@@ -26,7 +26,7 @@ def open_shards(folder: Path, split: SplitInfo) -> list["Shard"]:
     The index is memory-mapped, so this costs little however large the corpus is.
 
     Raises:
-        PrepError: the index or a shard is missing or is not what the manifest describes.
+        DamagedError: the index or a shard is missing or is not what the manifest describes.
     """
     table = read_index(folder, split)
     ends = np.cumsum([info.blocks for info in split.shards])
@@ -40,7 +40,7 @@ def read_index(folder: Path, split: SplitInfo) -> NDArray[np.int64]:
     """The block tables of all shards of a split, int64 [blocks, 3], memory-mapped.
 
     Raises:
-        PrepError: the file is missing or is not what the manifest describes.
+        DamagedError: the file is missing or is not what the manifest describes.
     """
     blocks = sum(info.blocks for info in split.shards)
     return _map_array(folder, split.index, np.int64, (blocks, 3), "index")
@@ -52,7 +52,7 @@ def read_lengths(folder: Path, split: SplitInfo) -> NDArray[np.uint32]:
     They lie in the order of the shards.
 
     Raises:
-        PrepError: the file is missing or is not what the manifest describes.
+        DamagedError: the file is missing or is not what the manifest describes.
     """
     return _map_array(folder, split.lengths, np.uint32, (split.documents,), "lengths")
 
@@ -76,12 +76,12 @@ def check_size(path: Path, info: FileInfo) -> None:
     """Compare a file's size with the manifest.
 
     Raises:
-        PrepError: the file is missing or has another size.
+        DamagedError: the file is missing or has another size.
     """
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise PrepError(f"{path}: no such file, but the manifest names it") from None
+        raise DamagedError(f"{path}: no such file, but the manifest names it") from None
     if size != info.bytes:
         raise damaged(path, f"{size} bytes long, the manifest says {info.bytes}")
 
@@ -90,16 +90,16 @@ def check_sum(path: Path, info: FileInfo) -> None:
     """Read the whole file and compare its checksum with the manifest.
 
     Raises:
-        PrepError: they differ.
+        DamagedError: they differ.
     """
     found = sha256_of(path)
     if found != info.sha256:
         raise damaged(path, f"sha256 is {found}, the manifest says {info.sha256}")
 
 
-def damaged(path: Path, found: str) -> PrepError:
+def damaged(path: Path, found: str) -> DamagedError:
     """The error for a file of a corpus that is not what the manifest says."""
-    return PrepError(
+    return DamagedError(
         f"{path}: {found}: the file was changed or damaged; build the corpus again or copy it anew"
     )
 
@@ -129,7 +129,7 @@ class Shard:
             .npy file with them, read when they are needed.
 
     Raises:
-        PrepError: the file is missing or has another size than the manifest says.
+        DamagedError: the file is missing or has another size than the manifest says.
     """
 
     def __init__(self, folder: Path, info: ShardInfo, table: NDArray[np.int64] | Path) -> None:
@@ -201,7 +201,7 @@ class Shard:
         """Block `index` of this shard; its tokens are a read-only view of the map.
 
         Raises:
-            PrepError: the bytes there are not the block that the manifest describes.
+            DamagedError: the bytes there are not the block that the manifest describes.
         """
         members = self._members(index)
         words, sentences = self.marks(index)
@@ -229,11 +229,11 @@ class Shard:
         """Read the whole file and compare its checksum with the manifest.
 
         Raises:
-            PrepError: they differ.
+            DamagedError: they differ.
         """
         check_sum(self.path, self.info)
 
-    def _damaged(self, found: str) -> PrepError:
+    def _damaged(self, found: str) -> DamagedError:
         return damaged(self.path, found)
 
     def _bytes(self) -> mmap.mmap:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from megapt.cli.command import add_command
 from megapt.config import (
     ClusterConfig,
     CompareConfig,
@@ -118,7 +118,7 @@ def render(
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@add_command(app, "slurm")
 def slurm(
     cluster: Annotated[str, typer.Argument(help="YAML file; see configs/cluster/.")],
     config: Annotated[str, typer.Argument(help="Config of the run or comparison.")],
@@ -147,18 +147,5 @@ def slurm(
         print(script, end="")
 
 
-def guarded(command: Callable[[], object]) -> int:
-    """Run `command` and return the exit code; wrong input is told in one line."""
-    try:
-        command()
-    except ConfigError as error:
-        print(f"megapt: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"megapt: error: {error.filename}: {error.strerror or error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(guarded(app))
+    app()

@@ -5,6 +5,7 @@ What is not here is a bug: a plain exception, which ends with its traceback.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 from typing import ClassVar
 
@@ -62,6 +63,26 @@ class LostProcessError(MegaptError):
     """A process of this rank, such as one that loads data, was killed."""
 
     code = Exit.LOST_PROCESS
+
+
+_AWAY = {
+    errno.EIO,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENOTCONN,
+    errno.EREMOTEIO,
+}
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error of the system tells that a disk or a mounted storage is away."""
+    return isinstance(error, OSError) and error.errno in _AWAY
 
 
 class TrainingError(MegaptError):

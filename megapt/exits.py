@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from megapt.errors import Exit, MegaptError, RanksLost, RunInterrupted
+from megapt.errors import Exit, MegaptError, RanksLost, RunInterrupted, is_away
 
 
 def _rank() -> int:
@@ -56,7 +56,7 @@ def guarded(job: Callable[[], object]) -> int:
         # Not what all ranks agree on: whoever meets it has to tell.
         where = f"rank {_rank()}: " if _rank() else ""
         _print(f"error: {where}{named}{error.strerror or error}")
-        return Exit.FAILED
+        return Exit.START_AGAIN if is_away(error) else Exit.FAILED
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise

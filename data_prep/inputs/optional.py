@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-from data_prep.errors import PrepError
+from data_prep.errors import MissingPackageError
 
 
 def load_optional(module: str, extra: str, needed_by: str) -> ModuleType:
@@ -16,12 +16,12 @@ def load_optional(module: str, extra: str, needed_by: str) -> ModuleType:
         needed_by: the file or setting that needs it.
 
     Raises:
-        PrepError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     try:
         return import_module(module)
     except ImportError:
-        raise PrepError(
+        raise MissingPackageError(
             f"{needed_by}: needs {module}; install it with: pip install 'megapt[{extra}]'"
         ) from None
 
@@ -32,7 +32,7 @@ def load_zstd(needed_by: str) -> ModuleType:
     Unlike other bindings it tells data that are cut short from their end.
 
     Raises:
-        PrepError: the backport is needed and not installed.
+        MissingPackageError: the backport is needed and not installed.
     """
     module = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
     return load_optional(module, "zstd", needed_by)

@@ -4,7 +4,7 @@ import io
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from data_prep.errors import PrepError
+from data_prep.errors import MissingPackageError, PrepError
 from data_prep.inputs.optional import load_optional
 
 if TYPE_CHECKING:
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 _EXTRA = "remote"
 # What a file system tells about a file, the surest sign of a change first.
 _STAMPS = ("ETag", "etag", "md5Hash", "md5", "generation", "LastModified", "mtime", "created")
+
+
+_REFUSALS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+_MAY_PASS = (408, 425, 429)
+"""Answers of a web server that begin with 4 and ask for patience."""
 
 
 def is_http(url: str) -> bool:
@@ -30,14 +35,14 @@ def file_system(url: str) -> Any:
     """The fsspec file system of a URL. Credentials are those that it finds by itself.
 
     Raises:
-        PrepError: fsspec, or the package for the URL's protocol, is not installed, or nobody
-            knows the protocol.
+        MissingPackageError: fsspec, or the package for the URL's protocol, is not installed.
+        PrepError: nobody knows the protocol.
     """
     fsspec = load_optional("fsspec", _EXTRA, url)
     try:
         return fsspec.core.url_to_fs(url)[0]
     except ImportError as error:
-        raise PrepError(
+        raise MissingPackageError(
             f"{url}: {error}; for s3:// and https:// also: pip install 'megapt[{_EXTRA}]'"
         ) from None
     except ValueError as error:
@@ -54,6 +59,16 @@ def unreadable(url: str, error: Exception) -> PrepError:
     told = str(error).strip().partition("\n")[0]
     why = f"{type(error).__name__}: {told}" if told else type(error).__name__
     return PrepError(f"{url}: cannot be read ({why})")
+
+
+def refuses(error: Exception) -> bool:
+    """Whether a store has answered that it has no such file, or does not give it away.
+
+    Any other error may be one of the store or of the way to it, and may pass.
+    """
+    status = getattr(error, "status", None)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in _MAY_PASS
+    return refused or isinstance(error, _REFUSALS)
 
 
 class RemoteFile(io.RawIOBase):

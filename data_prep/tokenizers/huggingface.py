@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.errors import PrepError
+from data_prep.errors import MissingPackageError, PrepError
 from data_prep.tokenizers.base import WORD_MARK, Tokenizer, make_vocabulary
 from data_prep.tokenizers.word_cache import WordCache
 
@@ -222,14 +222,15 @@ def load_library_tokenizer(data: bytes, name: str) -> "tokenizers.Tokenizer":
     """The library's own object.
 
     Raises:
-        PrepError: the library is missing, or `data` is no `tokenizer.json`.
+        MissingPackageError: the library is missing.
+        PrepError: `data` is no `tokenizer.json`.
     """
     # Work is spread over processes; threads of each of them would only get in the way.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from tokenizers import Tokenizer as LibraryTokenizer
     except ImportError:
-        raise PrepError(
+        raise MissingPackageError(
             f"{name}: a tokenizer.json needs the library tokenizers: pip install 'megapt[hf]'"
         ) from None
     try:

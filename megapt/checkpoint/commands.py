@@ -24,10 +24,11 @@ from megapt.checkpoint.manifest import (
 )
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.checkpoint.state import WEIGHTS, checkpoint_path, read_state, steps_saved
-from megapt.checkpoint.weights import WeightsFile, choose_step
+from megapt.checkpoint.weights import choose_step, moved_rows, open_weights
+from megapt.config import ModelConfig
 from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.universal import write_universal
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError
 
 
 def list_checkpoints(run: str) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def list_checkpoints(run: str) -> list[dict[str, Any]]:
         scores[step] = None
         try:
             manifest, state = read_manifest(path), read_state(path)
-        except (ValueError, ConfigError) as error:
+        except (ValueError, MegaptError) as error:
             row["damage"] = [str(error)]
             continue
         scores[step] = manifest.score
@@ -73,7 +74,7 @@ def verify(run: str, step: int | None) -> dict[int, list[str]]:
     Raises:
         ConfigError: the folder holds no such checkpoint.
     """
-    folder = _folder(run)
+    folder, _ = _opened(run)
     chosen = choose_step(folder, step)
     steps = steps_saved(folder) if step is None else [chosen]
     found: dict[int, list[str]] = {}
@@ -100,15 +101,17 @@ def convert(run: str, step: int | None, output: Path) -> int:
     """Write a checkpoint in DeepSpeed's universal format; return its step.
 
     Raises:
-        ConfigError: there is no such checkpoint, it is damaged, or `output` exists.
+        ConfigError: there is no such checkpoint, or `output` exists.
+        DamagedError: the checkpoint is damaged.
     """
-    folder = _folder(run)
+    folder, model = _opened(run)
     step = choose_step(folder, step)
     path = _whole(folder, step)
+    moved = moved_rows(path, model)
     with _new(output) as hidden:
         hidden.mkdir()
         with ByteProgress("convert", read_manifest(path).size) as progress:
-            write_universal(path, hidden, progress.advance)
+            write_universal(path, hidden, progress.advance, moved)
         for inside, _, names in os.walk(hidden):
             for name in names:
                 sync(Path(inside) / name)
@@ -122,11 +125,12 @@ def consolidate(run: str, step: int | None, output: Path, dtype: str) -> int:
     With `optimizer.average` they are the moving average.
 
     Raises:
-        ConfigError: there is no such checkpoint, it is damaged, or `output` exists.
+        ConfigError: there is no such checkpoint, or `output` exists.
+        DamagedError: the checkpoint is damaged.
     """
-    folder = _folder(run)
+    folder, model = _opened(run)
     step = choose_step(folder, step)
-    weights = WeightsFile(_whole(folder, step, WEIGHTS) / WEIGHTS)
+    weights = open_weights(_whole(folder, step, WEIGHTS), model)
     _save({name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}, output)
     return step
 
@@ -136,8 +140,9 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
 
     Raises:
         ConfigError: there are no such checkpoints, or less than two, or `output` exists.
+        DamagedError: one of them is damaged.
     """
-    folder = _folder(run)
+    folder, model = _opened(run)
     if bool(steps) == (last is not None):
         raise ConfigError("average: give either steps or --last")
     chosen = [choose_step(folder, step) for step in dict.fromkeys(steps)]
@@ -148,7 +153,7 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
         raise ConfigError(
             f"average: {run} has {len(chosen)} of these checkpoints; give two or more"
         )
-    files = [WeightsFile(_whole(folder, step, WEIGHTS) / WEIGHTS) for step in chosen]
+    files = [open_weights(_whole(folder, step, WEIGHTS), model) for step in chosen]
     mean: dict[str, Tensor] = {}
     for name in files[0]:
         total = sum(file[name].double() for file in files)
@@ -158,22 +163,21 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
     return chosen
 
 
-def _folder(run: str) -> Path:
-    """Return the folder of a run's checkpoints.
+def _opened(run: str) -> tuple[Path, ModelConfig]:
+    """Return the folder of a run's checkpoints, and what model they are of.
 
     Raises:
         ConfigError: the folder holds no run.
     """
     folder = RunFolder(run)
-    folder.load_config()
-    return folder.checkpoints
+    return folder.checkpoints, folder.load_config().model
 
 
 def _whole(folder: Path, step: int, only: str | None = None) -> Path:
     """Return the path of a checkpoint, after its files, or one of them, were hashed.
 
     Raises:
-        ConfigError: it is damaged.
+        DamagedError: it is damaged.
     """
     path = checkpoint_path(folder, step)
     try:
@@ -184,7 +188,7 @@ def _whole(folder: Path, step: int, only: str | None = None) -> Path:
     except ValueError as error:
         problems = [str(error)]
     if problems:
-        raise ConfigError(f"{path}: {problems[0]}")
+        raise DamagedError(f"{path}: {problems[0]}")
     return path
 
 

@@ -10,7 +10,7 @@ from megapt.checkpoint.remote import Copies
 from megapt.checkpoint.state import Saved, checkpoint_path, read_state, steps_saved
 from megapt.config import BranchConfig
 from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError
 
 
 class Finder:
@@ -48,8 +48,9 @@ class Finder:
             fetching: whether copies may be used.
 
         Raises:
-            ConfigError: on all ranks, if all checkpoints are damaged, or another run or another
-                version of megapt wrote one.
+            ConfigError: on all ranks, if another run or another version of megapt wrote one.
+            DamagedError: on all ranks, if all checkpoints are damaged.
+            UnavailableError: on all ranks, if copies are needed and cannot be read.
         """
         if self._ranks.main:
             mend(self._folder)
@@ -60,7 +61,7 @@ class Finder:
                 self._fetch(self._copies)
                 saved, problem = self._search(before)
         if saved is None and problem:
-            raise ConfigError(
+            raise DamagedError(
                 f"{self._folder}: none of the checkpoints can be used ({problem}); restore one "
                 f"from a copy, or remove the folder to start anew"
             )
@@ -70,11 +71,12 @@ class Finder:
         """Return the checkpoint of a step.
 
         Raises:
-            ConfigError: on all ranks, if there is none, or it is damaged.
+            DamagedError: on all ranks, if there is none, or it is damaged.
+            ConfigError: on all ranks, if another version of megapt wrote it.
         """
         path = checkpoint_path(self._folder, step)
         if problem := self._damage(path):
-            raise ConfigError(f"{path}: {problem}")
+            raise DamagedError(f"{path}: {problem}")
         return self._saved(step)
 
     def _check_copies(self, copies: Copies, needed: bool, fetching: bool) -> None:
@@ -87,13 +89,14 @@ class Finder:
 
         Raises:
             ConfigError: on all ranks.
+            MegaptError: on all ranks, if what is needed cannot be read.
         """
         with self._ranks.together():
             if not self._ranks.main:
                 return
             try:
                 owner = copies.owner()
-            except ConfigError:
+            except MegaptError:
                 if needed:
                     raise
                 return
@@ -127,7 +130,7 @@ class Finder:
         """Bring the newest copy that is whole.
 
         Raises:
-            ConfigError: on all ranks, if the place cannot be read.
+            MegaptError: on all ranks, if the place cannot be read; see `Copies.fetch`.
         """
         with self._ranks.together():
             passed_over = copies.fetch(self._folder) if self._ranks.main else {}
@@ -164,7 +167,8 @@ def branch_start(branch: BranchConfig, ranks: Ranks) -> Saved:
     """Return the checkpoint of another run that a run begins with.
 
     Raises:
-        ConfigError: on all ranks, if there is none, or it is damaged.
+        ConfigError: on all ranks, if there is none.
+        DamagedError: on all ranks, if it is damaged.
     """
     run = Path(branch.run)
     there, steps = ranks.gather((run.is_dir(), steps_saved(run / "checkpoints")))[0]

@@ -17,8 +17,13 @@ from megapt.errors import ConfigError
 from megapt.files import write_json
 
 MANIFEST = "checkpoint.json"
-FORMAT = 1
-"""Of checkpoints; another number is another version of megapt."""
+FORMAT = 2
+"""Of checkpoints that are written; a higher number is a later version of megapt.
+
+1: the rows of fused matrices lie in another order; see `megapt.model.layout`.
+"""
+FORMATS = (1, 2)
+"""That are read."""
 
 
 class FileRecord(Section):
@@ -89,10 +94,10 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError:
         raise ValueError(f"{MANIFEST} is damaged, or of another version of megapt") from None
-    if manifest.format != FORMAT:
+    if manifest.format not in FORMATS:
         raise ConfigError(
             f"{where}: was written by megapt {manifest.megapt} in format {manifest.format}; this "
-            f"megapt reads format {FORMAT}"
+            f"megapt reads the formats {' and '.join(map(str, FORMATS))}"
         )
     return manifest
 

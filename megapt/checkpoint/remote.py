@@ -12,7 +12,7 @@ from typing import Any
 
 from data_prep.errors import PrepError
 from data_prep.inputs.optional import load_optional
-from data_prep.inputs.remote import file_system, unreadable
+from data_prep.inputs.remote import file_system, refuses, unreadable
 from megapt.checkpoint.keeping import kept
 from megapt.checkpoint.manifest import (
     MANIFEST,
@@ -23,7 +23,7 @@ from megapt.checkpoint.manifest import (
 )
 from megapt.checkpoint.state import checkpoint_path, hidden_path, step_of
 from megapt.config import CheckpointConfig
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError, UnavailableError
 
 _TRANSFERS = 8
 """Files on their way at once."""
@@ -109,16 +109,18 @@ class Copies:
         """Return the run that the newest copy is of; None if there is none that can be told.
 
         Raises:
-            ConfigError: the place cannot be read.
+            ConfigError: another version of megapt wrote it, or the place may not be read.
+            DamagedError: a file of it is missing.
+            UnavailableError: the place cannot be read.
         """
         try:
             for step in reversed(self.steps()):
                 with suppress(ValueError):
                     return self._manifest(step).run
-        except ConfigError:
+        except MegaptError:
             raise
         except Exception as error:  # each file system has errors of its own
-            raise ConfigError(f"checkpoint.copy_to: {unreadable(self.where, error)}") from error
+            raise self._unreadable(error) from error
         return None
 
     def fetch(self, folder: Path) -> dict[int, str]:
@@ -128,7 +130,9 @@ class Copies:
             Step of a newer copy that was passed over -> what is wrong with it.
 
         Raises:
-            ConfigError: the place cannot be read.
+            ConfigError: another version of megapt wrote it, or the place may not be read.
+            DamagedError: a file of it is missing.
+            UnavailableError: the place cannot be read.
         """
         passed_over: dict[int, str] = {}
         try:
@@ -138,10 +142,10 @@ class Copies:
                     break
                 except ValueError as error:
                     passed_over[step] = str(error)
-        except ConfigError:
+        except MegaptError:
             raise
         except Exception as error:  # each file system has errors of its own
-            raise ConfigError(f"checkpoint.copy_to: {unreadable(self.where, error)}") from error
+            raise self._unreadable(error) from error
         return passed_over
 
     def prune(self, config: CheckpointConfig, newest: int) -> None:
@@ -164,6 +168,14 @@ class Copies:
             self._system.rm_file(self._at(step, MANIFEST))
         if self._system.exists(self._at(step)):
             self._system.rm(self._at(step), recursive=True)
+
+    def _unreadable(self, error: Exception) -> MegaptError:
+        kind: type[MegaptError] = UnavailableError
+        if isinstance(error, FileNotFoundError):  # The manifest has named the file.
+            kind = DamagedError
+        elif refuses(error):
+            kind = ConfigError
+        return kind(f"checkpoint.copy_to: {unreadable(self.where, error)}")
 
     def _manifest(self, step: int) -> Manifest:
         return parse_manifest(self._system.cat_file(self._at(step, MANIFEST)), self._at(step))

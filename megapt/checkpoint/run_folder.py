@@ -20,7 +20,7 @@ from data_prep.files import write_atomically
 from data_prep.tokenizers import TOKENIZER_NAMES
 from megapt.config import ObjectiveSection, Origins, RunConfig, validate
 from megapt.data import AnyCorpus, Vocabulary
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError
 from megapt.files import write_json, write_text
 from megapt.objectives import Context, Objective, ObjectiveError, build_objective
 from megapt.objectives.catalogue import read_source
@@ -63,6 +63,23 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _read_json(file: Path, *keys: str) -> dict[str, Any]:
+    """Return the JSON object in a file of a run, which has these keys.
+
+    Raises:
+        DamagedError: it is missing or damaged.
+    """
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not set(keys) <= values.keys():
+            raise ValueError("a key is missing")
+    except FileNotFoundError:
+        raise DamagedError(f"{file}: missing from the run") from None
+    except (ValueError, AttributeError):
+        raise DamagedError(f"{file}: damaged: not what megapt wrote") from None
+    return values
 
 
 def _sections(section: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -127,9 +144,12 @@ class RunFolder:
         return self.summary_file.is_file()
 
     def summary(self) -> dict[str, Any]:
-        """Return the last figures of a finished run."""
-        summary: dict[str, Any] = json.loads(self.summary_file.read_text(encoding="utf-8"))
-        return summary
+        """Return the last figures of a finished run.
+
+        Raises:
+            DamagedError: if they are not what megapt wrote.
+        """
+        return _read_json(self.summary_file)
 
     def check(self, config: RunConfig, fingerprint: str) -> None:
         """Refuse a folder that holds a run of another configuration or corpus, or no run at all.
@@ -139,6 +159,7 @@ class RunFolder:
 
         Raises:
             ConfigError: naming what differs.
+            DamagedError: a file of the run is missing or damaged.
         """
         now = compared(config.model_dump(), fingerprint)
         self._sources = self._read_sources(config)
@@ -167,7 +188,7 @@ class RunFolder:
                 continue
             copy = self._copy(path)
             if not copy.is_file():
-                raise ConfigError(f"{copy}: missing from the run")
+                raise DamagedError(f"{copy}: missing from the run")
             if copy.read_bytes() != source:
                 raise ConfigError(
                     f"{self.folder}: holds a run whose {file} was as in {copy}, and {now[file]} "
@@ -243,7 +264,8 @@ class RunFolder:
         """Read the run's own configuration.
 
         Raises:
-            ConfigError: if the folder holds no run.
+            ConfigError: if the folder holds no run, or one of another version of megapt.
+            DamagedError: if what it holds is damaged.
         """
         if not self.config_file.is_file():
             raise ConfigError(f"{self.folder}: no run here (it has no config.yaml)")
@@ -255,30 +277,30 @@ class RunFolder:
         except (yaml.YAMLError, UnicodeDecodeError):
             values = None
         if not isinstance(values, dict):
-            raise ConfigError(f"{self.config_file}: damaged: not the YAML that megapt wrote")
+            raise DamagedError(f"{self.config_file}: damaged: not the YAML that megapt wrote")
         return values
 
     @property
     def fingerprint(self) -> str:
-        """Of the corpus that the run was trained on."""
+        """Of the corpus that the run was trained on.
+
+        Raises:
+            DamagedError: the file that tells is missing or damaged.
+        """
         return str(self._corpus()["fingerprint"])
 
     @property
     def ranks(self) -> int:
-        """How many ranks trained the run."""
-        environment = json.loads(self.environment_file.read_text(encoding="utf-8"))
-        return int(environment["ranks"])
+        """How many ranks trained the run.
+
+        Raises:
+            DamagedError: the file that tells is missing or damaged.
+        """
+        return int(_read_json(self.environment_file, "ranks")["ranks"])
 
     def _corpus(self) -> dict[str, Any]:
-        try:
-            corpus: dict[str, Any] = json.loads(self.corpus_file.read_text(encoding="utf-8"))
-            if not {"fingerprint", "labels", "label_counts", "vocabulary"} <= corpus.keys():
-                raise ValueError("a key is missing")
-        except FileNotFoundError:
-            raise ConfigError(f"{self.corpus_file}: missing from the run") from None
-        except (ValueError, AttributeError):
-            raise ConfigError(f"{self.corpus_file}: damaged: not what megapt wrote") from None
-        return corpus
+        keys = ("fingerprint", "labels", "label_counts", "vocabulary")
+        return _read_json(self.corpus_file, *keys)
 
     def objective(self, config: RunConfig) -> Objective:
         """Build the run's objective without its corpus, from the Python files that it keeps."""

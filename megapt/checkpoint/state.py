@@ -13,7 +13,7 @@ from megapt.config import Section
 from megapt.config.section import NonNegativeFloat, PositiveInt
 from megapt.data import LoaderState
 from megapt.data.budget import Spent
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, UnavailableError, is_away
 
 STATE = "trainer.json"
 WEIGHTS = "model.safetensors"
@@ -67,14 +67,19 @@ def read_state(path: Path) -> TrainerState:
 
     Raises:
         ConfigError: if it is not what this version of megapt writes.
+        DamagedError: if it cannot be read.
+        UnavailableError: if its storage is away.
     """
     file = path / STATE
     try:
         return TrainerState.model_validate_json(file.read_bytes())
-    except (ValueError, OSError):
+    except OSError as error:
+        kind = UnavailableError if is_away(error) else DamagedError
+        raise kind(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError:
         raise ConfigError(
-            f"{file}: cannot be read, or was written by another version of megapt; resume with "
-            f"that version, or choose another folder for 'output'"
+            f"{file}: was written by another version of megapt; resume with that version, or "
+            f"choose another folder for 'output'"
         ) from None
 
 

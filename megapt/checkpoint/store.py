@@ -33,14 +33,14 @@ from megapt.checkpoint.state import (
     hidden_path,
     steps_saved,
 )
-from megapt.checkpoint.weights import WeightsFile
+from megapt.checkpoint.weights import moved_rows, open_weights
 from megapt.checkpoint.writing import (
     Write,
     Writing,
     safetensors_file,
     torch_file,
 )
-from megapt.config import CheckpointConfig
+from megapt.config import CheckpointConfig, ModelConfig
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
 from megapt.errors import CheckpointError, ConfigError
@@ -73,14 +73,23 @@ class Checkpoints:
     Args:
         folder: of the run's checkpoints; it need not exist.
         config: when they are written and what is kept.
+        model: that the run trains.
         ranks: of the job.
         run: digest of what makes the run this one; see `RunFolder.identity`.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, ranks: Ranks, run: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        model: ModelConfig,
+        ranks: Ranks,
+        run: str = "",
+    ) -> None:
         self._folder = folder
         self._run = run
         self._config = config
+        self._model = model
         self._ranks = ranks
         self._latest: TrainerState | None = None
         self._pending: _Pending | None = None
@@ -281,8 +290,7 @@ class Checkpoints:
             before: only those of earlier steps than this.
 
         Raises:
-            ConfigError: on all ranks, if all checkpoints are damaged, or another run or another
-                version of megapt wrote one.
+            MegaptError: on all ranks; see `Finder.newest`.
         """
         return self._finder.newest(before, fetching=self._config.resume == "auto")
 
@@ -295,9 +303,10 @@ class Checkpoints:
 
         Raises:
             ConfigError: they do not fit the engine.
+            DamagedError: they are not whole.
         """
-        engine.load_state(saved.path)
+        engine.load_state(saved.path, moved_rows(saved.path, self._model))
         average = read_manifest(saved.path).average
-        engine.load_average(WeightsFile(saved.path / WEIGHTS) if average else None)
+        engine.load_average(open_weights(saved.path, self._model) if average else None)
         if saved.path.parent == self._folder:
             self._latest = saved.state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import megapt
@@ -65,6 +64,7 @@ class Comparison:
 
     Raises:
         ConfigError: before any member is trained, if one of them cannot be.
+        MegaptError: if the corpus or the run of a member cannot be read; see `PreparedRun`.
     """
 
     def __init__(self, config: CompareConfig, ranks: Ranks, origins: Origins) -> None:
@@ -80,14 +80,23 @@ class Comparison:
         if not isinstance(corpus, Corpus):
             raise origins.error("data.mixture", "a comparison reads one corpus; name data.corpus")
         self.corpus = corpus
-        self.trainers = {
-            name: Trainer(run, ranks, origins, self.corpus, f"members.{name}")
-            for name, run in self.runs.items()
-        }
-        for name, trainer in self.trainers.items():
-            path, windows = f"members.{name}", config.heldout_windows
+        self._origins = origins
+        self.objectives: dict[str, Objective] = {}
+        for name in self.runs:
+            trainer, windows = self.trainer(name), config.heldout_windows
+            self.objectives[name] = trainer.objective
+            path = f"members.{name}"
             check_targets(trainer.heldout, trainer.objective, ranks, origins, path, windows)
         self._probe = choose_probe(config, self.corpus, ranks)
+
+    def trainer(self, name: str) -> Trainer:
+        """Return what trains a member. A comparison keeps none: it takes the memory of one member.
+
+        Raises:
+            ConfigError: the member cannot be trained.
+        """
+        path = f"members.{name}"
+        return Trainer(self.runs[name], self.ranks, self._origins, self.corpus, path)
 
     def run(self) -> Results:
         """Train and measure every member; write results.json and report.html.
@@ -96,10 +105,9 @@ class Comparison:
         they cost little and their settings may have changed.
         """
         members = []
-        for name, trainer in self.trainers.items():
-            trainer.train()
-            gc.collect()  # An engine's hooks form cycles; the next model needs its memory.
-            members.append(self._measure(name, trainer.objective))
+        for name, objective in self.objectives.items():
+            self.trainer(name).train()
+            members.append(self._measure(name, objective))
             self._say(members[-1])
         results = self._results(members)
         if self.ranks.main:
@@ -173,12 +181,10 @@ class Comparison:
         probe = None
         if self._probe is not None:
             # As the first member reads it; no trunk is trained here.
-            name, trainer = next(iter(self.trainers.items()))
-            model = build_model(
-                self.runs[name], trainer.objective.heads, self.corpus.vocabulary.size
-            )
+            name, objective = next(iter(self.objectives.items()))
+            model = build_model(self.runs[name], objective.heads, self.corpus.vocabulary.size)
             model = model.to(self.ranks.device).eval()
-            accuracy, interval = self._probe.score(model, trainer.objective)
+            accuracy, interval = self._probe.score(model, objective)
             probe = ProbeRecord(
                 train_documents=len(self._probe.train),
                 heldout_documents=len(self._probe.heldout),

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from megapt.config.section import Axis, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from megapt.data.example import HeadKind
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError
 
 Loss = Annotated[float, Field(strict=False)]
 """Nats. JSON has no number for a diverged loss, so it is written as the string "NaN"."""
@@ -180,7 +180,8 @@ def load(path: str | Path) -> Results:
     """Read a results file.
 
     Raises:
-        ConfigError: if it is missing or not a results file of this format.
+        ConfigError: if it is missing or of another format.
+        DamagedError: if it is not what a comparison writes.
     """
     path = Path(path)
     try:
@@ -190,7 +191,8 @@ def load(path: str | Path) -> Results:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "file"
-        raise ConfigError(f"{path}: {place}: {first['msg']}") from None
+        kind: type[MegaptError] = ConfigError if place == "format" else DamagedError
+        raise kind(f"{path}: {place}: {first['msg']}") from None
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:

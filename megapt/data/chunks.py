@@ -95,7 +95,7 @@ class Chunk:
         policy: how documents are cut.
 
     Raises:
-        ReadingError: a shard is missing or damaged.
+        MegaptError: a shard cannot be read.
     """
 
     def __init__(

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from data_prep.blocks import BlockData
 from data_prep.errors import PrepError
+from data_prep.files import sha256_of
 from data_prep.manifest import SplitInfo
 from data_prep.shards import Shard, read_index, read_lengths
 from data_prep.tokenizers import Tokenizer, load_tokenizer
 from megapt.config import ReadingConfig
 from megapt.data.example import Ints, Piece
-from megapt.data.reading import Location, ReadingError, ShardStore, open_location
-from megapt.data.reading.errors import fault_of
-from megapt.errors import ConfigError
+from megapt.data.reading import Location, ShardStore, open_location
+from megapt.data.reading.errors import fault_of, kind_of
+from megapt.errors import ConfigError, DamagedError
 
 _RECENT_BLOCKS = 32
 """Blocks that `Split.piece` keeps unpacked, some 12 MB."""
@@ -28,11 +29,17 @@ _RECENT_BLOCKS = 32
 
 @contextmanager
 def reading_files() -> Iterator[None]:
-    """Raise what `data_prep` finds wrong with a file, or cannot open, as a `ReadingError`."""
+    """Raise what `data_prep` finds wrong with a file, or cannot open, as one of our errors.
+
+    Raises:
+        DamagedError: it is missing or damaged.
+        UnavailableError: its storage is away.
+        ConfigError: it cannot be used here, or this process is short of files or memory.
+    """
     try:
         yield
     except PrepError as error:
-        raise ReadingError(str(error)) from None
+        raise kind_of(error)(str(error)) from None
     except OSError as error:
         raise fault_of(error.filename or "a file of the corpus", error) from None
 
@@ -92,7 +99,7 @@ class Split:
         """Return a shard, ready to be read; None if it is left out (`reading.on_damage`).
 
         Raises:
-            ReadingError: it is missing or damaged, and that ends the run.
+            MegaptError: it cannot be read, and that ends the run; see `ShardStore.shard`.
         """
         return self.store.shard(number)
 
@@ -101,7 +108,7 @@ class Split:
         """Class of every document, -1 if it has none, int32 [documents]; read when first asked for.
 
         Raises:
-            ReadingError: a shard is missing or damaged.
+            MegaptError: a shard cannot be read.
         """
         labels = np.full(len(self), -1, dtype=np.int32)
         for number, info in enumerate(self.info.shards):
@@ -116,7 +123,7 @@ class Split:
         """Return tokens [start, stop) of the document at place `document` of this split.
 
         Raises:
-            ReadingError: its shard is missing or damaged.
+            MegaptError: its shard cannot be read.
         """
         number = int(np.searchsorted(self.shard_documents, document, side="right")) - 1
         ends = np.cumsum(self.block_table(number)[:, 0])
@@ -145,7 +152,7 @@ class Split:
     def _read_block(self, number: int, block: int) -> BlockData:
         shard = self.shard(number)
         if shard is None:
-            raise ReadingError(self.store.skipped[number])
+            raise DamagedError(self.store.skipped[number])
         with reading_files():
             return shard.block(block)
 
@@ -155,7 +162,9 @@ class Split:
         Rank 0 checks the index too.
 
         Raises:
-            ReadingError: naming the shard that differs from the manifest.
+            DamagedError: naming the file that differs from the manifest.
+            UnavailableError: the storage is away.
+            ConfigError: this process is short of files or memory.
         """
         if rank == 0:
             for info in (self.info.index, self.info.lengths):
@@ -172,7 +181,9 @@ class Corpus:
         reading: how its files are brought here.
 
     Raises:
-        ConfigError: if it, or one of its files, is missing, damaged or of another format.
+        ConfigError: if there is none, or one of another format.
+        DamagedError: if one of its files is missing or damaged.
+        UnavailableError: if its storage is away.
     """
 
     def __init__(self, where: str | Path, reading: ReadingConfig | None = None) -> None:
@@ -242,7 +253,7 @@ class Corpus:
         """Return the local path of the tokenizer that the corpus was built with.
 
         Raises:
-            ConfigError: if it is missing or another one.
+            MegaptError: if it cannot be brought; see `Location.path`.
         """
         return self.location.path(self.manifest.tokenizer)
 
@@ -250,17 +261,19 @@ class Corpus:
         """Load the tokenizer that the corpus was built with.
 
         Raises:
-            ConfigError: if it is missing or another one.
+            DamagedError: if it is missing or another one.
+            UnavailableError: if its storage is away.
+            ConfigError: if a package that it needs is not installed.
         """
         info, path = self.manifest.tokenizer, self.tokenizer_file()
         with reading_files():
-            tokenizer = load_tokenizer(path)
-        if tokenizer.sha256 != info.sha256:
-            raise ConfigError(
-                f"{path}: is not the tokenizer that the corpus was built with "
-                f"(sha256 {tokenizer.sha256[:12]}…, the manifest says {info.sha256[:12]}…)"
-            )
-        return tokenizer
+            sha256 = sha256_of(path)
+            if sha256 != info.sha256:
+                raise DamagedError(
+                    f"{path}: is not the tokenizer that the corpus was built with "
+                    f"(sha256 {sha256[:12]}…, the manifest says {info.sha256[:12]}…)"
+                )
+            return load_tokenizer(path)
 
     def name_classes(self, names: Sequence[str]) -> None:
         """Number the classes of documents by their place in `names`, which has all labels."""

@@ -19,7 +19,7 @@ from megapt.data.making import BatchMaker, Maker, Packed
 from megapt.data.processes import LoaderProcesses
 from megapt.data.state import LoaderState, Skipped, add_digests, digest_windows, join_skipped
 from megapt.data.stream import in_lane_order
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, MegaptError
 
 Widened = TypeVar("Widened")
 Waiting = Callable[[], AbstractContextManager[None]]
@@ -32,7 +32,7 @@ class _Share(Generic[Widened]):
     batches: list[Packed[Widened]]
     digest: int
     skipped: Skipped
-    error: str = ""
+    error: MegaptError | None = None
 
 
 class Loader(Dataset[_Share[Widened]]):
@@ -51,7 +51,7 @@ class Loader(Dataset[_Share[Widened]]):
         world: ranks.
 
     Raises:
-        ConfigError: if the sizes do not divide.
+        ValueError: if the sizes do not divide.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Loader(Dataset[_Share[Widened]]):
         self._batches = as_schedule(global_batch)
         for size in self._batches.sizes:
             if size % (world * (micro_batch or 1)):
-                raise ConfigError(
+                raise ValueError(
                     f"a global batch of {size} windows does not divide by {world} ranks x "
                     f"micro-batches of {micro_batch or size // world}"
                 )
@@ -93,9 +93,9 @@ class Loader(Dataset[_Share[Widened]]):
         stream = self._maker.stream
         try:
             batches = [self._maker.batch(part) for part in parts]
-        except ConfigError as error:
+        except MegaptError as error:
             # Raised again in the rank itself: torch would wrap it in the trace of the process.
-            return _Share([], 0, {}, str(error))
+            return _Share([], 0, {}, error)
         return _Share(batches, digest_windows(stream.ids(numbers.tolist())), stream.skipped)
 
     def resume(self, state: LoaderState) -> None:
@@ -148,8 +148,8 @@ class Loader(Dataset[_Share[Widened]]):
                 signal for instance, ends the iteration after the step before.
 
         Raises:
-            ConfigError: a shard is missing or damaged, and that ends the run; or a process has
-                died.
+            MegaptError: a shard cannot be read, and that ends the run.
+            LostProcessError: a process has died.
         """
         iterator = self._iterate(workers, waiting)
         _iterators.add(iterator)
@@ -176,8 +176,8 @@ class Loader(Dataset[_Share[Widened]]):
             for step in steps:
                 with processes.watched(), waiting():
                     share = next(shares)
-                if share.error:
-                    raise ConfigError(share.error)
+                if share.error is not None:
+                    raise share.error
                 self._step = step + 1
                 self._last = share.digest
                 self._digest = add_digests(self._digest, share.digest)

@@ -32,7 +32,12 @@ _NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Member:
-    """A corpus in a mixture."""
+    """A corpus in a mixture.
+
+    Raises:
+        ValueError: if `max_epochs` is no positive number.
+        ConfigError: if no window may come from it.
+    """
 
     name: str
     windows: int
@@ -44,7 +49,7 @@ class Member:
         if self.windows < 1:
             raise ConfigError(f"corpus '{self.name}': has no windows; leave it out of the mixture")
         if self.max_epochs is not None and not 0 < self.max_epochs < math.inf:
-            raise ConfigError(
+            raise ValueError(
                 f"corpus '{self.name}': max_epochs is {self.max_epochs}; "
                 "give a number above 0, or none for no limit"
             )
@@ -84,17 +89,15 @@ def temperature_weights(tokens: Sequence[int], temperature: float) -> tuple[floa
         temperature: at least 1.
 
     Raises:
-        ConfigError: if a size or the temperature is out of range.
+        ValueError: if a size or the temperature is out of range.
     """
     if not 1 <= temperature < math.inf:
-        raise ConfigError(
+        raise ValueError(
             f"temperature is {temperature}; give 1 (weights in proportion to tokens) or more "
             "(more equal weights; an exponent of 0.3 is a temperature of 1 / 0.3)"
         )
     if min(tokens) < 1:
-        raise ConfigError(
-            f"corpus number {np.argmin(tokens)}: {min(tokens)} tokens; give 1 or more"
-        )
+        raise ValueError(f"corpus number {np.argmin(tokens)}: {min(tokens)} tokens; give 1 or more")
     largest = max(tokens)
     relative = [(size / largest) ** (1 / temperature) for size in tokens]
     total = math.fsum(relative)
@@ -123,7 +126,8 @@ class Mixture:
             from stage to stage.
 
     Raises:
-        ConfigError: if the stages do not fit together or hold weights that make no mixture.
+        ValueError: if the stages do not fit together or hold weights that are none.
+        ConfigError: if all weights of a stage are 0.
     """
 
     total: int | None
@@ -162,7 +166,7 @@ class Mixture:
 
     def _require(self, first: int, last: int) -> None:
         if first < 0:
-            raise ConfigError(f"window {first}: the windows of a mixture are numbered from 0")
+            raise ValueError(f"window {first}: the windows of a mixture are numbered from 0")
         if self.total is not None and last >= self.total:
             raise ConfigError(
                 f"window {last}: the mixture ends after {self.total} windows, when every corpus "
@@ -180,7 +184,8 @@ class Mixture:
             int64 [windows].
 
         Raises:
-            ConfigError: if a number is negative or lies beyond the end of the mixture.
+            ValueError: if a number is negative.
+            ConfigError: if one lies beyond the end of the mixture.
         """
         if numbers.size:
             self._require(int(numbers.min()), int(numbers.max()))
@@ -201,6 +206,7 @@ class Mixture:
         """Return how many of the first `n` windows come from each corpus, int64 [corpora].
 
         Raises:
+            ValueError: if `n` is negative.
             ConfigError: if the mixture has fewer than `n` windows.
         """
         self._require(n, n - 1)
@@ -221,25 +227,25 @@ class Mixture:
 
 def _check(members: Sequence[Member], stages: Sequence[Stage]) -> None:
     if not members:
-        raise ConfigError("a mixture of no corpus; give at least one")
+        raise ValueError("a mixture of no corpus; give at least one")
     starts = [stage.start for stage in stages]
     if starts[:1] != [0]:
-        raise ConfigError(
+        raise ValueError(
             f"the stages of the mixture start at windows {starts}; the first must be 0"
         )
     if any(after <= before for before, after in pairwise(starts)):
-        raise ConfigError(f"the stages of the mixture start at windows {starts}; they must rise")
+        raise ValueError(f"the stages of the mixture start at windows {starts}; they must rise")
     names = ", ".join(f"'{member.name}'" for member in members)
     for stage in stages:
         where = f"mixture from window {stage.start} on"
         if len(stage.weights) != len(members):
-            raise ConfigError(
+            raise ValueError(
                 f"{where}: {len(stage.weights)} weights for {len(members)} corpora ({names}); "
                 "give one for each"
             )
         for member, weight in zip(members, stage.weights, strict=True):
             if not 0 <= weight < math.inf:
-                raise ConfigError(
+                raise ValueError(
                     f"{where}: corpus '{member.name}' has weight {weight}; "
                     "give 0 or a positive number"
                 )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
-from megapt.errors import ConfigError
+from megapt.errors import LostProcessError
 
 Item = TypeVar("Item", covariant=True)
 
@@ -58,7 +58,7 @@ class LoaderProcesses:
         half a message there, on which its reader waits.
 
         Raises:
-            ConfigError: one has died, before or meanwhile.
+            LostProcessError: one has died, before or meanwhile.
         """
         before = signal.getsignal(signal.SIGCHLD)
 
@@ -111,7 +111,7 @@ class LoaderProcesses:
         for process in self._all:
             if code := process.exitcode:
                 how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-                raise ConfigError(
+                raise LostProcessError(
                     f"a loader process has died ({how}); out of memory? lower data.workers or "
                     f"data.shuffle_blocks"
                 ) from None

@@ -106,7 +106,8 @@ def open_corpora(data: DataConfig) -> AnyCorpus:
     """Open what the configuration names.
 
     Raises:
-        ConfigError: if a corpus, or one of its files, is missing or damaged.
+        MegaptError: if a corpus cannot be opened; see `Corpus`.
+        ConfigError: if the corpora of a mixture do not go together.
     """
     corpora = {name: Corpus(corpus.path, data.reading) for name, corpus in data.sources.items()}
     if data.mixture is not None:

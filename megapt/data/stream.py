@@ -175,7 +175,7 @@ class WindowStream:
 
         Raises:
             IndexError: if the epoch has no such window.
-            ReadingError: a shard is missing or damaged.
+            MegaptError: a shard cannot be read.
         """
         if not 0 <= index < self.count:
             raise IndexError(f"epoch {epoch} has windows 0 to {self.count - 1}, not {index}")

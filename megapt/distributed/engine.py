@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -45,6 +46,14 @@ def _admit(optimizer: type[torch.optim.Optimizer]) -> None:
         ZERO_SUPPORTED_OPTIMIZERS.append(optimizer)
 
 
+def _release(engine: Any) -> None:
+    """Have DeepSpeed let go of an engine, in its globals too."""
+    from deepspeed.runtime.zero import parameter_offload
+
+    engine.destroy()
+    parameter_offload.FWD_MODULE_STACK.clear()
+
+
 class Engine:
     """One model under DeepSpeed. It is called as the module is; all ranks call together.
 
@@ -67,36 +76,47 @@ class Engine:
         ranks: Ranks,
         origins: Origins,
     ) -> None:
+        self._ranks = ranks
+        self._clip = config.optimizer.clip
         settings = deepspeed_config(config, ranks, origins)
-        self._stack = ExitStack()
-        self._stack.enter_context(deterministic(config.training.deterministic))
         zero = settings["zero_optimization"]
-        # DeepSpeed allocates the whole bucket, 2 GB by default.
-        size = sum(parameter.numel() for parameter in model.parameters())
-        zero.setdefault("reduce_bucket_size", min(_BUCKET, size))
-        deepspeed = import_deepspeed()
-        _admit(type(optimizer))
         self.zero_stage: int = zero["stage"]
         """That is run."""
-        self.parameters = size
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
         """Elements of all parameters."""
+        # DeepSpeed allocates the whole bucket, 2 GB by default.
+        zero.setdefault("reduce_bucket_size", min(_BUCKET, self.parameters))
+        with ExitStack() as stack:
+            stack.enter_context(deterministic(config.training.deterministic))
+            self._engine = self._wrap(model, optimizer, config, settings)
+            stack.callback(_release, self._engine)
+            self._stack = stack.pop_all()
+        decay = config.optimizer.average
+        self._average = WeightAverage(self._engine, decay) if decay else None
+
+    def _wrap(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: RunConfig,
+        settings: dict[str, Any],
+    ) -> Any:
+        """Return DeepSpeed's engine around a model and its optimizer."""
+        deepspeed = import_deepspeed()
+        _admit(type(optimizer))
         if self.zero_stage == 3:
             # Parameter by parameter, so that no device ever holds the whole model.
             model = model.to(DTYPES[config.training.precision])
             deepspeed.zero.Init(module=model, config_dict_or_path=settings)
         else:
-            model = model.to(ranks.device)
-        self._engine, *_ = deepspeed.initialize(
+            model = model.to(self._ranks.device)
+        engine, *_ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
             config=settings,
             dist_init_required=False,
         )
-        self._stack.callback(self._engine.destroy)
-        self._ranks = ranks
-        self._clip = config.optimizer.clip
-        decay = config.optimizer.average
-        self._average = WeightAverage(self._engine, decay) if decay else None
+        return engine
 
     @property
     def module(self) -> nn.Module:
@@ -232,17 +252,18 @@ class Engine:
         """
         return files_of(self._engine, folder, copying=copying)
 
-    def load_state(self, path: Path) -> None:
+    def load_state(self, path: Path, moved: Mapping[str, Tensor] = {}) -> None:
         """Go on from a checkpoint, whatever ranks and ZeRO stage saved it. All ranks must call it.
 
         Args:
             path: of a folder with what `state` has returned on all ranks.
+            moved: name of a parameter -> place in the files of each row, where it is another.
 
         Raises:
             ConfigError: it is of another model, or its states cannot be spread anew.
-            DamagedError: it is not whole.
+            DamagedError: a parameter in it is not whole.
         """
-        load_engine(self._engine, path)
+        load_engine(self._engine, path, moved)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context inside which the module holds the moving average, if there is one.
@@ -280,6 +301,7 @@ class Engine:
         """Free the memory of model and optimizer, and undo what was changed of this process."""
         self._stack.close()
         self._average = self._engine = None
+        gc.collect()  # DeepSpeed's hooks form cycles, and another model may need the memory.
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""Loading a checkpoint into an engine of other ranks, or of another ZeRO stage."""
+"""Loading a checkpoint into an engine of other ranks, another ZeRO stage, or other rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from megapt.distributed.shards import WEIGHT, Piece, Shards, partition
 from megapt.errors import ConfigError
 
 
-def load_engine(engine: Any, path: Path) -> None:
+def load_engine(engine: Any, path: Path, moved: Mapping[str, Tensor] = {}) -> None:
     """Load weights and optimiser states of the checkpoint at `path`. All ranks must call it.
 
     What was saved by as many ranks with the same ZeRO stage is loaded by DeepSpeed itself.
@@ -25,11 +25,13 @@ def load_engine(engine: Any, path: Path) -> None:
     Args:
         engine: DeepSpeed's.
         path: of the checkpoint.
+        moved: see `Shards`.
 
     Raises:
         ConfigError: it is of another model, or its states cannot be spread anew.
+        DamagedError: a parameter in it is not whole.
     """
-    saved = Shards(path)
+    saved = Shards(path, moved)
     stage, world = engine.zero_optimization_stage(), engine.seq_dp_world_size
     same = saved.stage == stage and (saved.world == world or not stage)
     swapped = engine.zero_nvme_offload_optimizer()
@@ -38,7 +40,12 @@ def load_engine(engine: Any, path: Path) -> None:
             f"{path}: optimiser states on NVMe are read by as many ranks as wrote them, with the "
             f"same parallel.zero_stage and parallel.offload_optimizer"
         )
-    if same:
+    if swapped and moved:
+        raise ConfigError(
+            f"{path}: its rows are in the order of an earlier megapt, and states on NVMe cannot be "
+            f"put in another; go on with that version"
+        )
+    if same and not moved:
         engine.load_checkpoint(str(path.parent), tag=path.name)
         return
     groups = _groups(engine, stage)

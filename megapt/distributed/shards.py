@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from megapt.distributed.start import import_deepspeed
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError
 
 WEIGHT = "fp32"
 """Key of a parameter's own values among those of its optimiser states."""
@@ -70,10 +70,13 @@ class Shards:
 
     Args:
         path: of the checkpoint.
+        moved: name of a parameter -> place in the files of each row, where it is another than in
+            the parameter; int64 [rows].
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, moved: Mapping[str, Tensor] = {}) -> None:
         self._path = path
+        self._moved = moved
         self._optimizer_files = _by_rank(path, "*zero_pp_rank_*_optim_states.pt")
 
     @property
@@ -135,7 +138,7 @@ class Shards:
                 done[name] += piece.numel
         for name, numel in done.items():
             if numel != self.shapes[name].numel():
-                raise ConfigError(f"{self._path}: '{name}' is not whole: {numel} elements of it")
+                raise DamagedError(f"{self._path}: '{name}' is not whole: {numel} elements of it")
         return parts
 
     def _unsharded(self) -> Part:
@@ -222,6 +225,21 @@ class Shards:
             start: first element.
             out: float32 (n,).
         """
+        if name in self._moved:
+            self._read_rows(name, key, start, out)
+        else:
+            self._read(name, key, start, out)
+
+    def _read_rows(self, name: str, key: str, start: int, out: Tensor) -> None:
+        """Fill `out` as `read` does, with rows that lie elsewhere in the files."""
+        width, end = self.shapes[name][1:].numel(), start + len(out)
+        for first, last, place in _runs(self._moved[name], start // width, -(-end // width)):
+            low, high = max(start, first * width), min(end, last * width)
+            at = low + (place - first) * width
+            self._read(name, key, at, out[low - start : high - start])
+
+    def _read(self, name: str, key: str, start: int, out: Tensor) -> None:
+        """Fill `out` with elements as they follow each other in the files."""
         end = start + len(out)
         for part, piece in self._pieces(name):
             low, high = max(start, piece.start), min(end, piece.start + piece.numel)
@@ -246,6 +264,16 @@ def _by_rank(path: Path, pattern: str) -> list[Path]:
         return int(found[1]) if found else 0
 
     return sorted(path.glob(pattern), key=rank)
+
+
+def _runs(rows: Tensor, first: int, last: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (first row, row after the last, place of the first) of rows in consecutive places."""
+    places = rows[first:last].tolist()
+    begin = 0
+    for row in range(1, len(places) + 1):
+        if row == len(places) or places[row] != places[row - 1] + 1:
+            yield first + begin, first + row, places[begin]
+            begin = row
 
 
 def _is_flat(value: Any) -> bool:

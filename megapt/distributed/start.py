@@ -77,11 +77,14 @@ def _set_limit(gloo: timedelta, nccl: timedelta | None) -> None:
     distributed_c10d.default_pg_nccl_timeout = nccl  # type: ignore[attr-defined]  # no stub
 
 
+_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
 @dataclass
 class _Before:
     """What `start_ranks` found in this process, for `end_ranks`."""
 
-    environment: dict[str, str]
+    variables: dict[str, str]
     gloo: timedelta
     nccl: timedelta | None
 
@@ -91,21 +94,16 @@ _before: list[_Before] = []
 
 def start_ranks() -> Ranks:
     """Join the process group that the launcher describes, or form one of this process alone."""
-    alone = {
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
-    }
     if not torch.distributed.is_initialized():
+        variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         limits = (
             distributed_c10d.default_pg_timeout,
             distributed_c10d.default_pg_nccl_timeout,  # type: ignore[attr-defined]
         )
-        _before[:] = [_Before(dict(os.environ), *limits)]
+        _before[:] = [_Before(variables, *limits)]
     if "RANK" not in os.environ:
-        os.environ.update(alone)
+        alone = ("0", "0", "1", "127.0.0.1", str(_free_port()))
+        os.environ.update(zip(_VARIABLES, alone, strict=True))
     deepspeed = import_deepspeed()
     if not torch.distributed.is_initialized():
         deepspeed.init_distributed(verbose=False)
@@ -117,18 +115,20 @@ def start_ranks() -> Ranks:
 
 
 def end_ranks() -> None:
-    """Leave the process group; this process is then as it was before `start_ranks`.
+    """Leave the process group; all ranks call it. What `start_ranks` changed is undone.
 
-    DeepSpeed stays imported, for the device that it was imported for.
+    DeepSpeed stays imported, for the device that it was imported for. Of a launcher's job the port
+    changes, so that at a next start no rank meets what the first one is about to leave.
     """
-    if torch.distributed.is_initialized():
-        import_deepspeed().comm.destroy_process_group()
+    before = _before.pop()
+    if torch.distributed.get_world_size() > 1:
+        ports: list[Any] = [_free_port()]
+        torch.distributed.broadcast_object_list(ports)
+        before.variables["MASTER_PORT"] = str(ports[0])
+    import_deepspeed().comm.destroy_process_group()
     for forget in _made:
         forget()
-    if _before:
-        before = _before.pop()
-        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(name, None)
-            if name in before.environment:
-                os.environ[name] = before.environment[name]
-        _set_limit(before.gloo, before.nccl)
+    for name in _VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(before.variables)
+    _set_limit(before.gloo, before.nccl)

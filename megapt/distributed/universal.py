@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from megapt.distributed.shards import WEIGHT, Shards
 
@@ -14,7 +15,9 @@ _GLOBAL = ("loss_scaler", "dynamic_loss_scale", "overflow", "clip_grad")
 """What DeepSpeed keeps of an optimiser beside its states."""
 
 
-def write_universal(path: Path, output: Path, done: Callable[[int], None]) -> None:
+def write_universal(
+    path: Path, output: Path, done: Callable[[int], None], moved: Mapping[str, Tensor] = {}
+) -> None:
     """Write the states of the checkpoint at `path`, one folder a parameter.
 
     With the file `latest_universal`, `engine.load_checkpoint(output)` loads it at ZeRO stages 1 to
@@ -25,8 +28,9 @@ def write_universal(path: Path, output: Path, done: Callable[[int], None]) -> No
         path: of the checkpoint.
         output: a new folder.
         done: is called with the bytes of each tensor that is written.
+        moved: see `Shards`.
     """
-    shards = Shards(path)
+    shards = Shards(path, moved)
     states = output / path.name / "zero"
     for name in shards.shapes:
         folder = states / name

@@ -63,6 +63,8 @@ def evaluate_run(folder: str, windows: int, corpus_folder: str | None) -> dict[s
 
     Raises:
         ConfigError: if the run or its corpus is not there, or it is another corpus.
+        DamagedError: if a file of either is missing or damaged.
+        UnavailableError: if storage is away.
     """
     run = load_run(folder)
     data = run.config.data

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from data_prep.errors import PrepError
+from data_prep.errors import MissingPackageError, PrepError
 from data_prep.tokenizers import Tokenizer, load_tokenizer
 from megapt.checkpoint import load_weights
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import RunConfig
 from megapt.data import Batch, Example, collate
 from megapt.data.example import Ints
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError
 from megapt.model import PretrainingModel, build_model
 from megapt.objectives import Objective
 
@@ -65,17 +65,20 @@ def load_run(folder: str | Path, device: torch.device | None = None) -> LoadedRu
         device: where the model goes; by default the first GPU, else the CPU.
 
     Raises:
-        ConfigError: if the folder holds no run, or no checkpoint yet.
+        ConfigError: if the folder holds no run, or no checkpoint yet, or a package is missing.
+        DamagedError: if a file of the run is missing or damaged.
     """
     run = RunFolder(folder)
     config = run.load_config()
     try:
         tokenizer = load_tokenizer(run.folder)
-    except PrepError as error:
+    except MissingPackageError as error:
         raise ConfigError(str(error)) from None
+    except PrepError as error:
+        raise DamagedError(str(error)) from None
     objective = run.objective(config)
     model = build_model(config, objective.heads, tokenizer.vocabulary.size)
-    step = load_weights(run.checkpoints, model)
+    step = load_weights(run.checkpoints, model, config.model)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LoadedRun(
         run.folder, config, objective, model.to(device).eval(), tokenizer, step, device

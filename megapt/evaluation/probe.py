@@ -44,7 +44,7 @@ def probe_features(
     A document longer than `window` allows is cut at its end. The ranks share the documents.
 
     Raises:
-        ConfigError: on every rank, if one of them cannot read its documents.
+        MegaptError: on every rank, if one of them cannot read its documents.
     """
     mine = documents[ranks.rank :: ranks.world]
     with ranks.together():

@@ -51,8 +51,8 @@ def evaluate(
         See `Scores.reduce`.
 
     Raises:
-        ConfigError: on every rank, if one of them cannot read its windows, or no window has a
-            target.
+        MegaptError: on every rank, if one of them cannot read its windows.
+        ConfigError: on every rank, if no window has a target.
     """
     was_training = model.training
     model.eval()

@@ -12,6 +12,7 @@ from torch import nn
 
 from megapt.config import ModelConfig
 from megapt.data import derive_key
+from megapt.model.layout import fused_rows
 
 
 def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
@@ -21,9 +22,12 @@ def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
     divided by sqrt(2 layers), as in GPT-2 (Radford et al. 2019, section 2.3), in pre-norm stacks.
     The dense layers of heads and generators are drawn with 1 / sqrt(width of what they read), which
     keeps its scale.
+    Fused matrices are drawn in the order of rows that they had before `fused_rows`, so that a seed
+    means the same function; their biases are 0 in any order.
     With sinusoidal positions, words are drawn with 1 / sqrt(hidden), since the trunk multiplies
     them by sqrt(hidden).
     """
+    rows = fused_rows({name: p.shape for name, p in model.named_parameters()}, config)
     depth = math.sqrt(2 * config.layers) if config.norm_position == "pre" else 1.0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -39,4 +43,5 @@ def initialise(model: nn.Module, config: ModelConfig, seed: int) -> None:
                 std = config.hidden**-0.5
             generator = torch.Generator().manual_seed(derive_key(seed, name) >> 1)
             values = torch.empty(parameter.shape, dtype=torch.float32)
-            parameter.copy_(values.normal_(0.0, std, generator=generator))
+            values.normal_(0.0, std, generator=generator)
+            parameter.copy_(values[rows[name]] if name in rows else values)

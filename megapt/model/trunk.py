@@ -12,6 +12,7 @@ from megapt.config.updates import Recompute
 from megapt.data import Batch
 from megapt.model.attention import Attention, AttentionPlan, check_backend, plan_attention
 from megapt.model.embeddings import Embeddings
+from megapt.model.layout import feedforward_blocks
 from megapt.model.recompute import Recomputation
 from megapt.model.sequence import SequenceGroup
 
@@ -29,6 +30,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
+        self.blocks = feedforward_blocks(config)
         inner = config.feedforward * (2 if config.activation == "swiglu" else 1)
         self.up = nn.Linear(config.hidden, inner, bias=config.bias)
         self.down = nn.Linear(config.feedforward, config.hidden, bias=config.bias)
@@ -37,8 +39,8 @@ class FeedForward(nn.Module):
         """Return [N, hidden] from [N, hidden]."""
         inner = self.up(x)
         if self.activation == "swiglu":
-            gate, value = inner.chunk(2, dim=-1)
-            inner = functional.silu(gate) * value
+            gate, value = inner.view(len(x), self.blocks, 2, -1).unbind(dim=2)
+            inner = (functional.silu(gate) * value).flatten(1)
         elif self.activation == "gelu":
             inner = functional.gelu(inner)
         else:

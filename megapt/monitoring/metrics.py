@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from megapt.errors import ConfigError
+from megapt.errors import DamagedError
 from megapt.files import write_text
 
 log = logging.getLogger("megapt.monitoring")
@@ -28,7 +28,7 @@ def read_metrics(file: Path) -> list[Metrics]:
     """Return the records of a metrics file; a last line cut by a crash is left out.
 
     Raises:
-        ConfigError: if another line is damaged.
+        DamagedError: if another line is damaged.
     """
     if not file.is_file():
         return []
@@ -37,7 +37,7 @@ def read_metrics(file: Path) -> list[Metrics]:
         try:
             records.append(json.loads(line))
         except ValueError:
-            raise ConfigError(f"{file}: line {number} is damaged: not JSON") from None
+            raise DamagedError(f"{file}: line {number} is damaged: not JSON") from None
     return records
 
 

@@ -49,7 +49,7 @@ class SampleWriter:
         """Return the texts, the prompt of each before it. All ranks call together.
 
         Raises:
-            ConfigError: on every rank, if one of them cannot read the windows.
+            MegaptError: on every rank, if one of them cannot read the windows.
         """
         count = self._config.monitor.samples
         if not count or self._objective.prompt(np.zeros(1, dtype=np.int64)) is None:

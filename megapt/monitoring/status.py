@@ -94,7 +94,8 @@ def read_status(folder: str | Path, now: float | None = None) -> RunStatus:
         now: Unix time; by default that of this moment.
 
     Raises:
-        ConfigError: if it holds no run, or what it holds is damaged.
+        ConfigError: if it holds no run.
+        DamagedError: if what it holds is damaged.
     """
     now = time.time() if now is None else now
     run = RunFolder(folder)

@@ -33,6 +33,7 @@ def show_status(folder: str, as_json: bool = False, watch: bool = False) -> None
 
     Raises:
         ConfigError: if the folder holds neither.
+        DamagedError: if what it holds is damaged.
     """
     console = Console(highlight=False)
     found = _read(folder)

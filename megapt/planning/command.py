@@ -38,6 +38,7 @@ def plan_run(
 
     Raises:
         ConfigError: for wrong input, and if no micro-batch fits.
+        MegaptError: if the manifest of a corpus cannot be read; see `corpus_text`.
     """
     config, origins = load_config(RunConfig, config_file, overrides)
     cluster = load_cluster(cluster_file)
@@ -68,7 +69,7 @@ def rehearse_run(config_file: str, overrides: Sequence[str], *, as_json: bool = 
         as_json: for programs.
 
     Raises:
-        ConfigError: for whatever training would refuse.
+        MegaptError: for whatever training would refuse.
     """
     config, origins, ranks = begin(RunConfig, config_file, overrides)
     found = dry_run(config, ranks, origins)

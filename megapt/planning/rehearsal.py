@@ -132,7 +132,7 @@ def dry_run(config: RunConfig, ranks: Ranks, origins: Origins) -> Rehearsal:
     """Check a run as its start does, and rehearse it. Nothing is written to its folder.
 
     Raises:
-        ConfigError: for whatever is wrong with the input.
+        MegaptError: as of `PreparedRun`.
     """
     # Copies of checkpoints would be fetched into the run folder.
     checkpoint = config.checkpoint.model_copy(update={"copy_to": None})

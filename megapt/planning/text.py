@@ -11,6 +11,7 @@ from data_prep.errors import PrepError
 from data_prep.manifest import Manifest
 from megapt.config import DataConfig, RunConfig
 from megapt.data import Batch, CounterRng, Piece, Rows, Vocabulary, Window, collate
+from megapt.data.reading.errors import kind_of
 from megapt.errors import ConfigError
 from megapt.objectives import Context, Objective
 
@@ -93,14 +94,16 @@ def _manifest(where: str) -> Manifest:
     try:
         return Manifest.load(where)
     except (PrepError, OSError) as error:
-        raise ConfigError(f"{error}; without a corpus give --vocabulary") from None
+        raise kind_of(error)(f"{error}; without a corpus give --vocabulary") from None
 
 
 def corpus_text(data: DataConfig) -> Text:
     """Return what the manifests of local corpora say; no shard is read.
 
     Raises:
-        ConfigError: if one of them cannot be read.
+        ConfigError: if there is none.
+        DamagedError: if it is not what `megapt-prep build` wrote.
+        UnavailableError: if its storage is away.
     """
     manifests = [_manifest(corpus.path) for corpus in data.sources.values()]
     trains = [manifest.splits["train"] for manifest in manifests]

@@ -49,6 +49,7 @@ def check_targets(
     Raises:
         ConfigError: on every rank, naming what is wrong in which window, or the head without
             targets, the window size and what was looked at.
+        MegaptError: on every rank, if one of them cannot read its windows.
     """
     stream = maker.stream
     windows = min(windows, _TRIED_WINDOWS, _available(stream))

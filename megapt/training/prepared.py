@@ -33,7 +33,8 @@ def open_corpus(config: RunConfig, ranks: Ranks) -> AnyCorpus:
     """Open and verify what the run reads; the ranks share the work of hashing.
 
     Raises:
-        ConfigError: on every rank, if any shard is missing or damaged.
+        MegaptError: on every rank, if it cannot be opened on one; see `open_corpora`.
+        DamagedError: on every rank, if any shard is missing or damaged.
     """
     reading = config.data.reading
     with ranks.together():
@@ -56,6 +57,8 @@ class PreparedRun:
 
     Raises:
         ConfigError: before anything is written, for whatever is wrong with the input.
+        DamagedError: if a file of the corpus or of the run is missing or damaged.
+        UnavailableError: if storage is away.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class PreparedRun:
         self.checkpoints = Checkpoints(
             self.folder.checkpoints,
             config.checkpoint,
+            config.model,
             ranks,
             self.folder.identity(config, self.corpus.fingerprint),
         )

@@ -45,7 +45,8 @@ class Trainer(PreparedRun):
             The summary that is also written to the run folder: steps, spent, held-out scores.
 
         Raises:
-            ConfigError: on every rank, if one of them cannot read its part of the corpus.
+            MegaptError: on every rank, if one of them cannot read its part of the corpus; a
+                checkpoint was written.
             RunInterrupted: after SIGINT, SIGTERM or SIGUSR1; a checkpoint was written.
             TrainingError: too much of the training was lost to faults, the ranks' weights differ,
                 or the corpora are used up.

@@ -107,9 +107,9 @@ def state_of(step: int, ranks: Ranks, config: RunConfig) -> TrainerState:
     )
 
 
-def checkpoints_of(folder: Path, ranks: Ranks, **settings: Any) -> Checkpoints:
+def checkpoints_of(folder: Path, ranks: Ranks, **options: Any) -> Checkpoints:
     """The checkpoints in a folder."""
-    return Checkpoints(folder, CheckpointConfig(**settings), ranks)
+    return Checkpoints(folder, CheckpointConfig(**options), settings(0).model, ranks)
 
 
 def train(

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from megapt.checkpoint import branch_start, steps_saved
+from megapt.checkpoint.manifest import FORMAT, record_of
 from megapt.checkpoint.state import checkpoint_path
 from megapt.config import BranchConfig
 from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError
+from megapt.errors import MegaptError
 from tests.checkpoint.engines import checkpoints_of, settings, train
 from tests.ranks import run_ranks
 from tests.training.damage import flip
@@ -45,8 +46,8 @@ def find(ranks: Ranks, folder: Path) -> tuple[int | None, str, list[tuple[int, s
         if saved is not None:
             step = saved.step
             assert saved.state.step == step
-    except ConfigError as error:
-        said = str(error)
+    except MegaptError as error:
+        said = f"{type(error).__name__}: {error}"
     return step, said, [(each.step, each.kind, each.text) for each in checkpoints.take_events()]
 
 
@@ -96,6 +97,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(folder: Pat
         flip(checkpoint_path(folder, step) / "model.safetensors")
     step, said, events = run_ranks(1, find, folder)[0]
     assert step is None
+    assert said.startswith("DamagedError: ")
     for part in (str(folder), "model.safetensors is damaged", "to start anew"):
         assert part in said
     assert [number for number, _, _ in events] == [3, 2, 1]
@@ -119,10 +121,8 @@ def test_a_later_version_is_refused_and_not_passed_over(folder: Path, name: str)
     path = checkpoint_path(folder, 3)
     manifest = json.loads((path / "checkpoint.json").read_text())
     if name == "checkpoint.json":
-        manifest["format"] = 2
+        manifest["format"] = FORMAT + 1
     else:
-        from megapt.checkpoint.manifest import record_of
-
         state = json.loads((path / name).read_text())
         (path / name).write_text(json.dumps({**state, "new": 1}))
         manifest["files"][name] = record_of(path / name).model_dump()
@@ -131,7 +131,8 @@ def test_a_later_version_is_refused_and_not_passed_over(folder: Path, name: str)
     assert mine == theirs
     assert mine[0] is None
     assert str(path) in mine[1]
-    assert "version" in mine[1] or "format 2" in mine[1]
+    assert mine[1].startswith("ConfigError: ")
+    assert "version" in mine[1] or f"format {FORMAT + 1}" in mine[1]
 
 
 def begin_branch(ranks: Ranks, run: Path, step: int | None) -> int | str:
@@ -139,7 +140,7 @@ def begin_branch(ranks: Ranks, run: Path, step: int | None) -> int | str:
     logging.getLogger("megapt.checkpoints").setLevel(logging.ERROR)
     try:
         return branch_start(BranchConfig(run=str(run), step=step), ranks).step
-    except ConfigError as error:
+    except MegaptError as error:
         return str(error)
 
 

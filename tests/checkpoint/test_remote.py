@@ -16,7 +16,7 @@ from megapt.checkpoint.remote import Copier, Copies
 from megapt.checkpoint.state import checkpoint_path
 from megapt.config import CheckpointConfig
 from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError
+from megapt.errors import MegaptError
 from tests.checkpoint.engines import (
     advance,
     checkpoints_of,
@@ -153,8 +153,8 @@ def find(ranks: Ranks, folder: Path, copy_to: str) -> tuple[int | None, list[int
     try:
         checkpoints = checkpoints_of(folder, ranks, copy_to=copy_to)
         saved = checkpoints.newest()
-    except ConfigError as error:
-        return None, [], str(error)
+    except MegaptError as error:
+        return None, [], f"{type(error).__name__}: {error}"
     step = None if saved is None else saved.step
     return step, [event.step for event in checkpoints.take_events()], ""
 
@@ -178,8 +178,9 @@ def test_a_run_whose_own_are_damaged_takes_a_copy(run: Path, tmp_path: Path) -> 
 
 
 def test_a_place_that_cannot_be_read_does_not_begin_the_run_anew(tmp_path: Path) -> None:
-    for copy_to in ("nonsense://bucket/run", "http://127.0.0.1:9/run"):
+    places = {"nonsense://bucket/run": "ConfigError", "http://127.0.0.1:9/run": "UnavailableError"}
+    for copy_to, kind in places.items():
         [[step, _, said]] = run_ranks(1, find, tmp_path / "run", copy_to)
         assert step is None
-        assert said.startswith("checkpoint.copy_to: ")
+        assert said.startswith(f"{kind}: checkpoint.copy_to: ")
         assert copy_to in said

@@ -160,8 +160,8 @@ def test_plain_weights_are_those_of_the_engine_or_their_average(tmp_path: Path, 
     run_ranks(2, train, tmp_path / "a", settings(stage), 3, 3)
     run_ranks(2, train, tmp_path / "b", settings(stage, average=0.9), 3, 3)
     model, average = Model(), Model()
-    assert load_weights(tmp_path / "a", model) == 3
-    assert load_weights(tmp_path / "b", average, step=3) == 3
+    assert load_weights(tmp_path / "a", model, settings(0).model) == 3
+    assert load_weights(tmp_path / "b", average, settings(0).model, step=3) == 3
     assert model.out.weight is model.words.weight
     assert not torch.equal(model.words.weight, average.words.weight)
     # A later use of the run goes on from the average; training goes on from the weights.

@@ -15,6 +15,7 @@ from megapt.comparison.results import Results
 from megapt.config import CompareConfig, Origins
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
+from megapt.training.trainer import Trainer
 from tests.training.runs import ALONE, before_step, run_config
 
 ALL = ("arlm", "mlm", "msc", "mgm", "nsp")
@@ -52,8 +53,15 @@ def compare(ranks: Ranks, config: CompareConfig) -> Results:
 def compare_until_killed(ranks: Ranks, config: CompareConfig, member: str, step: int) -> None:
     """Run the comparison; SIGKILL comes in update `step` of `member`."""
     comparison = Comparison(config, ranks, Origins())
-    kill = signal.SIGKILL
-    before_step(comparison.trainers[member], step, lambda: os.kill(os.getpid(), kill))
+    make = comparison.trainer
+
+    def doomed(name: str) -> Trainer:
+        trainer = make(name)
+        if name == member:
+            before_step(trainer, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        return trainer
+
+    comparison.trainer = doomed  # type: ignore[method-assign]
     comparison.run()
 
 

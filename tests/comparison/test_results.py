@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megapt.comparison.results import load, wilson_interval
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError
 
 MEMBER: dict[str, Any] = {
     "name": "mlm",
@@ -134,7 +134,8 @@ def test_a_diverged_loss_survives_in_standard_json(tmp_path: Path) -> None:
 def test_wrong_values_are_refused_by_place(
     tmp_path: Path, changes: dict[str, Any], place: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"results.json: {place}: "):
+    kind = ConfigError if place == "format" else DamagedError
+    with pytest.raises(kind, match=f"results.json: {place}: "):
         load(write(tmp_path, **changes))
 
 
@@ -142,7 +143,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such results file"):
         load(tmp_path / "results.json")
     (tmp_path / "results.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ConfigError, match="file: Invalid JSON"):
+    with pytest.raises(DamagedError, match="file: Invalid JSON"):
         load(tmp_path / "results.json")
 
 

@@ -189,7 +189,7 @@ def test_the_sequence_ends_with_its_last_whole_batch(total: int, steps: int) -> 
 
 
 def test_every_stage_divides_by_ranks_and_micro_batches() -> None:
-    with pytest.raises(ConfigError, match="a global batch of 6 windows does not divide by 2 ranks"):
+    with pytest.raises(ValueError, match="a global batch of 6 windows does not divide by 2 ranks"):
         Loader(Numbers(), global_batch=BatchSchedule([(2, 6)], 8), micro_batch=2, world=2)
 
 

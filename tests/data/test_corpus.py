@@ -16,7 +16,7 @@ import pytest
 from data_prep.shards import open_shards
 from megapt.config import ReadingConfig
 from megapt.data import Corpus, WindowStream
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError
 from tests.corpora import make_documents
 
 
@@ -36,7 +36,7 @@ def overwrite(file: Path, offset: int, data: bytes) -> None:
         opened.write(data)
 
 
-def assert_one_line(error: pytest.ExceptionInfo[ConfigError], *parts: str) -> None:
+def assert_one_line(error: pytest.ExceptionInfo[MegaptError], *parts: str) -> None:
     text = str(error.value)
     assert len(text.splitlines()) == 1
     for part in parts:
@@ -145,7 +145,7 @@ def test_a_flipped_byte_is_found_by_the_rank_that_checks_its_shard(copied: Path)
     shard = first_shard(copied)
     overwrite(shard, 700, b"\xff")
     corpus = Corpus(copied)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         corpus.verify(rank=0, world=2)
     assert_one_line(error, shard.name, "sha256")
     corpus.verify(rank=1, world=2)
@@ -155,7 +155,7 @@ def test_a_flipped_byte_is_found_by_the_rank_that_checks_its_shard(copied: Path)
 def test_a_flipped_byte_of_an_index_is_found_by_the_first_rank(copied: Path, file: str) -> None:
     overwrite(copied / file, (copied / file).stat().st_size - 2, b"\x01")
     corpus = Corpus(copied)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         corpus.verify(rank=0, world=2)
     assert_one_line(error, file, "sha256")
     corpus.verify(rank=1, world=2)
@@ -188,10 +188,10 @@ def test_a_missing_or_truncated_shard_is_named_when_it_is_read(
     damage(shard)
     corpus = Corpus(copied, ReadingConfig(verify=verify))  # type: ignore[arg-type]
     assert corpus.train.piece(int(corpus.train.shard_documents[1])).starts_document
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         corpus.train.piece(0)
     assert_one_line(error, shard.name, told)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         _ = corpus.train.labels
     assert_one_line(error, shard.name, told)
 
@@ -205,11 +205,11 @@ def test_a_damaged_block_that_was_not_checked_is_told_in_one_line(
     header = shard.read_bytes().find(f".{member}.npy".encode())
     overwrite(shard, header - header % 512 + 512, b"damaged!")
     corpus = Corpus(copied, ReadingConfig(verify="size"))
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         corpus.train.piece(0)
     assert_one_line(error, shard.name, member)
     stream = make_stream(corpus=corpus)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         stream.windows(range(stream.count))
     assert_one_line(error, shard.name, member)
 
@@ -218,7 +218,7 @@ def test_a_document_of_a_shard_that_is_left_out_is_refused(corpus_folder: Path) 
     corpus = Corpus(corpus_folder)
     corpus.train.store.skip({1: "shard 1 is damaged"})
     first, last = corpus.train.shard_documents[1:3].tolist()
-    with pytest.raises(ConfigError, match=r"^shard 1 is damaged$"):
+    with pytest.raises(DamagedError, match=r"^shard 1 is damaged$"):
         corpus.train.piece(first)
     assert set(corpus.train.labels[first:last].tolist()) == {-1}
     assert set(corpus.train.labels[last:].tolist()) == {0, 1}
@@ -230,10 +230,21 @@ def test_a_folder_without_a_corpus_is_named(tmp_path: Path) -> None:
     assert_one_line(error, "none", "megapt-prep build")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": "other/9"}'])
-def test_a_broken_manifest_is_told_in_one_line(copied: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", DamagedError),
+        (b"{", DamagedError),
+        (b"\xff\xfe", DamagedError),
+        (b"[]", ConfigError),
+        (b'{"format": "other/9"}', ConfigError),
+    ],
+)
+def test_a_broken_manifest_is_told_in_one_line(
+    copied: Path, content: bytes, kind: type[MegaptError]
+) -> None:
     (copied / "manifest.json").write_bytes(content)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(kind) as error:
         Corpus(copied)
     assert_one_line(error, "manifest.json")
 
@@ -243,7 +254,7 @@ def test_an_edited_manifest_is_refused(copied: Path) -> None:
     values = json.loads(manifest.read_text())
     values["labels"].reverse()
     manifest.write_text(json.dumps(values))
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         Corpus(copied)
     assert_one_line(error, "fingerprint")
 
@@ -259,7 +270,7 @@ def test_a_missing_or_broken_index_is_told_in_one_line(
         overwrite(copied / file, 0, content)
     else:
         (copied / file).write_bytes(content)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         Corpus(copied)
     assert_one_line(error, file)
 
@@ -280,13 +291,13 @@ def test_another_tokenizer_is_refused(copied: Path) -> None:
     model = copied / "tokenizer.model"
     last = model.stat().st_size - 1
     overwrite(model, last, bytes([model.read_bytes()[-1] ^ 1]))
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         Corpus(copied).tokenizer()
     assert_one_line(error, "tokenizer.model")
 
 
 def test_a_missing_tokenizer_is_named(copied: Path) -> None:
     (copied / "tokenizer.model").unlink()
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         Corpus(copied).tokenizer()
     assert_one_line(error, "tokenizer.model", "no such file")

@@ -24,7 +24,7 @@ from torch.utils.data import dataloader
 
 from megapt.data import BatchMaker, Loader, LoaderState
 from megapt.data.processes import LoaderProcesses
-from megapt.errors import ConfigError
+from megapt.errors import DamagedError, LostProcessError
 from tests.data.loading import (
     GLOBAL_BATCH,
     Job,
@@ -73,7 +73,7 @@ def test_damage_found_in_a_worker_arrives_as_the_same_line_at_the_same_step(
         with open_maker(data, "text") as maker:
             loader = Loader(maker, global_batch=2, micro_batch=1)
             steps = []
-            with pytest.raises(ConfigError) as error:
+            with pytest.raises(DamagedError) as error:
                 steps += [step for step, _ in loader.iterate(workers)]
             assert len(str(error.value).splitlines()) == 1
             assert shard.name in str(error.value)
@@ -137,7 +137,9 @@ def test_worker_processes_outlive_the_signals_that_end_a_job(corpus_folder: Path
 
 def assert_tells_of_the_death(iterator: Any) -> None:
     began = time.monotonic()
-    with pytest.raises(ConfigError, match=r"a loader process has died \(killed by signal 9\); "):
+    with pytest.raises(
+        LostProcessError, match=r"a loader process has died \(killed by signal 9\); "
+    ):
         next(iterator)
     assert time.monotonic() - began < patience(4)
     assert_no_process_is_left()
@@ -253,4 +255,4 @@ def test_a_script_that_closes_nothing_ends_all_the_same(
     root = Path(__file__).resolve().parents[2]
     ended = subprocess.run(command, cwd=root, timeout=patience(60), capture_output=True, text=True)
     assert ended.returncode == code
-    assert ("ReadingError" in ended.stderr or "ConfigError" in ended.stderr) == (code == 1)
+    assert ("DamagedFile" in ended.stderr) == (code == 1)

@@ -34,9 +34,7 @@ def test_sizes_that_do_not_divide_are_refused(
 ) -> None:
     with (
         open_maker(describe_data(corpus_folder), "text") as maker,
-        pytest.raises(
-            ConfigError, match=f"{GLOBAL_BATCH} windows does not divide by {world} ranks"
-        ),
+        pytest.raises(ValueError, match=f"{GLOBAL_BATCH} windows does not divide by {world} ranks"),
     ):
         Loader(maker, global_batch=GLOBAL_BATCH, micro_batch=micro, world=world)
 

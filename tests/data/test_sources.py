@@ -239,7 +239,7 @@ def test_the_ways_to_read_a_mixture_agree(corpus_folder: Path, farms_folder: Pat
     ]
     assert streams[0].windows([]) == streams[0].ids([]) == []
     assert [part.tolist() for part in streams[0].text([])] == [[], [0]]
-    with pytest.raises(ConfigError, match="numbered from 0"):
+    with pytest.raises(ValueError, match="numbered from 0"):
         streams[0].windows([-1])
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from megapt.checkpoint.state import checkpoint_path
 from megapt.distributed.ranks import Ranks
+from megapt.distributed.resharding import load_engine
 from megapt.distributed.shards import WEIGHT
 from megapt.errors import ConfigError
 from tests.checkpoint.engines import (
@@ -83,6 +85,60 @@ def test_training_goes_on_as_if_unbroken(
     first = run_ranks(world, train, tmp_path / "run", settings(stage), 3, 3)[0]
     second = run_ranks(others, train, tmp_path / "run", settings(other), 6, 100)[0]
     assert first + second == pytest.approx(whole, rel=1e-6)
+
+
+MOVED = {
+    name: torch.tensor(rows)
+    for name, rows in {
+        "words.weight": [3, 4, 5, 0, 1, 2, 9, 10, 6, 7, 8],
+        "hidden.weight": [6, 0, 1, 5, 4, 2, 3],
+        "hidden.bias": [6, 0, 1, 5, 4, 2, 3],
+    }.items()
+}
+"""Name of a parameter -> place of each row in the files."""
+
+
+def resave_moved(ranks: Ranks, source: Path, target: Path, stage: int) -> None:
+    """Load a checkpoint whose rows lie elsewhere, and save it as another run's first."""
+    config = settings(stage)
+    engine = make_engine(ranks, config)
+    engine.load_state(source, MOVED)
+    checkpoints_of(target, ranks).save(engine, state_of(3, ranks, config))
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((0, 1), (0, 1)), ((1, 2), (1, 2)), ((2, 2), (2, 2)), ((3, 2), (3, 2)), ((2, 2), (3, 1))],
+    ids=str,
+)
+def test_rows_that_lie_elsewhere_are_put_in_their_places(
+    tmp_path: Path, source: tuple[int, int], target: tuple[int, int]
+) -> None:
+    """Weights and moments, at every stage, bit for bit; also on the ranks that wrote them."""
+    (stage, world), (other, others) = source, target
+    run_ranks(world, train, tmp_path / "a", settings(stage), 3, 3)
+    path = checkpoint_path(tmp_path / "a", 3)
+    run_ranks(others, resave_moved, path, tmp_path / "b", other)
+    before, after = (states_of(checkpoint_path(tmp_path / run, 3)) for run in "ab")
+    assert before.keys() == after.keys()
+    for name, key in before:
+        expected = before[name, key]
+        if name in MOVED and key != "step":
+            expected = expected[MOVED[name]]
+        assert torch.equal(after[name, key], expected), (name, key)
+
+
+def test_rows_of_states_on_nvme_are_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "offloaded_tensors").mkdir()
+    engine = SimpleNamespace(
+        zero_optimization_stage=lambda: 0,
+        seq_dp_world_size=1,
+        zero_nvme_offload_optimizer=lambda: True,
+    )
+    with pytest.raises(ConfigError, match="states on NVMe cannot be put in another") as error:
+        load_engine(engine, tmp_path, MOVED)
+    assert str(tmp_path) in str(error.value)
 
 
 def go_back(ranks: Ranks, folder: Path, stage: int, precision: str) -> list[list[float]]:

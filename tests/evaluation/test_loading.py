@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from megapt.checkpoint.state import checkpoint_path, steps_saved
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError
 from megapt.evaluation import LoadedRun, load_run
 from tests.ranks import run_ranks
 from tests.training.runs import run_config, train_with_signal
@@ -18,8 +18,8 @@ from tests.training.runs import run_config, train_with_signal
 Overfitted = Callable[[str], LoadedRun]
 
 
-def refusal(folder: Path) -> str:
-    with pytest.raises(ConfigError) as raised:
+def refusal(folder: Path, kind: type[MegaptError] = ConfigError) -> str:
+    with pytest.raises(kind) as raised:
         load_run(folder)
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -59,4 +59,6 @@ def test_a_run_with_a_damaged_file(overfitted: Overfitted, tmp_path: Path, name:
     newest = checkpoint_path(checkpoints, steps_saved(checkpoints)[-1])
     file = newest / name if name == "model.safetensors" else tmp_path / "run" / name
     file.write_bytes(file.read_bytes()[:100])
-    assert name in refusal(tmp_path / "run")
+    assert name in refusal(tmp_path / "run", DamagedError)
+    file.unlink()
+    assert refusal(tmp_path / "run", DamagedError)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launchers.slurm import ClusterConfig, Job, app, guarded, load_cluster, render
+from launchers.slurm import ClusterConfig, Job, app, load_cluster, render
 from megapt.errors import ConfigError
 from tests.launchers.clusters import CLUSTER, RUN, FakeCluster, write_cluster
 
@@ -26,10 +26,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*words: str) -> int:
-    try:
-        return guarded(lambda: app(["cluster.yaml", *words]))
-    except SystemExit as end:
-        return int(end.code or 0)
+    with pytest.raises(SystemExit) as end:
+        app(["cluster.yaml", *words])
+    assert isinstance(end.value.code, int)
+    return end.value.code
 
 
 def header(cluster: ClusterConfig) -> list[str]:

@@ -214,7 +214,7 @@ def test_what_is_no_fault_of_the_run_queues_it_again(fake: FakeCluster, code: in
     assert (fake.records / "scontrol").read_text() == "requeue 1234567\n"
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 130, 141])
+@pytest.mark.parametrize("code", [0, 1, 2, 65, 130, 141])
 def test_what_is_one_or_is_wanted_does_not(fake: FakeCluster, code: int) -> None:
     end_with(fake, code)
     assert not (fake.records / "scontrol").exists()

@@ -51,10 +51,10 @@ def test_attention_is_the_published_formula() -> None:
     places, examples = torch.arange(16), torch.tensor([0] * 9 + [1] * 7)
     before = (places[None] <= places[:, None]) | batch.visible[None]
     allowed = before & (examples[None] == examples[:, None])
-    q, k, v = (x @ layer.qkv.weight.T + layer.qkv.bias).split(16, dim=-1)
     mixed = []
-    for head in (slice(0, 8), slice(8, 16)):
-        scores = q[:, head] @ k[:, head].T / math.sqrt(8)
-        mixed.append(scores.masked_fill(~allowed, -math.inf).softmax(dim=-1) @ v[:, head])
+    for head in (x @ layer.qkv.weight.T + layer.qkv.bias).split(3 * 8, dim=-1):
+        q, k, v = head.split(8, dim=-1)
+        scores = q @ k.T / math.sqrt(8)
+        mixed.append(scores.masked_fill(~allowed, -math.inf).softmax(dim=-1) @ v)
     expected = torch.cat(mixed, dim=-1) @ layer.output.weight.T + layer.output.bias
     torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-4)

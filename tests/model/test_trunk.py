@@ -114,7 +114,9 @@ def test_the_feed_forward_layer_is_the_published_formula(activation: str) -> Non
     layer, x = FeedForward(config), torch.randn(3, 16)
     inner = x @ layer.up.weight.T + layer.up.bias
     if activation == "swiglu":
-        gate, value = inner[:, :24], inner[:, 24:]
+        # Two heads: a half of the gate and the same half of the value, then the other halves.
+        first, second, third, fourth = inner.split(12, dim=-1)
+        gate, value = torch.cat([first, third], dim=-1), torch.cat([second, fourth], dim=-1)
         inner = gate * torch.sigmoid(gate) * value
     elif activation == "gelu":
         inner = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))

@@ -17,7 +17,7 @@ from rich.console import Console
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import RunConfig
 from megapt.data.budget import Spent
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError
 from megapt.monitoring import status_view
 from megapt.monitoring.monitor import Monitor
 from megapt.monitoring.status import read_status
@@ -193,18 +193,18 @@ def damaged_metrics(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "kind", "told"),
     [
-        (lambda folder: None, "no run here"),
-        (nothing, "no run here"),
-        (damaged_metrics, "line 1 is damaged"),
+        (lambda folder: None, ConfigError, "no run here"),
+        (nothing, ConfigError, "no run here"),
+        (damaged_metrics, DamagedError, "line 1 is damaged"),
     ],
 )
 def test_a_wrong_folder_is_told_in_one_line(
-    tmp_path: Path, make: Callable[[Path], None], told: str
+    tmp_path: Path, make: Callable[[Path], None], kind: type[MegaptError], told: str
 ) -> None:
     make(tmp_path / "run")
-    with pytest.raises(ConfigError, match=told) as caught:
+    with pytest.raises(kind, match=told) as caught:
         show_status(str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
 

@@ -135,7 +135,9 @@ def test_the_death_of_a_loader_process_ends_all_ranks_in_one_line(
     """It is told when data is waited for, not within an update: that one is finished and saved."""
     config = run_config(corpus_folder, tmp_path / "run", data={"workers": 2})
     outcomes, printed = end_ranks(world, train_with_a_death, config)
-    assert [(outcome.value, outcome.failure) for outcome in outcomes] == [(2, "")] * world
+    assert [(outcome.value, outcome.failure) for outcome in outcomes] == [
+        (Exit.LOST_PROCESS, "")
+    ] * world
     [line] = [line for line in printed.splitlines() if not line.startswith("run: ")]
     assert line == (
         "megapt: error: a loader process has died (killed by signal 9); out of memory? lower "

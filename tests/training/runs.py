@@ -19,7 +19,7 @@ from megapt.config import Origins, RunConfig
 from megapt.data import Batch
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError, RunInterrupted
+from megapt.errors import MegaptError, RunInterrupted
 from megapt.monitoring.metrics import EVENT, read_metrics, without_clock
 from megapt.training.trainer import Trainer
 
@@ -71,11 +71,11 @@ def train(ranks: Ranks, config: RunConfig) -> dict[str, Any]:
 
 
 def train_to_refusal(ranks: Ranks, config: RunConfig) -> str:
-    """Return the text of the ConfigError that training ends with, empty if there is none."""
+    """Return the kind and the text of the error that training ends with, empty if none."""
     try:
         train(ranks, config)
-    except ConfigError as error:
-        return str(error)
+    except MegaptError as error:
+        return f"{type(error).__name__}: {error}"
     return ""
 
 

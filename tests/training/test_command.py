@@ -15,11 +15,9 @@ import yaml
 
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import RunConfig
-from megapt.errors import ConfigError, RunInterrupted
+from megapt.errors import ConfigError, RunInterrupted, TrainingError
 from megapt.exits import guarded
 from megapt.training.launch import arguments
-from megapt.training.trainer import TrainingError
-from tests.patience import patience
 from tests.ranks import free_port
 from tests.training.runs import assert_follows, records_of, run_config
 
@@ -49,7 +47,7 @@ def test_wrong_input_ends_with_one_line_and_code_2(corpus_folder: Path, tmp_path
     config = run_config(corpus_folder, tmp_path / "run")
     file = write_config(config, tmp_path)
     wrong = start("-m", "megapt.training", file, "training.global_batch=7", folder=tmp_path)
-    output, errors = wrong.communicate(timeout=patience(60))
+    output, errors = wrong.communicate(timeout=60)
     assert wrong.returncode == 2
     assert output == ""
     [line] = errors.splitlines()
@@ -62,11 +60,11 @@ def test_an_interrupted_command_says_that_it_goes_on(corpus_folder: Path, tmp_pa
     file = write_config(config, tmp_path)
     running = start("-m", "megapt.training", "--local_rank=0", file, folder=tmp_path)
     metrics = RunFolder(config.output).metrics_file
-    end = time.monotonic() + patience(60)
+    end = time.monotonic() + 60
     while not records_of(config) and running.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=patience(60))
+    _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith(
@@ -85,7 +83,7 @@ def test_the_launcher_of_deepspeed_trains_on_two_ranks(
     port = f"--master_port={free_port()}"
     words = ("--num_gpus=2", port, "--module", "megapt.training", file, "seed=3")
     running = start(launcher, *words, folder=tmp_path)
-    output, errors = running.communicate(timeout=patience(120))
+    output, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
     assert f"{config.output}: " in output
     assert "held-out loss" in output

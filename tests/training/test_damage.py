@@ -1,4 +1,4 @@
-"""A shard that turns out damaged in the middle of a run ends it on all ranks, or is left out."""
+"""A shard that cannot be read in the middle of a run ends it on all ranks, or is left out."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from megapt.checkpoint.state import steps_saved
 from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, PackedBatch
 from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError
+from megapt.errors import DamagedError, Exit
 from megapt.exits import guarded, leave
 from megapt.training import launch
 from megapt.training.trainer import Trainer
 from tests.corpora import build_texts
+from tests.data.reading.server import Fault, FaultyServer, serve
 from tests.patience import patience
 from tests.ranks import end_ranks, run_ranks
 from tests.training.damage import copy_of, flip, late_shard, run_in_turn
@@ -57,7 +58,9 @@ def test_a_damaged_shard_ends_the_run_on_every_rank_before_a_step_uses_it(
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
     outcomes, printed = end_ranks(world, ended_with, file)
-    assert [(outcome.value, outcome.failure) for outcome in outcomes] == [(2, "")] * world
+    assert [(outcome.value, outcome.failure) for outcome in outcomes] == [
+        (Exit.DAMAGED, "")
+    ] * world
     [line] = [line for line in printed.splitlines() if not line.startswith("run: ")]
     assert line.startswith("megapt: error: ")
     for part in (str(shard), "sha256", "data.reading.on_damage"):
@@ -68,6 +71,52 @@ def test_a_damaged_shard_ends_the_run_on_every_rank_before_a_step_uses_it(
     outcomes, _ = end_ranks(world, ended_with, file)
     assert [(outcome.value, outcome.failure) for outcome in outcomes] == [(0, "")] * world
     undisturbed = run_in_turn(corpus, tmp_path / "undisturbed", data=data)
+    run_ranks(1, train, undisturbed)
+    assert_same_data(undisturbed, config)
+
+
+class Outage(list[str]):
+    """What a server was asked for; it goes away once a certain file is among it."""
+
+    def __init__(self, server: FaultyServer, file: str) -> None:
+        self._server, self._file = server, file
+
+    def append(self, name: str) -> None:
+        super().append(name)
+        if name == self._file:
+            for file in self._server.folder.iterdir():
+                self._server.always[file.name] = Fault("cut", -1)
+
+
+@pytest.mark.parametrize(("on_damage", "workers"), [("stop", 0), ("skip", 1)])
+def test_a_store_that_goes_away_ends_the_job_saved_and_to_be_started_again(
+    corpus_folder: Path, tmp_path: Path, on_damage: str, workers: int
+) -> None:
+    shard, step = late_shard(corpus_folder)
+    with serve(corpus_folder) as server:
+        server.requests = Outage(server, shard.name)
+        reading = {"cache": str(tmp_path / "cache"), "retries": 1, "backoff": 0.01}
+        data = {"corpus": server.url, "workers": workers}
+        data["reading"] = {**reading, "on_damage": on_damage}
+        config = run_in_turn(corpus_folder, tmp_path / "run", data=data)
+        file = tmp_path / "run.yaml"
+        file.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
+        outcomes, printed = end_ranks(2, ended_with, file)
+        ended = [(outcome.value, outcome.failure) for outcome in outcomes]
+        assert ended == [(Exit.START_AGAIN, "")] * 2, printed
+        [line] = [line for line in printed.splitlines() if line.startswith("megapt: error: ")]
+        assert f"{server.url}/{shard.name}: cannot be read" in line
+        assert steps_saved(RunFolder(config.output).checkpoints) == [step - 1]
+        outcomes, printed = end_ranks(2, ended_with, file)
+        assert [outcome.value for outcome in outcomes] == [Exit.START_AGAIN] * 2, (
+            "away at the start"
+        )
+        assert f"{server.url}/manifest.json: cannot be read" in printed
+        server.requests = []
+        server.always.clear()
+        outcomes, _ = end_ranks(2, ended_with, file)
+        assert [(outcome.value, outcome.failure) for outcome in outcomes] == [(0, "")] * 2
+    undisturbed = run_in_turn(corpus_folder, tmp_path / "undisturbed")
     run_ranks(1, train, undisturbed)
     assert_same_data(undisturbed, config)
 
@@ -113,11 +162,11 @@ def fail_beside_a_stall(ranks: Ranks, config: RunConfig) -> str:
         if min(numbers) >= 24:
             time.sleep(600)
         if min(numbers) >= 16:
-            raise ConfigError("a shard is damaged")
+            raise DamagedError("a shard is damaged")
         return batch(numbers)
 
     trainer.maker.batch = watched  # type: ignore[method-assign]
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DamagedError) as error:
         trainer.train()
     return str(error.value)
 
@@ -203,4 +252,5 @@ def test_a_held_out_shard_that_is_left_out_is_counted_too(
     refused = run_config(corpus, tmp_path / "strict", data=strict, training=every)
     first, second = run_ranks(2, train_to_refusal, refused)
     assert first == second
+    assert first.startswith("DamagedFile: ")
     assert "valid-000001.tar: sha256 is " in first

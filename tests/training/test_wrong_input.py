@@ -15,7 +15,7 @@ from megapt.config import Origins, RunConfig
 from megapt.data import Corpus
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError
 from megapt.training.trainer import Trainer
 from tests.corpora import write_corpus
 from tests.ranks import run_ranks
@@ -27,11 +27,13 @@ from tests.training.runs import (
 )
 
 
-def refusal(config: RunConfig, origins: Origins | None = None) -> str:
+def refusal(
+    config: RunConfig, origins: Origins | None = None, kind: type[MegaptError] = ConfigError
+) -> str:
     """The line that refuses `config` before anything is written."""
     output = Path(config.output)
     before = tree(output) if output.is_dir() else output.exists()
-    with pytest.raises(ConfigError) as raised:
+    with pytest.raises(kind) as raised:
         Trainer(config, ALONE, origins or Origins())
     assert (tree(output) if output.is_dir() else output.exists()) == before
     message = str(raised.value)
@@ -72,6 +74,7 @@ def test_a_global_batch_that_does_not_divide_by_the_ranks(
 ) -> None:
     config = run_config(corpus_folder, tmp_path / "run", training={"micro_batch": 8})
     messages = run_ranks(2, train_to_refusal, config)
+    assert messages[0].startswith("ConfigError: ")
     assert "2 ranks" in messages[0]
     assert messages[0] == messages[1]
     assert not (tmp_path / "run").exists()
@@ -121,7 +124,8 @@ def test_a_run_whose_config_file_is_broken(
 ) -> None:
     shutil.copytree(trained("arlm").output, tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text("seed: [3\nmodel")
-    assert "config.yaml" in refusal(run_config(corpus_folder, tmp_path / "run"))
+    config = run_config(corpus_folder, tmp_path / "run")
+    assert "config.yaml" in refusal(config, kind=DamagedError)
 
 
 def test_a_missing_corpus(tmp_path: Path) -> None:
@@ -136,6 +140,7 @@ def test_a_damaged_shard(
     corpus = damaged(corpus_folder, tmp_path / "corpus", spoil)
     messages = run_ranks(world, train_to_refusal, run_config(corpus, tmp_path / "run"))
     for message in messages:
+        assert message.startswith("DamagedFile: ")
         assert str(corpus) in message
         assert "\n" not in message
     # The first rank speaks to the user, so it has to know the shard even if another checked it.
@@ -143,19 +148,25 @@ def test_a_damaged_shard(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.model"])
-def test_a_corpus_without_one_of_its_files(corpus_folder: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"), [("manifest.json", ConfigError), ("tokenizer.model", DamagedError)]
+)
+def test_a_corpus_without_one_of_its_files(
+    corpus_folder: Path, tmp_path: Path, name: str, kind: type[MegaptError]
+) -> None:
+    """Without its manifest a folder is no corpus."""
     shutil.copytree(corpus_folder, tmp_path / "corpus")
     (tmp_path / "corpus" / name).unlink()
     config = run_config(tmp_path / "corpus", tmp_path / "run")
-    assert name in refusal(config)
+    assert name in refusal(config, kind=kind)
 
 
 def test_a_tokenizer_that_is_not_the_corpus_s_own(corpus_folder: Path, tmp_path: Path) -> None:
     """The run keeps a copy of it, and would speak with it for ever."""
     shutil.copytree(corpus_folder, tmp_path / "corpus")
     flip(tmp_path / "corpus" / "tokenizer.model")
-    assert "tokenizer.model" in refusal(run_config(tmp_path / "corpus", tmp_path / "run"))
+    config = run_config(tmp_path / "corpus", tmp_path / "run")
+    assert "tokenizer.model" in refusal(config, kind=DamagedError)
 
 
 @pytest.mark.parametrize(("split", "kind"), [("train", "training"), ("valid", "held-out")])

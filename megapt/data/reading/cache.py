@@ -16,8 +16,9 @@ from typing import NamedTuple
 from data_prep.files import sync
 from data_prep.manifest import FileInfo
 from megapt.config import ReadingConfig
-from megapt.data.reading.errors import ReadingError, TransferError, fault_of, is_shortage, log
+from megapt.data.reading.errors import DamagedFile, TransferError, fault_of, is_shortage, log
 from megapt.data.reading.locks import holding, try_lock, unlock
+from megapt.errors import ConfigError, MegaptError, UnavailableError, is_away
 
 _SHARD, _PARTIAL = ".tar", ".partial"
 _CORPUS = "[0-9a-f]" * 16
@@ -69,7 +70,7 @@ class Cache:
 
         Raises:
             TransferError: the transfer failed, or brought something else.
-            ReadingError: `cache_bytes` leaves no room for it.
+            ConfigError: `cache_bytes` leaves no room for it.
             OSError: the disk is full and the cache holds nothing to remove, or it is not
                 writable.
         """
@@ -116,7 +117,7 @@ class Cache:
                     return _grow(path, info.bytes)
             # What is in the way is on its way: fetched at this moment, for other processes.
             if info.bytes > self._limit or time.monotonic() > deadline:
-                raise ReadingError(
+                raise ConfigError(
                     f"{path}: {info.bytes:,} bytes do not fit in {self.root}, which may hold "
                     f"{self._limit:,.0f}; raise data.reading.cache_bytes"
                 )
@@ -146,9 +147,13 @@ class Cache:
 def _compare(source: str, info: FileInfo, received: int, sha256: str) -> None:
     if received != info.bytes:
         found = f"more than {info.bytes}" if received > info.bytes else str(received)
-        raise TransferError(f"{source}: {found} bytes long, the manifest says {info.bytes}")
+        raise TransferError(
+            f"{source}: {found} bytes long, the manifest says {info.bytes}", DamagedFile
+        )
     if sha256 != info.sha256:
-        raise TransferError(f"{source}: sha256 is {sha256}, the manifest says {info.sha256}")
+        raise TransferError(
+            f"{source}: sha256 is {sha256}, the manifest says {info.sha256}", DamagedFile
+        )
 
 
 def _grow(path: Path, size: int) -> tuple[int, Path]:
@@ -187,12 +192,17 @@ def _remove(entries: list[_Entry], needed: float) -> bool:
     return True
 
 
-def unwritable(path: Path, info: FileInfo, error: OSError) -> ReadingError:
-    """The error for a file that the cache cannot take."""
+def unwritable(path: Path, info: FileInfo, error: OSError) -> MegaptError:
+    """The error for a file that the cache cannot take.
+
+    Space and a disk that is away may come back; a folder that may not be written is a wrong
+    setting.
+    """
     if is_shortage(error):
         return fault_of(path, error)
+    passing = error.errno in _FULL or is_away(error)
     remedy = "free space" if error.errno in _FULL else "make the cache writable"
-    return ReadingError(
+    return (UnavailableError if passing else ConfigError)(
         f"{path}: {info.bytes:,} bytes cannot be written ({error.strerror}); {remedy}, or set "
         "data.reading.cache to a folder elsewhere"
     )

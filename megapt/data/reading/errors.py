@@ -7,8 +7,9 @@ import logging
 import os
 from pathlib import Path
 
+from data_prep.errors import DamagedError as DamagedContent
 from data_prep.errors import PrepError
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, DamagedError, MegaptError, UnavailableError, is_away
 
 log = logging.getLogger("megapt.data")
 """Where faults that were overcome are reported, one line each, as warnings."""
@@ -21,12 +22,15 @@ _SHORTAGES = {
 """What a process or its machine can be short of, which tells nothing about a file."""
 
 
-class ReadingError(ConfigError):
-    """The files of a corpus cannot be read. One line: which file, what was found, what helps."""
+class DamagedFile(DamagedError):  # noqa: N818
+    """One file is missing or damaged, also after all retries: what `on_damage` is about."""
 
 
-class DamageError(ReadingError):
-    """One file is missing, damaged or stays out of reach: the error that `on_damage` is about."""
+class UnreachableFile(UnavailableError):  # noqa: N818
+    """One file stays out of reach after all retries: what `on_damage` is about too."""
+
+
+FILE_FAULTS = (DamagedFile, UnreachableFile)
 
 
 def is_shortage(error: Exception) -> bool:
@@ -34,13 +38,20 @@ def is_shortage(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in _SHORTAGES
 
 
-def fault_of(path: Path | str, error: Exception) -> ReadingError:
-    """The error for a file that cannot be read: its own damage, or a shortage of the process."""
+def fault_of(path: Path | str, error: Exception) -> MegaptError:
+    """The error for a file that cannot be read: its own fault, or a shortage of the process."""
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
-        return ReadingError(
+        return ConfigError(
             f"{path}: {os.strerror(error.errno)}; the file may be sound: {_SHORTAGES[error.errno]}"
         )
-    return DamageError(str(error))
+    return UnreachableFile(str(error)) if is_away(error) else DamagedFile(str(error))
+
+
+def kind_of(error: PrepError | OSError) -> type[MegaptError]:
+    """The kind of what `data_prep` or the system says of a corpus, rather than of one file."""
+    if is_away(error):
+        return UnavailableError
+    return DamagedError if isinstance(error, DamagedContent) else ConfigError
 
 
 def without_advice(error: PrepError) -> str:
@@ -49,7 +60,14 @@ def without_advice(error: PrepError) -> str:
 
 
 class TransferError(Exception):
-    """One attempt to bring a file has failed. Its text is one line that names the file."""
+    """One attempt to bring a file has failed. Its text is one line that names the file.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        text: the line.
+        fault: what it comes to if no attempt finds anything else; by default the file, or the way
+            to it, may come back.
+    """
+
+    def __init__(self, text: str, fault: type[MegaptError] = UnreachableFile) -> None:
         super().__init__(" ".join(text.splitlines()))
+        self.fault = fault

@@ -11,8 +11,9 @@ from data_prep.manifest import MANIFEST_NAME, FileInfo, Manifest
 from data_prep.shards import check_size, check_sum
 from megapt.config import ReadingConfig
 from megapt.data.reading.ahead import FetchAhead
-from megapt.data.reading.errors import ReadingError, fault_of
+from megapt.data.reading.errors import fault_of, kind_of
 from megapt.data.reading.hashed import HashedFiles
+from megapt.errors import DamagedError
 
 
 class Location(ABC):
@@ -35,7 +36,9 @@ class Location(ABC):
         """The manifest of the corpus, read when it is first asked for.
 
         Raises:
-            ReadingError: it cannot be read or is not what `megapt-prep build` wrote.
+            ConfigError: there is none, or it is of another format.
+            DamagedError: it is not what `megapt-prep build` wrote.
+            UnavailableError: the storage is away.
         """
         if self._manifest is None:
             self._manifest = self._read_manifest()
@@ -49,9 +52,12 @@ class Location(ABC):
         has opened it by then keeps it.
 
         Raises:
-            DamageError: the file is missing, damaged or out of reach after all retries.
-            ReadingError: it cannot be kept on this machine, or this process is short of files or
+            DamagedFile: the file is missing or damaged, also after all retries.
+            UnreachableFile: it is out of reach after all retries.
+            DamagedError: the manifest names a file that would lie elsewhere.
+            ConfigError: it cannot be kept on this machine, or this process is short of files or
                 memory.
+            UnavailableError: the disk of the cache is full or away.
         """
         ahead = self._ahead.take(info)
         return self._bring(info) if ahead is None else ahead.result()
@@ -74,8 +80,9 @@ class Location(ABC):
         """Compare the checksum of a file that lies here; fetched ones were hashed on arrival.
 
         Raises:
-            DamageError: the file is missing or damaged.
-            ReadingError: this process is short of files or memory.
+            DamagedFile: the file is missing or damaged.
+            UnreachableFile: its storage is away.
+            ConfigError: this process is short of files or memory.
         """
 
     @abstractmethod
@@ -93,7 +100,7 @@ class Location(ABC):
         """Check the size of a file and, unless it was done before, its checksum.
 
         Raises:
-            PrepError: it is missing or damaged.
+            data_prep.errors.DamagedError: it is missing or damaged.
             OSError: it cannot be read.
         """
         self.manifest()  # knows which files have been hashed
@@ -114,8 +121,9 @@ class LocalFolder(Location):
         """Compare the checksum of a file.
 
         Raises:
-            DamageError: it is missing or damaged.
-            ReadingError: this process is short of files or memory.
+            DamagedFile: it is missing or damaged.
+            UnreachableFile: its storage is away.
+            ConfigError: this process is short of files or memory.
         """
         path = self._folder / checked_name(self.where, info)
         try:
@@ -136,7 +144,7 @@ class LocalFolder(Location):
         try:
             return Manifest.load(self._folder)
         except (PrepError, OSError) as error:
-            raise ReadingError(str(error)) from None
+            raise kind_of(error)(str(error)) from None
 
     def _bring(self, info: FileInfo) -> Path:
         path = self._folder / checked_name(self.where, info)
@@ -154,8 +162,8 @@ def checked_name(where: str, info: FileInfo) -> str:
     """The name of a file.
 
     Raises:
-        ReadingError: it would lead out of the corpus's folder.
+        DamagedError: it would lead out of the corpus's folder.
     """
     if Path(info.file).name != info.file:
-        raise ReadingError(f"{where}: the manifest names {info.file!r}, which is no file name")
+        raise DamagedError(f"{where}: the manifest names {info.file!r}, which is no file name")
     return info.file

@@ -21,7 +21,7 @@ def open_location(where: str, reading: ReadingConfig) -> Location:
         reading: how files are brought and checked.
 
     Raises:
-        ReadingError: a package for the protocol is not installed, or a command has no {}.
+        ConfigError: a package for the protocol is not installed, or a command has no {}.
     """
     if where.startswith(PIPE):
         return Remote(where, reading)

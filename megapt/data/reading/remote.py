@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -15,11 +16,11 @@ from data_prep.manifest import MANIFEST_NAME, FileInfo, Manifest
 from megapt.config import ReadingConfig
 from megapt.data.reading.cache import make_cache, unwritable
 from megapt.data.reading.errors import (
-    DamageError,
-    ReadingError,
+    DamagedFile,
     TransferError,
     fault_of,
     is_shortage,
+    kind_of,
     log,
     without_advice,
 )
@@ -27,6 +28,7 @@ from megapt.data.reading.location import Location, checked_name
 from megapt.data.reading.locks import holding
 from megapt.data.reading.retries import longest_pause, with_retries
 from megapt.data.reading.transport import PIPE, prepare, receive
+from megapt.errors import ConfigError
 
 
 class Remote(Location):
@@ -35,11 +37,11 @@ class Remote(Location):
     def __init__(self, where: str, reading: ReadingConfig) -> None:
         super().__init__(where, reading)
         if where.startswith(PIPE) and "{}" not in where:
-            raise ReadingError(f"{where}: should have {{}} where the name of a file goes")
+            raise ConfigError(f"{where}: should have {{}} where the name of a file goes")
         try:
             prepare(where)
         except PrepError as error:
-            raise ReadingError(str(error)) from None
+            raise ConfigError(str(error)) from None
         self._closed = False
         # Whoever is at it gives a sign of life at least after each attempt and each pause.
         self._patience = 2 * (reading.timeout + longest_pause(reading))
@@ -62,19 +64,20 @@ class Remote(Location):
         super().close()
 
     def _read_manifest(self) -> Manifest:
-        try:
-            return with_retries(self._fetch_manifest, MANIFEST_NAME, self._reading)
-        except DamageError as error:
-            raise ReadingError(str(error)) from None
+        return with_retries(self._fetch_manifest, MANIFEST_NAME, self._reading)
 
     def _fetch_manifest(self) -> Manifest:
         url = self._url(MANIFEST_NAME)
-        with closing(receive(url, self._reading.timeout)) as chunks:
-            data = b"".join(chunks)
         try:
+            with closing(receive(url, self._reading.timeout)) as chunks:
+                data = b"".join(chunks)
             return Manifest.parse(data, url)
+        except TransferError as error:
+            if error.fault is DamagedFile:  # There is no corpus.
+                raise TransferError(str(error), ConfigError) from None
+            raise
         except PrepError as error:  # which of them is a fault of the transfer cannot be told
-            raise TransferError(without_advice(error)) from None
+            raise TransferError(without_advice(error), kind_of(error)) from None
 
     def _bring(self, info: FileInfo) -> Path:
         path = self._cache.place(self.manifest().fingerprint, checked_name(self.where, info))
@@ -99,7 +102,7 @@ class Remote(Location):
         sound one that another process has put there meanwhile.
 
         Raises:
-            ReadingError: this process is short of files or memory.
+            ConfigError: this process is short of files or memory.
         """
         try:
             self._check(path, info)
@@ -121,7 +124,7 @@ class Remote(Location):
             with closing(receive(url, self._reading.timeout)) as received:
                 for chunk in received:
                     if self._closed:
-                        raise ReadingError(f"{url}: given up, because its reader was closed")
+                        raise CancelledError(f"{url}: given up, because its reader was closed")
                     progress()
                     yield chunk
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from megapt.config import ReadingConfig
 from megapt.data.random import CounterRng
-from megapt.data.reading.errors import DamageError, TransferError, log
+from megapt.data.reading.errors import TransferError, UnreachableFile, log
 
 T = TypeVar("T")
 
@@ -34,15 +34,19 @@ def with_retries(attempt: Callable[[], T], file: str, reading: ReadingConfig) ->
     """What `attempt` returns, called again after each `TransferError` as often as is allowed.
 
     Raises:
-        DamageError: the last attempt has failed too.
+        MegaptError: the last attempt has failed too. It is of the kind that the attempts tell of,
+            but unreachable if any of them was: then nothing is known for certain.
     """
     retry = 0
+    unreachable = False
     while True:
         try:
             return attempt()
         except TransferError as error:
+            unreachable |= error.fault is UnreachableFile
             if retry == reading.retries:
-                raise DamageError(_last_word(str(error), retry + 1)) from None
+                fault = UnreachableFile if unreachable else error.fault
+                raise fault(_last_word(str(error), retry + 1, unreachable)) from None
             pause = pause_before(retry, file, reading)
             retry += 1
             log.warning(
@@ -51,9 +55,10 @@ def with_retries(attempt: Callable[[], T], file: str, reading: ReadingConfig) ->
             time.sleep(pause)
 
 
-def _last_word(text: str, attempts: int) -> str:
+def _last_word(text: str, attempts: int, unreachable: bool) -> str:
     times = "once" if attempts == 1 else f"{attempts} times"
+    remedy = "" if unreachable else "copy the file anew or build the corpus again; "
     return (
-        f"{text} (tried {times}); copy the file anew or build the corpus again; "
+        f"{text} (tried {times}); {remedy}"
         "data.reading.retries and data.reading.timeout set how long it is tried"
     )

@@ -14,8 +14,9 @@ from data_prep.errors import PrepError
 from data_prep.manifest import SplitInfo
 from data_prep.shards import Shard
 from megapt.config import ReadingConfig
-from megapt.data.reading.errors import DamageError, ReadingError, fault_of, log
+from megapt.data.reading.errors import FILE_FAULTS, DamagedFile, fault_of, log
 from megapt.data.reading.location import Location
+from megapt.errors import ConfigError, UnavailableError
 
 _OPEN_SHARDS = 128
 """Shards that all stores of a process keep mapped for when they are asked for again.
@@ -81,7 +82,10 @@ class ShardStore:
         still answers: a store that is away as a whole is no damage of a shard.
 
         Raises:
-            ReadingError: it cannot be read.
+            DamagedError: it is missing or damaged.
+            UnavailableError: it is out of reach, or all of the location is.
+            ConfigError: it cannot be kept on this machine, or this process is short of files or
+                memory.
         """
         if number in self.skipped:
             return None
@@ -89,14 +93,17 @@ class ShardStore:
             shard = self._open.get(number)
             if shard is None:
                 shard = self._opened(number)
-        except DamageError as error:
-            if self._on_damage == "stop":
-                raise DamageError(
-                    f"{error}; or set data.reading.on_damage to skip, to go on without its text"
+        except FILE_FAULTS as error:
+            skips = self._on_damage == "skip"
+            # What is out of reach may come back, whatever becomes of the rest.
+            if (skips or isinstance(error, DamagedFile)) and not self._location.responds():
+                so = ", so nothing is skipped" if skips else ""
+                raise UnavailableError(
+                    f"{error}; and {self._location.where} does not answer{so}"
                 ) from None
-            if not self._location.responds():
-                raise ReadingError(
-                    f"{error}; and {self._location.where} does not answer, so nothing is skipped"
+            if not skips:
+                raise type(error)(
+                    f"{error}; or set data.reading.on_damage to skip, to go on without its text"
                 ) from None
             log.warning("%s; going on without its text", error)
             self.skipped[number] = str(error)
@@ -109,8 +116,9 @@ class ShardStore:
         """Compare the checksum of a shard that lies here.
 
         Raises:
-            DamageError: it is missing or damaged.
-            ReadingError: this process is short of files or memory.
+            DamagedFile: it is missing or damaged.
+            UnreachableFile: its storage is away.
+            ConfigError: this process is short of files or memory.
         """
         self._location.verify(self._infos[number])
 
@@ -131,8 +139,7 @@ class ShardStore:
         """A shard that stays readable whatever becomes of its file's name.
 
         Raises:
-            DamageError: it is missing or damaged.
-            ReadingError: this process is short of files or memory.
+            MegaptError: as of `Location.path`.
         """
         info = self._infos[number]
         table = self._table[self._starts[number] : self._starts[number + 1]]
@@ -145,7 +152,7 @@ class ShardStore:
             except (PrepError, OSError) as error:
                 if path.exists():
                     raise fault_of(path, error) from None
-        raise ReadingError(
+        raise ConfigError(
             f"{path}: was removed from the cache {_OPENINGS} times before it could be opened; "
             "raise data.reading.cache_bytes, which the processes of this machine share"
         )

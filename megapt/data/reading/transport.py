@@ -18,14 +18,16 @@ from threading import Event, Thread
 from typing import Any, Protocol
 
 from data_prep.inputs.optional import load_optional
-from data_prep.inputs.remote import file_system, is_http, unreadable
-from megapt.data.reading.errors import TransferError, fault_of, is_shortage
+from data_prep.inputs.remote import file_system, is_http, refuses, unreadable
+from megapt.data.reading.errors import DamagedFile, TransferError, fault_of, is_shortage
 
 PIPE = "pipe:"
 
 _CHUNK_BYTES = 1 << 20
 _RANGE_BYTES = 4 << 20
 """Asked of an object store at once: few requests, and still signs of life on a slow line."""
+_NO_COMMAND = (126, 127)
+"""What a shell ends with for a command that it cannot run, or does not find."""
 _CHUNKS_AHEAD = 2
 """Chunks that a transfer may be ahead of who writes them down."""
 
@@ -66,8 +68,9 @@ def receive(url: str, timeout: float) -> Generator[bytes, None, None]:
         timeout: seconds without a byte after which the transfer is given up.
 
     Raises:
-        TransferError: the file cannot be opened, its transfer broke or stalled.
-        ReadingError: this process is short of files or memory.
+        TransferError: the file cannot be opened, its transfer broke or stalled; with the fault
+            `DamagedFile` if the store has answered that it is not there, or not for us.
+        ConfigError: this process is short of files or memory.
     """
     transfer = _Transfer(url, timeout)
     try:
@@ -95,11 +98,14 @@ class _Transfer:
         except Empty:
             raise TransferError(f"{self._url}: no byte for {self._timeout:g} s") from None
         if isinstance(chunk, FileNotFoundError):
-            raise TransferError(f"{self._url}: no such file, but the corpus needs it")
+            raise TransferError(f"{self._url}: no such file, but the corpus needs it", DamagedFile)
         if isinstance(chunk, Exception):
             if is_shortage(chunk):
                 raise fault_of(self._url, chunk)
-            raise TransferError(str(unreadable(self._url, chunk)))
+            text = str(unreadable(self._url, chunk))
+            if refuses(chunk) or isinstance(chunk, ChildProcessError):
+                raise TransferError(text, DamagedFile)
+            raise TransferError(text)
         return chunk
 
     def give_up(self) -> None:
@@ -186,11 +192,13 @@ class _Command:
         """What the command has written.
 
         Raises:
+            ChildProcessError: the shell finds no such command, or cannot run it.
             OSError: it has ended with another status than 0.
         """
         data: bytes = self._process.stdout.read(size)  # type: ignore[union-attr]
         if not data and (status := self._process.wait()):
-            raise OSError(f"the command ended with status {status}")
+            kind = ChildProcessError if status in _NO_COMMAND else OSError
+            raise kind(f"the command ended with status {status}")
         return data
 
     def close(self) -> None:

@@ -86,6 +86,7 @@ def show_window(
 
     Raises:
         ConfigError: for wrong settings, a window that does not exist, a page without a place.
+        MegaptError: if the corpus cannot be read; see `open_corpora`.
     """
     config, origins = load_config(RunConfig, config_file, overrides)
     names = _names(overrides) if every else []

@@ -16,6 +16,7 @@ from megapt.model.attention.rows import RowAttention
 from megapt.model.attention.ulysses import UlyssesAttention
 from megapt.model.attention.varlen import VarlenAttention
 from megapt.model.embeddings import rotary_angles, rotate
+from megapt.model.layout import QUERIES
 from megapt.model.sequence import SequenceGroup
 
 BACKENDS: dict[AttentionBackend, type[Backend]] = {
@@ -75,7 +76,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.groups = config.heads // QUERIES
         self.dropout = config.dropout
         self.qkv = nn.Linear(config.hidden, 3 * config.hidden, bias=config.bias)
         self.output = nn.Linear(config.hidden, config.hidden, bias=config.bias)
@@ -84,7 +85,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
         """Return [N, hidden] from x [N, hidden]."""
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(dim=1)
+        fused = self.qkv(x).view(len(x), self.groups, QUERIES + 2, -1)
+        q, k, v = (part.flatten(1, 2) for part in fused.split((QUERIES, 1, 1), dim=2))
         if plan.rotary is not None:
             q, k = rotate(q, *plan.rotary), rotate(k, *plan.rotary)
         dropout = self.dropout if self.training else 0.0

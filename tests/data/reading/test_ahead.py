@@ -12,8 +12,9 @@ import pytest
 from data_prep.manifest import FileInfo
 from data_prep.shards import read_index
 from megapt.config import ReadingConfig
-from megapt.data.reading import Location, ReadingError, ShardStore
+from megapt.data.reading import Location, ShardStore
 from megapt.data.reading.ahead import FetchAhead
+from megapt.errors import DamagedError, UnavailableError
 from tests.data.reading.server import Fault, FaultyServer
 from tests.data.reading.test_sharing import Child
 from tests.patience import patience, wait_for
@@ -55,7 +56,7 @@ def test_asking_neither_blocks_nor_raises(
     started = time.monotonic()
     store.fetch_ahead([1, 2])
     assert time.monotonic() - started < patience(0.3)
-    with pytest.raises(ReadingError, match=rf"{NAMES[1]}: .*\(tried once\)"):
+    with pytest.raises(UnavailableError, match=rf"{NAMES[1]}: .*\(tried once\)"):
         store.shard(1)
 
 
@@ -67,7 +68,7 @@ def test_error_waits_for_the_one_who_needs_the_shard(
     store.fetch_ahead([1])
     wait_for(lambda: len(shards(server)) == 2)
     time.sleep(0.1)
-    with pytest.raises(ReadingError, match="512 bytes long"):
+    with pytest.raises(DamagedError, match="512 bytes long"):
         store.shard(1)
     assert len(shards(server)) == 2
     server.always.clear()
@@ -123,7 +124,7 @@ class Slow:
         self.begun.append(info.file)
         assert self.go.wait(10)
         if info.file == "bad":
-            raise ReadingError("bad file")
+            raise DamagedError("bad file")
         return Path(info.file)
 
 
@@ -194,6 +195,6 @@ def test_threads_stay_with_the_process_that_began_them() -> None:
     assert Child(in_child).result() == (True, "e")
     future = ahead.take(info("bad"))
     assert future is not None
-    with pytest.raises(ReadingError, match="bad file"):
+    with pytest.raises(DamagedError, match="bad file"):
         future.result(5)
     ahead.close()

@@ -16,9 +16,10 @@ import megapt.data.reading.cache
 from data_prep.manifest import FileInfo, Manifest
 from data_prep.shards import check_size
 from megapt.config import ReadingConfig
-from megapt.data.reading import Location, ReadingError, ShardStore
+from megapt.data.reading import Location, ShardStore
 from megapt.data.reading.hashed import HashedFiles
 from megapt.data.reading.retries import longest_pause, pause_before
+from megapt.errors import ConfigError, DamagedError, UnavailableError
 from tests.data.reading.server import Fault, FaultyServer
 
 
@@ -87,7 +88,7 @@ def test_cache_smaller_than_a_shard(
     server: FaultyServer, store_of: Callable[..., ShardStore], tmp_path: Path
 ) -> None:
     store = store_of(server.url, cache_bytes=100, on_damage="skip")
-    with pytest.raises(ReadingError, match=r"may hold 100; raise data\.reading\.cache_bytes"):
+    with pytest.raises(ConfigError, match=r"may hold 100; raise data\.reading\.cache_bytes"):
         store.shard(0)
     assert store.skipped == {}
     assert cached(tmp_path / "cache") == 0
@@ -153,7 +154,7 @@ def test_full_disk_is_answered_by_removing_shards(
     assert not location._bring(infos[0]).with_name(infos[1].file).exists()
     disk.room = 0
     with pytest.raises(
-        ReadingError, match=r"No space left on device\); free space, or set data\.r"
+        UnavailableError, match=r"No space left on device\); free space, or set data\.r"
     ):
         location.path(infos[1])
     assert cached(root) == 0
@@ -164,7 +165,7 @@ def test_cache_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("")
     store = store_of(server.url, cache=str(tmp_path / "file"), on_damage="skip")
-    with pytest.raises(ReadingError, match=r"cannot be written \(Not a directory\)"):
+    with pytest.raises(ConfigError, match=r"cannot be written \(Not a directory\)"):
         store.shard(0)
 
 
@@ -186,7 +187,7 @@ def test_shard_that_is_removed_before_it_is_opened(
     assert shard is not None
     assert server.requests.count("train-000000.tar") == 4
     left[0] = 100
-    with pytest.raises(ReadingError, match="removed from the cache 10 times"):
+    with pytest.raises(ConfigError, match="removed from the cache 10 times"):
         store.shard(1)
 
 
@@ -275,7 +276,7 @@ def test_full_cache_that_cannot_be_written_is_used(
     reader = opened(server.url)
     path = reader.path(infos[0])
     assert path.read_bytes() == (server.folder / infos[0].file).read_bytes()
-    with pytest.raises(ReadingError, match="make the cache writable"):
+    with pytest.raises(ConfigError, match="make the cache writable"):
         reader.path(infos[1])
     assert server.requests.count(infos[0].file) == 1
 
@@ -314,6 +315,6 @@ def test_corpus_that_is_served_with_another_content_is_refused(
     server: FaultyServer, opened: Callable[..., Location]
 ) -> None:
     server.always["manifest.json"] = Fault("flip", 40)
-    with pytest.raises(ReadingError, match=r"manifest\.json: .*\(tried 2 times\)") as caught:
+    with pytest.raises(DamagedError, match=r"manifest\.json: .*\(tried 2 times\)") as caught:
         opened(server.url, retries=1).manifest()
     assert str(caught.value).count("build the corpus again") == 1

@@ -12,11 +12,13 @@ import pytest
 
 from data_prep.manifest import Manifest
 from data_prep.shards import TAR_HEADER_BYTES
-from megapt.data.reading import Location, ReadingError, ShardStore
+from megapt.data.reading import Location, ShardStore
+from megapt.errors import DamagedError, MegaptError, UnavailableError
 from tests.data.reading.server import Fault, FaultyServer
 from tests.patience import patience
 
 SHARD = "train-000001.tar"
+DAMAGED, AWAY = DamagedError, UnavailableError
 PASSING = [
     Fault("status", 500),
     Fault("status", 404),
@@ -68,25 +70,32 @@ def test_passing_fault_of_the_manifest(
 
 
 @pytest.mark.parametrize(
-    ("fault", "found"),
+    ("fault", "kind", "found"),
     [
-        (Fault("status", 500), r"cannot be read \(ClientResponseError: 500"),
-        (Fault("status", 404), "no such file"),
-        (Fault("stall", 700), "no byte for 0.3 s|SocketTimeoutError|TimeoutError"),
-        (Fault("cut", 700), r"cannot be read \(ClientPayloadError"),
-        (Fault("short", 512), r"512 bytes long, the manifest says \d+"),
-        (Fault("long", 1), r"more than (\d+) bytes long, the manifest says \1 "),
-        (Fault("flip", 3000), r"sha256 is [0-9a-f]{64}, the manifest says [0-9a-f]{64}"),
+        (Fault("status", 500), AWAY, r"cannot be read \(ClientResponseError: 500"),
+        (Fault("status", 429), AWAY, r"cannot be read \(ClientResponseError: 429"),
+        (Fault("status", 403), DAMAGED, r"cannot be read \(ClientResponseError: 403"),
+        (Fault("status", 404), DAMAGED, "no such file"),
+        (Fault("stall", 700), AWAY, "no byte for 0.3 s|SocketTimeoutError|TimeoutError"),
+        (Fault("cut", -1), AWAY, r"cannot be read \(ServerDisconnectedError"),
+        (Fault("cut", 700), AWAY, r"cannot be read \(ClientPayloadError"),
+        (Fault("short", 512), DAMAGED, r"512 bytes long, the manifest says \d+"),
+        (Fault("long", 1), DAMAGED, r"more than (\d+) bytes long, the manifest says \1 "),
+        (Fault("flip", 3000), DAMAGED, r"sha256 is [0-9a-f]{64}, the manifest says [0-9a-f]{64}"),
     ],
     ids=str,
 )
 def test_fault_that_stays_stops_or_is_skipped(
-    server: FaultyServer, store_of: Callable[..., ShardStore], fault: Fault, found: str
+    server: FaultyServer,
+    store_of: Callable[..., ShardStore],
+    fault: Fault,
+    kind: type[MegaptError],
+    found: str,
 ) -> None:
     server.always[SHARD] = fault
     options = {**quick(fault), "retries": 1}
     started = time.monotonic()
-    with pytest.raises(ReadingError, match=found) as caught:
+    with pytest.raises(kind, match=found) as caught:
         store_of(server.url, **options).shard(1)
     assert str(caught.value).startswith(f"{server.url}/{SHARD}: ")
     assert "tried 2 times" in str(caught.value)
@@ -105,7 +114,7 @@ def test_fault_that_stays_stops_or_is_skipped(
 
 def test_vanished_shard(server: FaultyServer, store_of: Callable[..., ShardStore]) -> None:
     (server.folder / SHARD).unlink()
-    with pytest.raises(ReadingError, match=f"{SHARD}: no such file"):
+    with pytest.raises(DamagedError, match=f"{SHARD}: no such file"):
         store_of(server.url).shard(1)
     store = store_of(server.url, on_damage="skip")
     assert [store.shard(number) is None for number in range(3)] == [False, True, False]
@@ -117,9 +126,19 @@ def test_store_that_is_away_as_a_whole_is_never_skipped(
     store = store_of(server.url, on_damage="skip", retries=1)
     for path in server.folder.iterdir():
         path.unlink()
-    with pytest.raises(ReadingError, match="does not answer, so nothing is skipped"):
+    with pytest.raises(UnavailableError, match="does not answer, so nothing is skipped"):
         store.shard(1)
     assert not store.skipped
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_what_is_gone_with_all_the_rest_is_no_damage(
+    server: FaultyServer, store_of: Callable[..., ShardStore], remote: bool
+) -> None:
+    store = store_of(server.url if remote else server.folder, retries=1)
+    server.folder.rename(server.folder.with_name("elsewhere"))
+    with pytest.raises(UnavailableError, match=r"no such file.* does not answer$"):
+        store.shard(1)
 
 
 def test_folder_that_is_away_as_a_whole_is_never_skipped(
@@ -127,7 +146,7 @@ def test_folder_that_is_away_as_a_whole_is_never_skipped(
 ) -> None:
     store = store_of(source, on_damage="skip")
     source.rename(source.with_name("elsewhere"))
-    with pytest.raises(ReadingError, match="does not answer, so nothing is skipped"):
+    with pytest.raises(UnavailableError, match="does not answer, so nothing is skipped"):
         store.shard(1)
 
 
@@ -168,7 +187,7 @@ def test_damage_on_a_local_disk(
     source: Path, store_of: Callable[..., ShardStore], damage: Callable[..., bytearray]
 ) -> None:
     damage_shard(source, damage)
-    with pytest.raises(ReadingError, match=rf"{SHARD}: (sha256 is|\d+ bytes long)") as caught:
+    with pytest.raises(DamagedError, match=rf"{SHARD}: (sha256 is|\d+ bytes long)") as caught:
         store_of(source, verify="use").shard(1)
     assert str(caught.value).startswith(f"{source}/{SHARD}")
     store = store_of(source, verify="use", on_damage="skip")
@@ -182,7 +201,7 @@ def test_damage_where_the_corpus_is_served(
     server: FaultyServer, store_of: Callable[..., ShardStore], damage: Callable[..., bytearray]
 ) -> None:
     damage_shard(server.folder, damage)
-    with pytest.raises(ReadingError, match=f"{SHARD}: .* the manifest says"):
+    with pytest.raises(DamagedError, match=f"{SHARD}: .* the manifest says"):
         store_of(server.url, retries=1).shard(1)
     assert store_of(server.url, retries=1, on_damage="skip").shard(1) is None
 
@@ -220,7 +239,7 @@ def test_sizes_alone_are_compared_when_asked(
     damage_shard(source, flip_payload_bit)
     assert store_of(source, verify="size").shard(1) is not None
     (source / SHARD).write_bytes((source / SHARD).read_bytes()[:-512])
-    with pytest.raises(ReadingError, match="bytes long, the manifest says"):
+    with pytest.raises(DamagedError, match="bytes long, the manifest says"):
         store_of(source, verify="size").shard(1)
 
 
@@ -229,5 +248,5 @@ def test_manifest_cannot_lead_out_of_its_folder(
 ) -> None:
     location = opened(server.url)
     info = replace(location.manifest().tokenizer, file="../../out")
-    with pytest.raises(ReadingError, match="no file name"):
+    with pytest.raises(DamagedError, match="no file name"):
         location.path(info)

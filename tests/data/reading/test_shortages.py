@@ -10,27 +10,27 @@ from pathlib import Path
 
 import pytest
 
-from megapt.data.reading import ReadingError, ShardStore
-from megapt.data.reading.errors import DamageError, fault_of
+from megapt.data.reading import ShardStore
 from megapt.data.reading.transport import prepare, receive
+from megapt.errors import ConfigError
 from tests.data.reading.server import FaultyServer
 from tests.data.reading.test_sharing import Child
 
 TOO_MANY = "Too many open files; the file may be sound: raise `ulimit -n` or lower data.lanes"
 
 
-def without_files(call: Callable[[], object]) -> tuple[bool, str]:
-    """Whether the error of a call in a process that can open no file is of damage; its text."""
+def without_files(call: Callable[[], object]) -> str:
+    """The error of a call in a process that can open no file: of a wrong setting."""
 
-    def work() -> tuple[bool, str]:
+    def work() -> str:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
-        with pytest.raises(ReadingError) as caught:
+        with pytest.raises(ConfigError) as caught:
             call()
-        return isinstance(caught.value, DamageError), str(caught.value)
+        return str(caught.value)
 
-    damage, text = Child(work).result()
-    return damage, text
+    text: str = Child(work).result()
+    return text
 
 
 @pytest.mark.parametrize("verify", ["use", "size"])
@@ -39,8 +39,8 @@ def test_no_file_handles_for_a_local_shard(
 ) -> None:
     store = store_of(source, verify=verify, on_damage="skip")
     path = source / "train-000001.tar"
-    assert without_files(lambda: store.shard(1)) == (False, f"{path}: {TOO_MANY}")
-    assert without_files(lambda: store.verify(1)) == (False, f"{path}: {TOO_MANY}")
+    assert without_files(lambda: store.shard(1)) == f"{path}: {TOO_MANY}"
+    assert without_files(lambda: store.verify(1)) == f"{path}: {TOO_MANY}"
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -56,7 +56,7 @@ def test_no_file_handles_for_a_fetched_shard(
     store = store_of(server.url, on_damage="skip")
     fingerprint = store._location.manifest().fingerprint
     path = tmp_path / "cache" / fingerprint[:16] / "train-000001.tar"
-    assert without_files(lambda: store.shard(1)) == (False, f"{path}: {TOO_MANY}")
+    assert without_files(lambda: store.shard(1)) == f"{path}: {TOO_MANY}"
     assert path.exists() == cached
     assert len(server.requests) == asked + 1  # for the manifest
     assert store.shard(1) is not None
@@ -67,7 +67,7 @@ def test_no_file_handles_for_a_transfer(server: FaultyServer, source: Path, tran
     name = "train-000001.tar"
     url = f"{server.url}/{name}" if transport == "http" else f"pipe:cat {source}/{name}"
     prepare(url)
-    assert without_files(lambda: [*receive(url, 3.0)]) == (False, f"{url}: {TOO_MANY}")
+    assert without_files(lambda: [*receive(url, 3.0)]) == f"{url}: {TOO_MANY}"
 
 
 def test_no_memory_for_a_map(
@@ -79,15 +79,8 @@ def test_no_memory_for_a_map(
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr("data_prep.shards.mmap.mmap", refuse)
-    with pytest.raises(
-        ReadingError, match=r"1\.tar: Cannot allocate memory; .*lower data\.shuffle"
-    ):
+    with pytest.raises(ConfigError, match=r"1\.tar: Cannot allocate memory; .*lower data\.shuffle"):
         store.shard(1)
     assert store.skipped == {}
     monkeypatch.undo()
     assert store.shard(1) is not None
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOENT])
-def test_other_errors_are_damage(number: int) -> None:
-    assert isinstance(fault_of("shard", OSError(number, os.strerror(number))), DamageError)

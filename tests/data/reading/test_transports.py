@@ -13,8 +13,9 @@ import fsspec
 import pytest
 
 from data_prep.manifest import Manifest
-from megapt.data.reading import Location, ReadingError, ShardStore, open_location
+from megapt.data.reading import Location, ShardStore, open_location
 from megapt.data.reading.location import LocalFolder
+from megapt.errors import ConfigError, UnavailableError
 from tests.data.reading.server import FaultyServer
 from tests.data.reading.test_sharing import Child
 from tests.patience import patience
@@ -154,7 +155,7 @@ def test_all_processes_of_a_stalled_command_are_killed(
     marker = tmp_path / "pids"
     hanging = f"sh -c 'echo $$ >> {marker}; sleep 60; true' | cat"
     script = f"pipe:case {{}} in *1.tar) {hanging};; *) cat {source}/{{}};; esac"
-    with pytest.raises(ReadingError, match="no byte for"):
+    with pytest.raises(UnavailableError, match="no byte for"):
         store_of(script, retries=1, timeout=0.5).shard(1)
     pids = [int(line) for line in marker.read_text().split()]
     assert len(pids) == 2
@@ -173,19 +174,19 @@ def is_running(pid: int) -> bool:
 
 
 def test_wrong_places(opened: Callable[..., Location], tmp_path: Path) -> None:
-    with pytest.raises(ReadingError, match=r"should have {} where the name of a file goes"):
+    with pytest.raises(ConfigError, match=r"should have {} where the name of a file goes"):
         opened("pipe:cat corpus")
-    with pytest.raises(ReadingError, match=r"nonsense://a: Protocol not known"):
+    with pytest.raises(ConfigError, match=r"nonsense://a: Protocol not known"):
         opened("nonsense://a")
-    with pytest.raises(ReadingError, match=r"none/manifest\.json: no such file"):
+    with pytest.raises(ConfigError, match=r"none/manifest\.json: no such file"):
         opened(tmp_path / "none").manifest()
-    with pytest.raises(ReadingError, match=r"memory://none/manifest.json: no such file.*tried 2"):
+    with pytest.raises(ConfigError, match=r"memory://none/manifest.json: no such file.*tried 2"):
         opened("memory://none", retries=1).manifest()
 
 
 def test_missing_package(opened: Callable[..., Location], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(ReadingError, match=r"needs fsspec; .*pip install 'megapt\[remote\]'"):
+    with pytest.raises(ConfigError, match=r"needs fsspec; .*pip install 'megapt\[remote\]'"):
         opened("https://example.org/corpus")
 
 

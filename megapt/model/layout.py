@@ -1,0 +1,63 @@
+"""The order of the rows of the two fused matrices of a block.
+
+A split by head is a slice of rows:
+
+- `attention.qkv` is [key-value groups, queries + 2, head width]: the queries of a group, its key,
+  its value;
+- `feedforward.up` of SwiGLU is [blocks, 2, intermediate / blocks]: a part of the gate, and the same
+  part of the value. What divides both heads and intermediate divides the blocks.
+
+The order before that was [3, heads, head width] and [2, intermediate]. Initial weights are drawn in
+it, so that a seed means the same function, and checkpoints of format 1 are in it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from megapt.config import ModelConfig
+
+QUERIES = 1
+"""Queries of a group; each head has a key and a value of its own."""
+
+_FUSED = re.compile(r"(.*\b(attention\.qkv|feedforward\.up))\.(?:weight|bias)")
+
+
+def feedforward_blocks(config: ModelConfig) -> int:
+    """Return into how many blocks of gate and value SwiGLU's fused matrix is divided."""
+    return math.gcd(config.heads, config.feedforward)
+
+
+def fused_rows(shapes: Mapping[str, Sequence[int]], config: ModelConfig) -> dict[str, Tensor]:
+    """Return the place that each row of a fused matrix, and of its bias, had in the old order.
+
+    `old[rows]` is in the new order, and `new[rows.argsort()]` in the old one.
+
+    Args:
+        shapes: of all parameters by name; those of a generator tell how narrow it is.
+        config: of the model.
+
+    Returns:
+        Name -> int64 [rows], of the parameters whose rows have moved.
+    """
+    rows = {}
+    for name, shape in shapes.items():
+        found = _FUSED.fullmatch(name)
+        if found is None:
+            continue
+        [module, matrix] = found.groups()
+        hidden = shapes[f"{module}.weight"][1]
+        # A generator has as many heads of the trunk's width as fit it, or one that is narrower.
+        heads = max(hidden // (config.hidden // config.heads), 1)
+        old = torch.arange(shape[0])
+        if matrix == "attention.qkv":
+            rows[name] = old.view(3, heads, -1).transpose(0, 1).flatten()
+        elif config.activation == "swiglu":
+            blocks = math.gcd(heads, shape[0] // 2)
+            rows[name] = old.view(2, blocks, -1).transpose(0, 1).flatten()
+    return rows
