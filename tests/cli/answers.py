@@ -15,10 +15,10 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from megapt import exits
 from megapt.cli import main
 from megapt.config import RunConfig
 from megapt.distributed.ranks import Ranks
-from megapt.training import launch
 from tests.ranks import run_ranks
 from tests.training.runs import train
 
@@ -63,7 +63,7 @@ def command(ranks: Ranks, words: tuple[object, ...]) -> Answer:
     """Run a command that trains, on a rank of its own; the harness ends the process group."""
     output, errors = io.StringIO(), io.StringIO()
     with (
-        patch.object(launch, "leave", sys.exit),
+        patch.object(exits, "leave", sys.exit),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):
