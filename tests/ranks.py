@@ -131,7 +131,7 @@ def _collect(
 
 
 def end_ranks(
-    world: int, function: Callable[..., Any], *args: Any, timeout: float = 60.0
+    world: int, function: Callable[..., Any], *args: Any, timeout: float = 120.0
 ) -> tuple[list[Outcome], str]:
     """Run `function(ranks, *args)` on `world` ranks; return how each ended, and what they printed.
 
@@ -165,7 +165,7 @@ def end_ranks(
 
 
 def run_ranks(
-    world: int, function: Callable[..., Any], *args: Any, timeout: float = 60.0
+    world: int, function: Callable[..., Any], *args: Any, timeout: float = 120.0
 ) -> list[Any]:
     """Run `function(ranks, *args)` on `world` ranks and return the result of each."""
     outcomes, printed = end_ranks(world, function, *args, timeout=timeout)

@@ -150,5 +150,6 @@ def test_a_full_disk_is_told_in_one_line_and_harms_nothing(config_file: Path) ->
     assert answer.code != 0
     assert answer.output == ""
     assert "Traceback" not in answer.errors
-    assert answer.errors.splitlines()[-1].startswith("megapt: training failed: the checkpoint of ")
+    begins = f"megapt: training failed: {config_file.with_name('run')}: the checkpoint of "
+    assert answer.errors.splitlines()[-1].startswith(begins)
     assert trained_by("train", config_file).code == 0

@@ -3,6 +3,7 @@
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,20 @@ from tests.patience import patience
 
 Popen = subprocess.Popen[str]
 
+UNIT_BYTES = 500_000
+IN_SMALL_UNITS = f"""
+import data_prep.build, data_prep.cli
+data_prep.build.UNIT_BYTES = {UNIT_BYTES}
+data_prep.cli.main()
+"""
+
 
 @pytest.fixture(scope="module")
 def large_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four units of work: enough to cut a build short in its midst."""
+    """Enough work to cut a build short in its midst."""
     path = write_jsonl(tmp_path_factory.mktemp("large") / "part.jsonl", make_documents(2000))
     data = path.read_bytes()
-    path.write_bytes(data * (26_000_000 // len(data)))
+    path.write_bytes(data * (6_000_000 // len(data)))
     return path
 
 
@@ -60,9 +68,10 @@ def finished_units(output: Path) -> list[Path]:
 
 @pytest.fixture
 def half_built(large_file: Path, tokenizer_path: Path, tmp_path: Path) -> Iterator[Popen]:
-    """A build by two processes in its midst: two units are finished."""
+    """A build by two processes in its midst: of a dozen units two are finished."""
+    words = build_command(large_file, tokenizer_path, tmp_path / "out", 2)[3:]
     process = subprocess.Popen(
-        build_command(large_file, tokenizer_path, tmp_path / "out", 2),
+        [sys.executable, "-c", IN_SMALL_UNITS, *words],
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
@@ -81,16 +90,19 @@ def test_a_build_cut_short_orphans_nobody_and_is_gone_on_with(
     undisturbed: dict[str, bytes],
     prep: Prep,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
     code: int,
 ) -> None:
+    monkeypatch.setattr("data_prep.build.UNIT_BYTES", UNIT_BYTES)
     workers = descendants(half_built.pid)
     assert len(workers) >= 2
     half_built.send_signal(number)
     _, err = half_built.communicate(timeout=patience(20))
     assert half_built.returncode == code
     if number != signal.SIGKILL:
-        first, last = err.splitlines()
+        *progress, first, last = err.splitlines()
+        assert all(line.startswith("tokenize: ") for line in progress), err
         assert f"finished work is kept in {tmp_path / 'out.partial'}" in first
         assert last == "megapt-prep: interrupted"
     wait_for(lambda: not any(is_running(pid) for pid in workers), 30)
