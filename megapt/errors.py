@@ -91,8 +91,10 @@ class TrainingError(MegaptError):
     label = "training failed"
 
 
-class CheckpointError(TrainingError):
+class CheckpointError(MegaptError):
     """Checkpoints cannot be written."""
+
+    label = "training failed"
 
 
 class RanksLost(MegaptError):  # noqa: N818 - nothing is wrong with this rank

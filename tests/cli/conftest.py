@@ -6,18 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from megapt.distributed.start import import_deepspeed
 from megapt.training import launch
 from megapt.training.trainer import Trainer
 from tests.cli.answers import OBJECTIVES, Answer, Megapt, call_main, train_all, write_yaml
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, run_config
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _deepspeed_is_there() -> None:
-    """What its first import prints, complaints of the linker among it, is no command's answer."""
-    import_deepspeed()
 
 
 @pytest.fixture

@@ -150,6 +150,5 @@ def test_a_full_disk_is_told_in_one_line_and_harms_nothing(config_file: Path) ->
     assert answer.code != 0
     assert answer.output == ""
     assert "Traceback" not in answer.errors
-    begins = f"megapt: training failed: {config_file.with_name('run')}: the checkpoint of "
-    assert answer.errors.splitlines()[-1].startswith(begins)
+    assert answer.errors.splitlines()[-1].startswith("megapt: training failed: the checkpoint of ")
     assert trained_by("train", config_file).code == 0
