@@ -13,12 +13,12 @@ from torch import Tensor
 
 from megapt.config import ModelConfig, OptimizerConfig, Origins, RunConfig
 from megapt.data import HeadSpec
-from megapt.distributed.deepspeed_config import deepspeed_config
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.model import PretrainingModel
 from megapt.optim import muon as rules
 from megapt.optim.parameter_groups import parameter_groups, rate_factors
+from megapt.training.checks import check_engine
 from tests.distributed.engines import (
     Step,
     TinyModel,
@@ -206,7 +206,7 @@ def test_an_optimiser_of_whole_matrices_is_refused_where_they_are_cut(
     config: RunConfig, problem: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"optimizer.name: .*{problem}"):
-        deepspeed_config(config, ALONE, Origins())
+        check_engine(config, ALONE, Origins())
 
 
 def test_rates_fall_from_block_to_block() -> None:
