@@ -7,6 +7,7 @@ because torch does not back-propagate in the child of a process that has done so
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import secrets
@@ -15,8 +16,8 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -130,6 +131,18 @@ def _collect(
     return [outcomes[rank] for rank in range(len(processes))]
 
 
+@contextmanager
+def _in_turn(world: int) -> Iterator[None]:
+    """Let one job of several ranks run at a time, whichever of pytest's processes asks for it.
+
+    Ranks that wait for each other stand still as soon as there are more of them than processors.
+    """
+    with open(Path(tempfile.gettempdir()) / f"megapt-ranks-{os.getuid()}", "w") as file:
+        if world > 1:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def end_ranks(
     world: int, function: Callable[..., Any], *args: Any, timeout: float = 120.0
 ) -> tuple[list[Outcome], str]:
@@ -140,7 +153,7 @@ def end_ranks(
     context = _server()
     port = str(free_port())
     processes, answers = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _in_turn(world):
         logs = [Path(folder) / str(rank) for rank in range(world)]
         for rank, log in enumerate(logs):
             log.touch()
