@@ -213,7 +213,3 @@ def _print(texts: list[str], as_json: bool) -> None:
 def main() -> None:
     """Run the command."""
     app()
-
-
-if __name__ == "__main__":
-    main()

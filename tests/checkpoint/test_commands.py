@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from megapt.checkpoint.state import checkpoint_path
 from megapt.cli.checkpoint import app
 from megapt.distributed.ranks import Ranks
+from megapt.errors import Exit
 from tests.checkpoint.engines import (
     advance,
     make_engine,
@@ -146,7 +147,7 @@ def test_a_damaged_one_is_not_made_into_something_else(run: Path, tmp_path: Path
     (checkpoint_path(run / "checkpoints", 3) / "model.safetensors").write_bytes(b"short")
     for command in ("convert", "consolidate"):
         code, _, said = call(command, run, "--output", tmp_path / "out")
-        assert code == 2
+        assert code == Exit.DAMAGED
         assert "model.safetensors has 5 bytes" in said
     assert not (tmp_path / "out").exists()
 
