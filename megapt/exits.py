@@ -26,8 +26,8 @@ def _tell(error: MegaptError) -> None:
         if str(error):
             _print(f"{error.label}: {error}")
     elif _rank() == 0:
-        goes_on = "; the same command goes on from there" * isinstance(error, RunInterrupted)
-        _print(f"{error.label}: {error}{goes_on}")
+        more = "; the same command goes on from there" if isinstance(error, RunInterrupted) else ""
+        _print(f"{error.label}: {error}{more}")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

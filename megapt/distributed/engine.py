@@ -188,8 +188,9 @@ class Engine:
 
     def _plain_step(self, skip: bool) -> Update:
         """Step through torch's own optimizer; every rank holds the same gradients."""
-        parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        parameters = list(self.module.parameters())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
         value = float(norm)
         applied = math.isfinite(value) and not skip
         if applied:
@@ -221,10 +222,9 @@ class Engine:
 
         At stage 3 one parameter at a time is gathered.
         """
+        whole = import_deepspeed().zero.GatheredParameters if self.zero_stage == 3 else nullcontext
         for name, parameter in self.module.named_parameters():
-            sharded = self.zero_stage == 3
-            zero = import_deepspeed().zero
-            with zero.GatheredParameters([parameter]) if sharded else nullcontext():
+            with whole([parameter]):
                 yield name, parameter.detach()
 
     def full_weights(self, keep: bool) -> dict[str, Tensor]:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
-from megapt.distributed.start import per_process_group
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """(queries, keys, values, dropout) -> mixed values, all [positions, heads, width]."""
 
 
-@per_process_group
-def _device_mesh(device: str, data: int, sequence: int) -> DeviceMesh:
-    ranks = torch.arange(data * sequence).view(data, sequence)
-    return DeviceMesh(device, ranks, mesh_dim_names=("data", "sequence"))
+@cache
+def device_mesh(device: str, mesh: Mesh) -> DeviceMesh:
+    """Return the process groups along each dimension; they end with the job's process group."""
+    ranks = torch.arange(mesh.world).view(*mesh.sizes.values())
+    return DeviceMesh(device, ranks, mesh_dim_names=tuple(mesh.sizes))
 
 
 def sequence_process_group(ranks: Ranks) -> Any:
     """Return the process group of the ranks that share positions with this one; all call it."""
-    mesh = _device_mesh(ranks.device.type, ranks.mesh.data, ranks.mesh.sequence)
-    return mesh.get_group("sequence")
+    return device_mesh(ranks.device.type, ranks.mesh).get_group("sequence")
 
 
 def exchanged(attend: Attend, group: Any) -> Attend:

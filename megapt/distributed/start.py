@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch.distributed import distributed_c10d
@@ -17,6 +16,7 @@ from torch.distributed import distributed_c10d
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.patches import patch
 from megapt.distributed.ranks import Ranks
+from megapt.distributed.sequence import device_mesh
 
 
 def uses_cuda() -> bool:
@@ -46,18 +46,6 @@ def import_deepspeed() -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     patch(on_cpu=not uses_cuda())
     return deepspeed
-
-
-_Made = TypeVar("_Made")
-_made: list[Callable[[], None]] = []
-"""Forget what was made for the process groups that there are."""
-
-
-def per_process_group(make: Callable[..., _Made]) -> Callable[..., _Made]:
-    """Return `make` with a cache that ends with the job's process group."""
-    cached = cache(make)
-    _made.append(cached.cache_clear)
-    return cached
 
 
 def limit_waits(seconds: float) -> None:
@@ -126,8 +114,7 @@ def end_ranks() -> None:
         torch.distributed.broadcast_object_list(ports)
         before.variables["MASTER_PORT"] = str(ports[0])
     import_deepspeed().comm.destroy_process_group()
-    for forget in _made:
-        forget()
+    device_mesh.cache_clear()
     for name in _VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(before.variables)

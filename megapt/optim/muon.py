@@ -106,10 +106,10 @@ class Muon(torch.optim.AdamW):
             shapes: of the matrices that the parts of all ranks hold end to end.
         """
         part = mine.bfloat16()  # Orthogonalising begins with this.
-        whole = part
-        if self._ranks.mesh.gradient_world > 1:
-            whole = part.new_empty(part.numel() * self._ranks.mesh.gradient_world)
-            torch.distributed.all_gather(list(whole.chunk(self._ranks.mesh.gradient_world)), part)
+        whole, world = part, self._ranks.mesh.gradient_world
+        if world > 1:
+            whole = part.new_empty(part.numel() * world)
+            torch.distributed.all_gather(list(whole.chunk(world)), part)
         begin = self._ranks.rank * part.numel()
         end = begin + part.numel()
         result, start = torch.zeros_like(mine), 0
