@@ -17,7 +17,7 @@ from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, CounterRng, Example, Targets, Window
 from megapt.distributed.ranks import Ranks
-from megapt.errors import ConfigError
+from megapt.errors import ConfigError, MegaptError
 from megapt.objectives import Objective, ObjectiveError, registry
 from megapt.training.trainer import Trainer
 from megapt.training.well_formed import check_example
@@ -200,11 +200,11 @@ def created(config: RunConfig, corpus_folder: Path) -> RunFolder:
 
 
 def checked(config: RunConfig, corpus_folder: Path) -> str:
-    """What resuming the run answers, empty if it may go on."""
+    """The kind and the text of what refuses to resume the run, empty if it may go on."""
     try:
         RunFolder(config.output).check(config, Corpus(corpus_folder).fingerprint)
-    except ConfigError as error:
-        return str(error)
+    except MegaptError as error:
+        return f"{type(error).__name__}: {error}"
     return ""
 
 
@@ -230,7 +230,8 @@ def test_a_run_keeps_the_file_and_is_resumed_with_that_alone(
     write(file, version=2)
     before = tree(tmp_path / "run")
     assert checked(config, corpus_folder) == (
-        f"{tmp_path}/run: holds a run whose {path}.file was as in {copy}, and {file} differs; "
+        f"ConfigError: {tmp_path}/run: holds a run whose {path}.file was as in {copy}, and {file} "
+        f"differs; "
         f"choose another folder for 'output', or remove this one"
     )
     section = lay({"name": "own", "file": str(moved)})
@@ -244,7 +245,7 @@ def test_a_run_keeps_the_file_and_is_resumed_with_that_alone(
         file.unlink(missing_ok=True)
     assert tree(tmp_path / "run") == before
     copy.unlink()
-    assert checked(elsewhere, corpus_folder) == f"{copy}: missing from the run"
+    assert checked(elsewhere, corpus_folder) == f"DamagedError: {copy}: missing from the run"
 
 
 def test_a_built_in_objective_does_not_become_one_of_a_file(
@@ -319,7 +320,8 @@ def test_members_of_a_mixture_keep_their_order(corpus_folder: Path, tmp_path: Pa
     created(config("arlm", "mlm", arlm=2.0, mlm=1.0), corpus_folder)
     assert not checked(config("arlm", "mlm", mlm=1.0, arlm=2.0), corpus_folder)
     assert checked(config("mlm", "arlm", arlm=2.0, mlm=1.0), corpus_folder) == (
-        f"{tmp_path}/run: holds a run with order of objective.members = arlm, mlm, not mlm, arlm; "
+        f"ConfigError: {tmp_path}/run: holds a run with order of objective.members = arlm, mlm, "
+        f"not mlm, arlm; "
         f"choose another folder for 'output', or remove this one"
     )
     assert "objective.members" in checked(config("arlm", arlm=2.0), corpus_folder)
