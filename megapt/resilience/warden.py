@@ -19,7 +19,8 @@ import time
 from contextlib import suppress
 from mmap import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
 from megapt.resilience.heartbeats import (
     FAILED,
@@ -37,8 +38,9 @@ from megapt.resilience.heartbeats import (
     write_heartbeat,
 )
 
-BEAT = struct.Struct("<QQd40s")
-"""What a rank shares: beats so far, step, seconds that the next beat may take, what it does."""
+_BEAT = struct.Struct("<QQd40s")
+_SUM = struct.Struct("<I")
+BEAT_SIZE = _BEAT.size + _SUM.size
 STACK_SIGNAL = signal.SIGQUIT
 """Has a rank write the stacks of all its threads, as it has Java and Go programs do."""
 _TICK = 0.25
@@ -51,6 +53,31 @@ _FILE_PATIENCE = 20.0
 """Seconds that the file system gets before a rank is ended without a report."""
 _MOST = 8
 """Ranks of which a report says more than their number; loader processes whose stacks it has."""
+
+
+class Beat(NamedTuple):
+    """What a rank shares with its warden: the last beat, over the one before."""
+
+    number: int
+    """Beats so far."""
+    step: int
+    limit: float
+    """Seconds that the next beat may take."""
+    doing: str
+    """What the rank begins with, a word."""
+
+    def pack(self) -> bytes:
+        """Return `BEAT_SIZE` bytes that say whether they are whole."""
+        body = _BEAT.pack(self.number, self.step, self.limit, self.doing.encode())
+        return body + _SUM.pack(crc32(body))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Beat | None:
+        """Return the beat; None if it was read while the rank wrote it."""
+        if crc32(data[: _BEAT.size]) != _SUM.unpack_from(data, _BEAT.size)[0]:
+            return None
+        number, step, limit, doing = _BEAT.unpack_from(data)
+        return cls(number, step, limit, doing.rstrip(b"\0").decode(errors="replace"))
 
 
 class Warden:
@@ -78,7 +105,8 @@ class Warden:
         self._heart = heart
         self._world = world
         self._timeout = timeout
-        self._shared = mmap(beats, BEAT.size)
+        self._shared = mmap(beats, BEAT_SIZE)
+        self._limit = timeout
         self._stacks = stacks
         self._lock = threading.Lock()
 
@@ -92,7 +120,7 @@ class Warden:
             here = os.getppid() == self._heart.pid
             # Of a pause of this process itself, as of the whole job's, little counts.
             seen, passed = time.monotonic(), min(time.monotonic() - seen, 4 * _TICK)
-            limit = self._look(passed)
+            self._look(passed)
             if not here:
                 with suppress(OSError):  # Then the others see that its pulse is still.
                     self._write(KILLED)
@@ -103,17 +131,19 @@ class Warden:
                 print(f"{who} saves and ends: its launcher has died", file=sys.stderr, flush=True)
                 with suppress(ProcessLookupError):
                     os.kill(self._heart.pid, signal.SIGTERM)
-            if self._heart.still > limit:
+            if self._heart.still > self._limit:
                 self._end()
                 return
 
-    def _look(self, passed: float) -> float:
-        """See what the rank does, `passed` seconds after the last look; return its limit."""
+    def _look(self, passed: float) -> None:
+        """See what the rank does, `passed` seconds after the last look."""
         heart = self._heart
-        beats, step, limit, doing = BEAT.unpack(self._shared[:])
-        heart.still = 0.0 if beats != heart.beats else heart.still + passed
-        heart.beats, heart.step, heart.doing = beats, step, doing.rstrip(b"\0").decode()
-        return float(limit)
+        heart.still += passed
+        beat = Beat.unpack(self._shared[:])
+        if beat is None or beat.number == heart.beats:
+            return
+        heart.still, self._limit = 0.0, beat.limit
+        heart.beats, heart.step, heart.doing = beat.number, beat.step, beat.doing
 
     def _keep_heartbeat(self) -> None:
         while True:

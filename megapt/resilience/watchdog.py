@@ -41,7 +41,7 @@ from megapt.resilience.heartbeats import (
     settling,
     write_heartbeat,
 )
-from megapt.resilience.warden import BEAT, STACK_SIGNAL
+from megapt.resilience.warden import BEAT_SIZE, STACK_SIGNAL, Beat
 
 _DEAF = {
     signal.SIGINT,
@@ -79,7 +79,7 @@ class Watchdog:
         self._folder = folder / "ranks"
         self._ranks = ranks
         self._config = config
-        self._shared: bytearray | mmap = bytearray(BEAT.size)
+        self._shared: bytearray | mmap = bytearray(BEAT_SIZE)
         self._warden: subprocess.Popen[bytes] | None = None
         self._stacks = -1
         self._beats = self._step = 0
@@ -95,8 +95,7 @@ class Watchdog:
         """
         self._step, self._doing = step, doing
         self._beats += 1
-        text = doing.encode()[:40]
-        BEAT.pack_into(self._shared, 0, self._beats, step, self._limit, text)
+        self._shared[:] = Beat(self._beats, step, self._limit, doing).pack()
 
     @contextmanager
     def slowly(self, doing: str) -> Iterator[None]:
@@ -150,8 +149,8 @@ class Watchdog:
         # The second line of defence, should a warden have died: without names, but in time.
         limit_waits(max(self._config.timeout, self._config.start_timeout) + _MARGIN)
         beats, self._stacks = os.memfd_create("beats"), os.memfd_create("stacks")
-        os.ftruncate(beats, BEAT.size)
-        self._shared = mmap(beats, BEAT.size)
+        os.ftruncate(beats, BEAT_SIZE)
+        self._shared = mmap(beats, BEAT_SIZE)
         self.beat(self._step, self._doing)
         # By number, and into memory: it is written within a signal, when the disk may hang.
         faulthandler.register(STACK_SIGNAL, file=self._stacks, all_threads=True)

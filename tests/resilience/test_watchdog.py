@@ -7,10 +7,13 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from mmap import mmap
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from megapt.config import FaultsConfig
 from megapt.distributed.mesh import Mesh
@@ -19,6 +22,7 @@ from megapt.distributed.start import import_deepspeed, limit_waits
 from megapt.errors import ConfigError, Exit, RanksLost, TrainingError
 from megapt.resilience import heartbeats
 from megapt.resilience.heartbeats import FAILED, KILLED, Heartbeat, innermost, suspects
+from megapt.resilience.warden import BEAT_SIZE, Beat
 from megapt.resilience.watchdog import Watchdog
 from tests.patience import patience
 from tests.ranks import Outcome, end_ranks, rank_of, run_ranks
@@ -262,6 +266,47 @@ def test_a_beat_costs_microseconds(tmp_path: Path) -> None:
         assert time.perf_counter() - began < patience(0.5)  # 50 µs each; it is 2
     finally:
         watchdog.stop()
+
+
+BEATS = st.builds(
+    Beat, st.integers(1, 2**40), st.integers(0, 2**40), st.floats(1, 1e6), st.sampled_from("ab")
+)
+
+
+@given(BEATS, BEATS, st.integers(0, BEAT_SIZE))
+def test_a_beat_over_another_is_whole_or_none(before: Beat, after: Beat, written: int) -> None:
+    assert Beat.unpack(before.pack()) == before
+    found = Beat.unpack(after.pack()[:written] + before.pack()[written:])
+    assert found in (None, before, after)
+    assert Beat.unpack(bytes(written) + after.pack()[written:]) in (None, after)
+
+
+def beat_or_look(ranks: Ranks, folder: Path) -> int:
+    """Beat on one rank; return how many beats another one sees meanwhile."""
+    file = folder / "beats"
+    if ranks.main:
+        file.write_bytes(bytes(BEAT_SIZE))
+    ranks.barrier()
+    with file.open("r+b") as opened:
+        shared = mmap(opened.fileno(), BEAT_SIZE)
+    end, seen = time.monotonic() + 1.0, set()
+    watchdog = Watchdog(folder, ALONE, FAULTS)
+    watchdog._shared = shared
+    while time.monotonic() < end:
+        if ranks.main:
+            for step in range(100):
+                watchdog.beat(step, "forward")
+        elif beat := Beat.unpack(shared[:]):
+            assert beat[2:] == (TIMEOUT, "forward")
+            assert beat.step == (beat.number - 1) % 100
+            seen.add(beat.number)
+    return len(seen)
+
+
+def test_whoever_looks_sees_no_beat_half_written(tmp_path: Path) -> None:
+    """One look in a million that takes a limit of nothing for true ends a job that trains."""
+    _, seen = run_ranks(2, beat_or_look, tmp_path)
+    assert seen > 10
 
 
 def wait_in_a_group_of_deepspeed(ranks: Ranks) -> float:
