@@ -20,6 +20,9 @@ TORCH ?= torch==2.13.0
 # For instance: make demo OVERRIDES="training.budget.amount=1e5"
 OVERRIDES ?=
 
+# The tests start hundreds of processes, which should not all compile the same files.
+test test-deepspeed: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo demo-zh catalogue test test-deepspeed check clean
 .DELETE_ON_ERROR:
 

@@ -48,11 +48,10 @@ _RUN: dict[str, Any] = {
     "training": {
         "global_batch": 8,
         "micro_batch": 2,
-        "validate_every": 50,
         "validation_windows": 8,
         "log_every": 1,
     },
-    "checkpoint": {"every": 20, "keep_last": 3, "asynchronous": True},
+    "checkpoint": {"keep_last": 3, "asynchronous": True},
     "parallel": {"zero_stage": 2},
 }
 
@@ -64,6 +63,8 @@ def configuration(corpus: Path, output: Path, steps: int) -> dict[str, Any]:
     values["data"]["corpus"] = str(corpus.resolve())
     budget = steps * values["training"]["global_batch"] * values["data"]["window"]
     values["training"]["budget"] = {"axis": "raw_tokens", "amount": float(budget)}
+    values["training"]["validate_every"] = min(50, steps // 4)
+    values["checkpoint"]["every"] = min(20, steps // 10)
     return values
 
 
@@ -178,10 +179,13 @@ class Soak:
         folder: of the run.
         seed: of the faults.
         kinds: of faults, each as often as the others.
+        most: steps from a start to its fault.
     """
 
-    def __init__(self, config: Path, folder: RunFolder, seed: int, kinds: list[str]) -> None:
-        self.config, self.folder, self.kinds = config, folder, kinds
+    def __init__(
+        self, config: Path, folder: RunFolder, seed: int, kinds: list[str], most: int
+    ) -> None:
+        self.config, self.folder, self.kinds, self.most = config, folder, kinds, most
         self.draw = random.Random(seed)
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -198,7 +202,7 @@ class Soak:
                     return False
                 time.sleep(self.draw.uniform(0.0, 8.0))
             else:
-                goal = begun + self.draw.randrange(2, 45)
+                goal = begun + self.draw.randint(2, self.most)
                 if not wait_for(job, lambda: last_step(self.folder) >= goal):
                     return False
                 time.sleep(self.draw.uniform(0.0, 0.3))
@@ -312,7 +316,9 @@ def soak(
     file, folder = runs["disturbed"]
     with small_disk(folder.folder) as small:
         kinds = ["killed rank", "killed launcher", "terminated", "damaged"]
-        test = Soak(file, folder, seed, [*kinds, "full disk"] if small else kinds)
+        if small:
+            kinds.append("full disk")
+        test = Soak(file, folder, seed, kinds, min(44, steps // 8))
         number = 0
         while sum(test.done.values()) < faults and test.disturb(number):
             number += 1

@@ -60,9 +60,12 @@ USED = (
     "megapt.evaluation",
     "megapt.planning",
     "megapt.training.launch",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
     "tests.corpora",
+    "torch.utils.tensorboard",
 )
-"""What the test modules import, which a rank imports with its function."""
+"""What the test modules import, which a rank imports with its function, or a run at its start."""
 
 import_deepspeed()
 registry()

@@ -11,9 +11,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from megapt.data import Split, collate
 from megapt.distributed.ranks import Ranks
@@ -100,6 +97,11 @@ def probe_score(
         heldout_labels: classes, int32 [m].
         inverse_regularisation: C of scikit-learn's logistic regression with an L2 penalty.
     """
+    # Two seconds, which no other start of a rank has to wait for.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(
         StandardScaler(), LogisticRegression(C=inverse_regularisation, max_iter=1000)
     )

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from megapt.config import RunConfig
 from megapt.monitoring.metrics import Metrics, numbers
@@ -58,11 +56,16 @@ class Board:
     """
 
     def __init__(self, folder: Path, resume_step: int) -> None:
+        # Half a second, which only the rank that writes has to wait for.
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder), purge_step=resume_step + 1)
         self._lost = False
 
     def describe(self, config: RunConfig) -> None:
         """Write the hyperparameters, beside which TensorBoard shows the last losses."""
+        from torch.utils.tensorboard.summary import hparams
+
         shown = dict.fromkeys(("train/loss", "valid/loss"), 0.0)
         summaries = hparams(hyperparameters(config), shown)  # type: ignore[no-untyped-call]
         # `SummaryWriter.add_hparams` would begin another run, in a folder of its own.

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_killed_builds_are_finished_by_the_next(tokenizer_path: Path, tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "in.jsonl", make_documents(6000))
+    source = write_jsonl(tmp_path / "in.jsonl", make_documents(3000))
     config = tmp_path / "clean.yaml"
     config.write_text(
         "cleaning: [unicode, control_characters, whitespace]\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from megapt.data import Corpus, Piece
 from megapt.evaluation import LoadedRun, load_run
 from tests.corpora import build_texts
+from tests.once import once
 from tests.ranks import run_ranks
 from tests.training.runs import run_config, train
 
@@ -107,13 +108,12 @@ def overfitted(
 ) -> Callable[[str], LoadedRun]:
     """Open the run of an objective; it is trained when first asked for."""
 
-    @cache
-    def run(objective: str) -> LoadedRun:
+    def run(objective: str, folder: Path) -> None:
         single = objective in ALONE_OF_ITS_KIND
         corpus, batch = (single_texts, 2) if single else (few_texts, BATCH)
         config = run_config(
             Path(corpus.where),
-            tmp_path_factory.mktemp(objective) / "run",
+            folder / "run",
             data={"window": WINDOW, "policy": "whole"},
             objective={"name": objective, **SETTINGS.get(objective, {})},
             # Weights as small as those of a wide model would say nothing at first in this one.
@@ -128,6 +128,10 @@ def overfitted(
             },
         )
         run_ranks(1, train, config)
-        return load_run(config.output)
 
-    return run
+    @cache
+    def opened(objective: str) -> LoadedRun:
+        folder = once(tmp_path_factory, f"overfitted-{objective}", partial(run, objective))
+        return load_run(folder / "run")
+
+    return opened
