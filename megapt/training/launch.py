@@ -9,9 +9,7 @@ from typing import TypeVar
 from megapt.config import CompareConfig, Origins, RunConfig, load_config
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import start_ranks
-from megapt.errors import (
-    ConfigError,
-)
+from megapt.errors import ConfigError
 from megapt.training.trainer import Trainer
 
 ConfigT = TypeVar("ConfigT", RunConfig, CompareConfig)
