@@ -14,7 +14,7 @@ from benchmarks.delivery import ROWS, WINDOW, main
 from megapt.config import DataConfig
 from megapt.data import Batch, BatchMaker, Corpus, Loader, TextBatch, TextMaker, open_stream
 from megapt.data.making import Maker
-from megapt.objectives import Context, registry
+from megapt.objectives import OBJECTIVES, Context
 
 
 def read(options: argparse.Namespace, name: str) -> Iterator[int]:
@@ -29,7 +29,7 @@ def read(options: argparse.Namespace, name: str) -> Iterator[int]:
     stream = open_stream(corpus, "train", data, seed=0)
     maker: Maker[Batch | TextBatch] = TextMaker(stream)
     if name != "text":
-        kind = registry()[name]
+        kind = OBJECTIVES[name]
         objective = kind(kind.Config(), Context(corpus.vocabulary, WINDOW))
         maker = BatchMaker(stream, objective, corpus.vocabulary.pad, seed=0)
     with closing(Loader(maker, global_batch=ROWS).iterate(options.workers)) as batches:

@@ -27,7 +27,7 @@ from benchmarks.common import header, interleave, print_header, spread, table
 from megapt.config import DataConfig, ObjectiveSection, Origins
 from megapt.data import Corpus, CounterRng, Piece, Window, collate, open_stream
 from megapt.errors import ConfigError
-from megapt.objectives import Context, Objective, build_objective, registry
+from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
 
 WINDOW = 512
 BATCH = 16  # windows
@@ -147,7 +147,7 @@ def collators(corpus: Corpus, windows: list[Window]) -> dict[str, Callable[[], f
 
 def cases(corpus: Corpus, windows: list[Window]) -> Iterator[tuple[str, Callable[[], float]]]:
     """Every objective with its preset, and some with other settings."""
-    for name in sorted(registry()):
+    for name in sorted(OBJECTIVES):
         for change in [{}, *VARIANTS.get(name, [])]:
             section = ObjectiveSection(**{**preset(name), **change})
             title = " ".join([name, *(f"{key}={value}" for key, value in change.items())])

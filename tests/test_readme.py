@@ -13,7 +13,7 @@ import pytest
 
 from megapt.config import RunConfig, load_config
 from megapt.distributed.ranks import Ranks
-from megapt.objectives import Context, build_objective, registry
+from megapt.objectives import OBJECTIVES, Context, build_objective
 from tests.corpora import make_documents
 from tests.ranks import run_ranks
 from tests.windows import VOCABULARY
@@ -111,7 +111,7 @@ def test_what_each_objective_makes_of_text_as_a_page(workplace: Path) -> None:
     corpus = workplace / "corpus"
     run_ranks(1, _run, workplace, [*command, f"data.corpus={corpus}", "data.window=64"])
     page = (workplace / "window.html").read_text(encoding="utf-8")
-    assert all(f">{name}<" in page or f" {name}" in page for name in registry())
+    assert all(f">{name}<" in page or f" {name}" in page for name in OBJECTIVES)
 
 
 def test_its_mixture_is_one(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from megapt.config import ObjectiveSection, Origins, RunConfig, validate
 from megapt.data import AnyCorpus, Vocabulary
 from megapt.errors import ConfigError, DamagedError
 from megapt.files import write_json, write_text
-from megapt.objectives import Context, Objective, ObjectiveError, build_objective
-from megapt.objectives.catalogue import read_source
+from megapt.objectives import Context, Objective, build_objective
+from megapt.registry import PartError, read_source
 
 _FREE = (
     "output",
@@ -92,6 +92,12 @@ def _sections(section: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from _sections(member, f"{path}.members.{name}")
 
 
+def _parts(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (dotted path, settings) of all that may come from a Python file of the user's own."""
+    yield from _sections(values.get("objective"), "objective")
+    yield "optimizer", values["optimizer"]
+
+
 def compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """Return what is to be the same when a run is resumed, by dotted path."""
     flat = _flatten(values)
@@ -154,7 +160,7 @@ class RunFolder:
     def check(self, config: RunConfig, fingerprint: str) -> None:
         """Refuse a folder that holds a run of another configuration or corpus, or no run at all.
 
-        The Python files of the user's own objectives are read here, and `create` keeps them as
+        The Python files of the user's own parts are read here, and `create` keeps them as
         they are now, however long it is until then.
 
         Raises:
@@ -212,22 +218,22 @@ class RunFolder:
         return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
     def _copy(self, path: str) -> Path:
-        """Return where the Python file of the objective at a dotted path is kept."""
+        """Return where the Python file of the part at a dotted path is kept."""
         return self.folder / f"{path}.py"
 
     def _read_sources(self, config: RunConfig) -> dict[str, bytes]:
-        """Return dotted path of an objective of the user's own -> content of its Python file."""
+        """Return dotted path of a part of the user's own -> content of its Python file."""
         sources = {}
-        for path, section in _sections(config.objective.model_dump(), "objective"):
+        for path, section in _parts(config.model_dump()):
             if section.get("file") is not None:
-                with suppress(ObjectiveError):  # told when the objective is built
+                with suppress(PartError):  # told when the part is built
                     sources[path] = read_source(section["file"])
         return sources
 
     def create(self, config: RunConfig, corpus: AnyCorpus, world: int) -> None:
         """Write down the configuration, the versions and what later use needs of the corpus.
 
-        Also the Python files of the user's own objectives, as `check` read them.
+        Also the Python files of the user's own parts, as `check` read them.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(

@@ -20,10 +20,11 @@ from megapt.config.running import (
     MonitorConfig,
     ParallelConfig,
 )
-from megapt.config.section import AttentionBackend, Section, is_due
+from megapt.config.section import AttentionBackend, PartSection, Section, is_due
 from megapt.config.updates import (
     BudgetConfig,
     OptimizerConfig,
+    Precision,
     ScheduleConfig,
     TrainingConfig,
 )
@@ -47,6 +48,8 @@ __all__ = [
     "OptimizerConfig",
     "Origins",
     "ParallelConfig",
+    "PartSection",
+    "Precision",
     "ProbeConfig",
     "ReadingConfig",
     "RunConfig",

@@ -27,6 +27,8 @@ _PRESETS = (_PACKAGE / "_configs", _PACKAGE.parent / "configs")
 _KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
 _MEMBER = re.compile(r"(objective\.)?members\.[^.]+(\.members\.[^.]+)*")
 """Path of a member: of a comparison or of a mixture, which may be a member itself."""
+_PARTS = ("objective", "optimizer")
+"""Sections that may name a Python file of the user's own."""
 _SECTIONS = ("data", "model", "objective", "loss", "optimizer", "schedule", "training")
 
 
@@ -100,8 +102,8 @@ def _expand(
     """Replace a named section, or one with ``base:``, by its content."""
     if isinstance(value, str):
         return _load_named(value, path, path, kind, user, origins, users)
-    if isinstance(value, dict) and kind == "objective":
-        value = _expand_objective(value, path, user, origins, users)
+    if isinstance(value, dict) and kind in _PARTS:
+        value = _expand_part(value, path, user, origins, users)
     if isinstance(value, dict) and "base" in value:
         own = {key: item for key, item in value.items() if key != "base"}
         key = f"{path}.base" if path else "base"
@@ -145,7 +147,7 @@ def _load_named(
     return _load(file, path, kind, origins, users)
 
 
-def _expand_objective(
+def _expand_part(
     values: dict[str, Any], path: str, user: Path, origins: Origins, users: tuple[Path, ...]
 ) -> dict[str, Any]:
     """Expand the members of a mixture, and find the file beside the one that names it."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 
 from megapt.config.data import DataConfig
 from megapt.config.model import LossConfig, ModelConfig
@@ -18,27 +17,19 @@ from megapt.config.running import (
     MonitorConfig,
     ParallelConfig,
 )
-from megapt.config.section import MemberName, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from megapt.config.section import (
+    MemberName,
+    NonNegativeInt,
+    PartSection,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 from megapt.config.updates import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 
-class ObjectiveSection(BaseModel):
+class ObjectiveSection(PartSection):
     """The section ``objective``: a name, and settings that the named objective itself checks."""
-
-    model_config = ConfigDict(
-        extra="allow", strict=True, frozen=True, use_attribute_docstrings=True
-    )
-
-    name: str
-    file: str | None = None
-    """Python file that defines the objective, if megapt does not; beside the YAML file that names
-    it, unless the path is absolute."""
-
-    @field_validator("file")
-    @classmethod
-    def _absolute(cls, file: str | None) -> str | None:
-        # A run is opened later from other folders. What stands in YAML is absolute already.
-        return None if file is None else str(Path(file).resolve())
 
 
 class SharedConfig(Section):

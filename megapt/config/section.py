@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -40,6 +41,23 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+
+class PartSection(Section):
+    """A section that names a part, megapt's or the user's own, which checks what is extra."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    file: str | None = None
+    """Python file that defines the part, if megapt does not; beside the YAML file that names it,
+    unless the path is absolute."""
+
+    @field_validator("file")
+    @classmethod
+    def _absolute(cls, file: str | None) -> str | None:
+        # A run is opened later from other folders. What stands in YAML is absolute already.
+        return None if file is None else str(Path(file).resolve())
 
 
 def is_due(step: int, every: int) -> bool:

@@ -12,6 +12,7 @@ from megapt.config.section import (
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
+    PartSection,
     PositiveFloat,
     PositiveInt,
     Section,
@@ -20,13 +21,15 @@ from megapt.config.section import (
 Spared = Literal["biases", "norms", "positions", "words"]
 _SPARED: tuple[Spared, ...] = ("biases", "norms", "positions")
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 Recompute = Literal["none", "full", "selective"]
 
 
-class OptimizerConfig(Section):
-    """The optimiser; by default AdamW (Loshchilov & Hutter 2019)."""
+class OptimizerConfig(PartSection):
+    """The optimizer; by default AdamW (Loshchilov & Hutter 2019)."""
 
-    name: Literal["adamw", "lion", "adafactor", "muon"] = "adamw"
+    name: str = "adamw"
     """`lion` (Chen et al. 2023) keeps one state instead of two, and wants a third of AdamW's rate
     and three times its decay. `muon` (Jordan et al. 2024) orthogonalises the updates of the
     matrices inside blocks, and has AdamW for the rest, at the same rate; zero_stage 2 at most.
@@ -118,7 +121,7 @@ class TrainingConfig(Section):
     """Windows an update, over all ranks."""
     micro_batch: PositiveInt = 8
     """Windows that one rank holds at once; the rest of its share is accumulated."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     """Of weights and activations. With bf16 and fp16 the optimiser keeps float32 weights; fp16
     scales the loss, and needs a GPU."""
     attention: AttentionBackend = "grouped"

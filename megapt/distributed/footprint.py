@@ -78,6 +78,7 @@ class Job:
         parameters: P.
         largest: elements of the largest parameter.
         state_bytes: of the optimizer's states of one parameter.
+        update_bytes: that the optimizer takes while it updates, for each element of a tensor.
     """
 
     config: RunConfig
@@ -87,6 +88,7 @@ class Job:
     parameters: int
     largest: int
     state_bytes: int
+    update_bytes: int
 
     @property
     def width(self) -> int:
@@ -107,11 +109,8 @@ class Job:
         return self.width * min(self._elements("reduce_bucket_size"), self.parameters)
 
     def _update(self, size: float) -> float:
-        """Return what the update of a flat tensor takes beside it.
-
-        AdamW is fused and takes nothing; the others make up to two tensors of its size.
-        """
-        return 0.0 if self.config.optimizer.name == "adamw" else 2 * _FLOAT * size
+        """Return what the update of a flat tensor takes beside it."""
+        return self.update_bytes * size
 
     def footprint(self, trace: Trace) -> Footprint:
         """Return the memory of a rank that runs micro-batches like that of `trace`."""

@@ -1,6 +1,6 @@
 """The objectives, one file each. A new file that defines an `Objective` registers itself."""
 
 from megapt.objectives.base import Context, Cost, Objective, ObjectiveError
-from megapt.objectives.catalogue import build_objective, registry
+from megapt.objectives.catalogue import OBJECTIVES, build_objective
 
-__all__ = ["Context", "Cost", "Objective", "ObjectiveError", "build_objective", "registry"]
+__all__ = ["OBJECTIVES", "Context", "Cost", "Objective", "ObjectiveError", "build_objective"]

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from megapt.config import RunConfig
 from megapt.distributed.ranks import Ranks
+from megapt.optim.base import Groups, OptimizerFactory
+from megapt.optim.parameter_groups import in_block
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, and how often it is done (Jordan et al. 2024)."""
@@ -40,7 +43,7 @@ def _scaled(momentum: Tensor) -> Tensor:
     return orthogonalised(momentum) * (0.2 * math.sqrt(max(momentum.shape)))
 
 
-class Muon(torch.optim.AdamW):
+class MuonOptimizer(torch.optim.AdamW):
     """Muon (Jordan et al. 2024) for the groups that say so, AdamW for the others.
 
     The update of a matrix is its Nesterov momentum, orthogonalised, times 0.2 sqrt(longer side):
@@ -58,9 +61,7 @@ class Muon(torch.optim.AdamW):
         **adamw: for the other groups.
     """
 
-    def __init__(
-        self, groups: list[dict[str, Any]], momentum: float, ranks: Ranks, **adamw: Any
-    ) -> None:
+    def __init__(self, groups: Groups, momentum: float, ranks: Ranks, **adamw: Any) -> None:
         super().__init__(groups, **adamw)
         self._momentum = momentum
         self._ranks = ranks
@@ -121,3 +122,38 @@ class Muon(torch.optim.AdamW):
                 result[low - begin : high - begin] = update[low - start : high - start]
             start = stop
         return result
+
+
+class Muon(OptimizerFactory):
+    """For the matrices inside blocks; AdamW has the rest, at the same rate."""
+
+    name = "muon"
+    state_bytes = 4
+    """Those of the few parameters that AdamW updates are left out."""
+    zero_stages = (0, 1, 2)
+    offloads = False
+
+    def problem(self, config: RunConfig, stage: int) -> str:
+        """Refuse what gives parameters another order than that of their matrices."""
+        reordered = {"round_robin_gradients", "parameter_alignment"}
+        if reordered & set(config.deepspeed.get("zero_optimization", ())):
+            return "needs parameters end to end, in order; see deepspeed.zero_optimization"
+        return ""
+
+    def takes(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether it is a matrix inside a block."""
+        return parameter.ndim == 2 and in_block(name)
+
+    def build(self, groups: Groups, ranks: Ranks, *, offloaded: bool) -> torch.optim.Optimizer:
+        """Return the optimizer; see `OptimizerFactory`."""
+        settings = self.settings
+        betas = (settings.beta1, settings.beta2)
+        return MuonOptimizer(
+            groups,
+            settings.momentum,
+            ranks,
+            fused=True,
+            lr=settings.lr,
+            betas=betas,
+            eps=settings.eps,
+        )

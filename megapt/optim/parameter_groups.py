@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -24,9 +25,9 @@ def _sort(name: str, parameter: nn.Parameter) -> str:
     return "norms" if owner and owner[0].endswith("norm") else "biases"
 
 
-def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Return whether a parameter is a matrix inside a block, which Muon is made for."""
-    return parameter.ndim == 2 and _BLOCK.match(name) is not None
+def in_block(name: str) -> bool:
+    """Whether a parameter is inside a block, rather than in embeddings or heads."""
+    return _BLOCK.match(name) is not None
 
 
 def rate_factors(names: list[str], layer_decay: float) -> dict[str, float]:
@@ -50,27 +51,37 @@ def rate_factors(names: list[str], layer_decay: float) -> dict[str, float]:
     return factors
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module,
+    config: OptimizerConfig,
+    takes: Callable[[str, nn.Parameter], bool] = lambda name, parameter: False,
+) -> list[dict[str, Any]]:
     """Return the parameters in groups of one weight decay, one rate and one rule of update.
 
+    Args:
+        model: whose parameters they are.
+        config: says what decays, and how rates fall from block to block.
+        takes: whether the optimizer's own rule holds for a parameter.
+
     Returns:
-        For torch's optimisers: `params` and `weight_decay`; further `factor` of the learning rate,
-        `muon` (whether Muon's rule holds) and the parameters' `shapes`.
+        For torch's optimizers: `params` and `weight_decay`; further `factor` of the learning rate,
+        `muon` (what `takes` has answered; checkpoints have it under this name) and the parameters'
+        `shapes`.
     """
     parameters = dict(model.named_parameters())
     factors = rate_factors(list(parameters), config.layer_decay)
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         spared = _sort(name, parameter) in config.undecayed
-        muon = config.name == "muon" and is_hidden_matrix(name, parameter)
-        groups.setdefault((spared, muon, factors[name]), []).append(parameter)
+        own = takes(name, parameter)
+        groups.setdefault((spared, own, factors[name]), []).append(parameter)
     return [
         {
             "params": members,
             "weight_decay": 0.0 if spared else config.weight_decay,
             "factor": factor,
-            "muon": muon,
+            "muon": own,
             "shapes": [tuple(member.shape) for member in members],
         }
-        for (spared, muon, factor), members in sorted(groups.items(), key=lambda item: item[0])
+        for (spared, own, factor), members in sorted(groups.items(), key=lambda item: item[0])
     ]

@@ -15,7 +15,7 @@ from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.model import training_flops
 from megapt.objectives import Objective, build_objective
-from megapt.optim.optimizers import STATE_BYTES
+from megapt.optim import find_optimizer
 from megapt.planning.plan import Plan, Settings, StagePlan
 from megapt.planning.text import Text, made_up_batch
 from megapt.planning.timing import best_interval, step_time
@@ -64,6 +64,7 @@ class Planner:
         self.objective: Objective = build_objective(config.objective, text.context(config), origins)
         check_attention(config, self.objective, self.ranks.device, origins)
         check_engine(config, self.ranks, origins)
+        self.optimizer = find_optimizer(config, origins)
         self._tracers: dict[str, Tracer] = {}
         self._traces: dict[tuple[str, int], Trace] = {}
         model = self._tracer(config.training.recompute).model
@@ -118,7 +119,8 @@ class Planner:
             self.kind,
             self.parameters,
             self.largest,
-            STATE_BYTES[config.optimizer.name],
+            self.optimizer.state_bytes,
+            self.optimizer.update_bytes,
         )
         return job.footprint(trace)
 
@@ -234,7 +236,7 @@ class Planner:
         }
         tokens = budget.amount / of_token[budget.axis]
         width = DTYPES[config.training.precision].itemsize
-        states = 4 + STATE_BYTES[config.optimizer.name]
+        states = 4 + self.optimizer.state_bytes
         saved = self.parameters * (4.0 + width + states)
         writing = saved / (self.device.storage * self.cluster.nodes)
         faults = self.device.mtbf_hours * 3600 / self.cluster.ranks

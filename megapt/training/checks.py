@@ -21,7 +21,7 @@ from megapt.distributed.ranks import Ranks
 from megapt.model.attention import check_backend
 from megapt.model.generator import generator_config
 from megapt.objectives import Objective, ObjectiveError
-from megapt.optim.optimizers import check_optimizer
+from megapt.optim import check_optimizer
 from megapt.training.well_formed import check_example
 
 _TRIED_WINDOWS = 64

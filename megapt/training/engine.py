@@ -11,7 +11,7 @@ from megapt.distributed.ranks import Ranks
 from megapt.model import build_model
 from megapt.model.compilation import compile_model
 from megapt.model.sequence import SequenceGroup
-from megapt.optim.optimizers import make_optimizer
+from megapt.optim import make_optimizer
 
 
 def make_engine(
@@ -33,4 +33,4 @@ def make_engine(
     model = build_model(config, heads, vocabulary, config.training.attention, group)
     if config.training.compile:
         compile_model(model)
-    return Engine(model, make_optimizer(model, config, ranks), config, ranks, origins)
+    return Engine(model, make_optimizer(model, config, ranks, origins), config, ranks, origins)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import loss_head, objectives
-from megapt.objectives import registry
+from megapt.objectives import OBJECTIVES
 
 TASK = argparse.Namespace(positions=64, vocabulary=100, dtype="float32", share=0.5, hidden=16)
 
@@ -28,8 +28,8 @@ def test_every_objective_and_every_variant_is_measured(
     said = capsys.readouterr()
     assert "left out" not in said.err
     variants = sum(map(len, objectives.VARIANTS.values()))
-    assert len(found) == len(registry()) + variants
-    assert {name.split()[0] for name in found} == set(registry())
+    assert len(found) == len(OBJECTIVES) + variants
+    assert {name.split()[0] for name in found} == set(OBJECTIVES)
     for name, rates in found.items():
         assert f"| {name} |" in said.out
         assert len(rates) == 2
@@ -42,7 +42,7 @@ def test_what_the_tokenizer_lacks_is_named_and_left_out(
 ) -> None:
     monkeypatch.setattr(objectives, "WINDOW", 512)
     found = objectives.measure_objectives(corpus_folder, repeat=1)
-    assert {name.split()[0] for name in found} == set(registry()) - {"span_corruption", "ul2"}
+    assert {name.split()[0] for name in found} == set(OBJECTIVES) - {"span_corruption", "ul2"}
     said = capsys.readouterr().err
     assert "span_corruption: left out: " in said
     assert "the tokenizer has 16 sentinels" in said

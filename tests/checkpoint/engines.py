@@ -16,7 +16,7 @@ from megapt.data.budget import Spent
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.shards import WEIGHT, Shards
-from megapt.optim.optimizers import make_optimizer
+from megapt.optim import make_optimizer
 
 BATCH, WIDTH = 8, 6
 RATE = 1e-2

@@ -23,7 +23,7 @@ from megapt.errors import Exit
 from tests.ranks import run_ranks
 from tests.training.runs import train
 
-OBJECTIVES = ("arlm", "mlm", "msc", "mgm", "nsp", "bert")
+TRAINED = ("arlm", "mlm", "msc", "mgm", "nsp", "bert")
 CHINESE = "渔船在港口看见灯塔。"
 LONG = "The old ship and every sail. " * 20
 

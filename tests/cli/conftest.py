@@ -8,7 +8,7 @@ import pytest
 
 from megapt.training import launch
 from megapt.training.trainer import Trainer
-from tests.cli.answers import OBJECTIVES, Answer, Megapt, call_main, train_all, write_yaml
+from tests.cli.answers import TRAINED, Answer, Megapt, call_main, train_all, write_yaml
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, run_config
 
@@ -42,7 +42,7 @@ def runs(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             objective={"name": name},
             training={"budget": {"amount": 1000.0}, "validate_every": 0},
         )
-        for name in OBJECTIVES
+        for name in TRAINED
     ]
     run_ranks(1, train_all, configs)
     return folder

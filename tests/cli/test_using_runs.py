@@ -12,13 +12,13 @@ import pytest
 
 from megapt.data import Corpus
 from megapt.errors import Exit
-from tests.cli.answers import CHINESE, LONG, OBJECTIVES, Megapt
+from tests.cli.answers import CHINESE, LONG, TRAINED, Megapt
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import run_config, train_with_signal
 
 
 def test_eval_scores_the_run_beside_its_baseline(megapt: Megapt, runs: Path) -> None:
-    for name in OBJECTIVES:
+    for name in TRAINED:
         scores = megapt("eval", runs / name, "--windows", 4, "--json").json
         assert scores["model"].keys() == scores["unigram"].keys()
         assert scores["model"]["loss"] > 0
@@ -133,7 +133,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", TRAINED)
 @pytest.mark.parametrize("name", CAN)
 def test_a_command_says_which_objectives_can_do_it(
     megapt: Megapt, runs: Path, name: str, objective: str

@@ -16,7 +16,7 @@ import pytest
 
 from megapt.data import Counts, Loader, LoaderState, Rows, TextMaker, open_corpora, open_stream
 from megapt.data.state import digest_windows
-from megapt.objectives import registry
+from megapt.objectives import OBJECTIVES
 from tests.data.loading import (
     GLOBAL_BATCH,
     Arrays,
@@ -180,7 +180,7 @@ def test_twenty_stops_and_resumes_on_other_ranks_change_nothing(
         assert_same(joined(unbroken[step]), joined(batches[step]))
 
 
-@pytest.mark.parametrize("kind", sorted(registry()))
+@pytest.mark.parametrize("kind", sorted(OBJECTIVES))
 def test_every_objective_sees_the_same_batches_on_any_ranks(
     opener: Callable[..., OpenMaker], kind: str
 ) -> None:

@@ -27,7 +27,7 @@ from megapt.data import (
     make_example,
 )
 from megapt.data.pieces import cut_window
-from megapt.objectives import registry
+from megapt.objectives import OBJECTIVES
 from tests.data.loading import assert_same, joined
 from tests.objectives.building import build
 
@@ -173,7 +173,7 @@ def test_parts_draw_apart(corpus: Corpus, make_maker: MakeMaker) -> None:
     assert again == masked
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_takes_parts_as_windows(make_maker: MakeMaker, name: str) -> None:
     short, whole = make_maker(name, (2, LENGTH)), make_maker(name)
     longest = short.objective.longest_example(WINDOW)

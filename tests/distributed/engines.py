@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from megapt.config import Origins, RunConfig
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
-from megapt.optim.optimizers import make_optimizer
+from megapt.optim import make_optimizer
 from tests.training.runs import run_config
 
 Array = NDArray[np.float32]

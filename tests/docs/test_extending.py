@@ -17,7 +17,8 @@ import pytest
 from megapt.config import ObjectiveSection, Origins
 from megapt.data import CounterRng, Window
 from megapt.errors import ConfigError
-from megapt.objectives import Context, Objective, build_objective, registry
+from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
+from megapt.registry import Registry
 from tests.docs.pages import ROOT, blocks, example_corpora, read, run
 from tests.training.runs import tree
 from tests.windows import VOCABULARY, make_piece, random_piece
@@ -68,7 +69,7 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
         if not path.endswith(".pyc")
     }
     assert not changed
-    assert "mass" not in registry()
+    assert "mass" not in OBJECTIVES
 
 
 def test_the_run_in_the_source_is_what_is_written(followed: Path) -> None:
@@ -138,9 +139,14 @@ def test_a_package_may_declare_it(
     def declared(*, group: str) -> EntryPoints:
         return EntryPoints([point]).select(group=group)
 
-    monkeypatch.setattr("megapt.objectives.catalogue.entry_points", declared)
+    monkeypatch.setattr("megapt.registry.entry_points", declared)
     try:
-        assert registry.__wrapped__()["mass"].__module__ == "my_package.mass"
+        assert (
+            Registry("objective", Objective, "megapt.objectives", declared_group[1])[
+                "mass"
+            ].__module__
+            == "my_package.mass"
+        )
     finally:
         for name in ("my_package", "my_package.mass"):
             sys.modules.pop(name, None)

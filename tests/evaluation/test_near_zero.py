@@ -13,7 +13,7 @@ from megapt.data import BatchMaker, Corpus, CounterRng, Example, Piece, Targets,
 from megapt.evaluation import LoadedRun, unmask
 from megapt.evaluation.losses import Scores
 from megapt.model.generation import extended
-from megapt.objectives import registry
+from megapt.objectives import OBJECTIVES
 from tests.training.runs import ALONE
 
 Overfitted = Callable[[str], LoadedRun]
@@ -27,7 +27,7 @@ def entropy(labels: torch.Tensor) -> float:
     return float(torch.special.entr(shares).sum())
 
 
-@pytest.mark.parametrize("objective", sorted(registry()))
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_its_loss_comes_close_to_zero(overfitted: Overfitted, objective: str) -> None:
     run = overfitted(objective)
     assert run.config.data.corpus is not None

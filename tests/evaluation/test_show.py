@@ -24,7 +24,7 @@ from megapt.evaluation.show.describe import (
     ShownExample,
     describe_example,
 )
-from megapt.objectives import registry
+from megapt.objectives import OBJECTIVES
 from tests.corpora import write_corpus
 from tests.evaluation.showing import Page
 from tests.training.runs import run_config
@@ -115,7 +115,7 @@ def show(
 
 def test_all_shows_every_objective_of_one_window(show: Show, tmp_path: Path) -> None:
     results = json.loads(show(every=True, as_json=True, html=tmp_path / "all.html"))
-    assert [result["objective"] for result in results] == sorted(registry())
+    assert [result["objective"] for result in results] == sorted(OBJECTIVES)
     assert not [result for result in results if "refused" in result]
     for key in ("window", "raw_tokens", "pieces"):
         assert all(result[key] == results[0][key] for result in results)
@@ -129,7 +129,7 @@ def test_all_shows_every_objective_of_one_window(show: Show, tmp_path: Path) -> 
             assert len(made["input"]) == len(made["roles"]) == len(made["visible"])
             assert all(name.replace("\n", "↵") in page.text for name in made["input"])
     printed = show(every=True)
-    assert re.findall(r"^objective (\w+): ", printed, re.MULTILINE) == sorted(registry())
+    assert re.findall(r"^objective (\w+): ", printed, re.MULTILINE) == sorted(OBJECTIVES)
     assert len(re.findall("^window ", printed, re.MULTILINE)) == 1
 
 
@@ -137,7 +137,7 @@ def test_all_lists_what_the_corpus_refuses(show: Show, tmp_path: Path) -> None:
     (tmp_path / "unlabelled").mkdir()
     corpus = write_corpus(tmp_path / "unlabelled", labels=False)
     results = {r["objective"]: r for r in json.loads(show(corpus=corpus, every=True, as_json=True))}
-    assert sorted(results) == sorted(registry())
+    assert sorted(results) == sorted(OBJECTIVES)
     assert [name for name, result in results.items() if "refused" in result] == ["msc"]
     assert "label" in results["msc"]["refused"]
     assert f"objective msc: refused: {results['msc']['refused']}\n" in show(

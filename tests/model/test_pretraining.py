@@ -11,7 +11,7 @@ from torch.nn import functional
 from megapt.config import LossConfig, ModelConfig
 from megapt.data import Batch, CounterRng, Example, HeadSpec, Targets, Window
 from megapt.model import PretrainingModel
-from megapt.objectives import registry
+from megapt.objectives import OBJECTIVES
 from tests.model.making import (
     CLASSES,
     MODERN,
@@ -90,7 +90,7 @@ def test_a_head_without_targets_gives_0_and_zero_gradients(examples: list[Exampl
         assert not parameter.grad.any(), name
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_survives_a_batch_without_examples(name: str) -> None:
     """A rank may have no held-out window left, and `nsp` finds no pair in some windows."""
     objective = build(name)
@@ -209,7 +209,7 @@ def test_a_model_learns_a_batch_by_heart(style: str) -> None:
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_trains_the_trunk(name: str, positions: str) -> None:
     objective = build(name)
     windows = [

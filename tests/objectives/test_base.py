@@ -21,7 +21,7 @@ from megapt.data import (
     Window,
     WindowStream,
 )
-from megapt.objectives import Objective, registry
+from megapt.objectives import OBJECTIVES, Objective
 from tests.chance import assert_mean
 from tests.objectives.building import build, examples_of
 from tests.windows import (
@@ -34,7 +34,7 @@ from tests.windows import (
 )
 
 V = VOCABULARY
-every_objective = pytest.mark.parametrize("name", sorted(registry()))
+every_objective = pytest.mark.parametrize("name", sorted(OBJECTIVES))
 WINDOW = cut_random_documents([40, 60, 20, 70, 30, 50], 300, "fill")[0]
 
 
@@ -171,7 +171,7 @@ def test_the_cost_is_what_texts_cost_on_average(name: str, length: int) -> None:
     assert_mean(targets, cost.targets)
 
 
-@pytest.mark.parametrize("name", sorted(set(registry()) - {"arlm"}))
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"arlm"}))
 def test_windows_of_equal_text_are_not_given_equal_noise(name: str) -> None:
     """Nor is a window in another epoch."""
     window = cut_random_documents([30] * 8, 240, "fill")[0]
@@ -216,7 +216,7 @@ def test_the_longest_example_is_that_of_the_longest_piece(name: str) -> None:
     assert (0.85 * bound if name == "infilling" else bound - RESERVED) < longest <= bound
 
 
-@pytest.mark.parametrize("name", sorted(set(registry()) - {"arlm"}))
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"arlm"}))
 @pytest.mark.parametrize("place", range(4))
 def test_seed_epoch_window_and_name_each_change_the_draws(name: str, place: int) -> None:
     usual = [7, 0, 3, name]
@@ -363,7 +363,7 @@ class Spied:
 
 def test_batch_k_is_made_of_the_same_windows_for_every_objective(corpus: Corpus) -> None:
     seen, raw_tokens = {}, {}
-    for name in registry():
+    for name in OBJECTIVES:
         spied = Spied(build(name, corpus.vocabulary, corpus.labels, window=W))
         maker = BatchMaker(stream_over(corpus), spied, corpus.vocabulary.pad, seed=3)
         raw_tokens[name] = [maker.batch(range(k, k + 4)).counts.raw_tokens for k in range(0, 40, 4)]

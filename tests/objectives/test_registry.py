@@ -13,8 +13,9 @@ import megapt.objectives
 from megapt.config import ObjectiveSection, Origins
 from megapt.errors import ConfigError, Exit
 from megapt.exits import guarded
-from megapt.objectives import Context, build_objective, registry
+from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
 from megapt.objectives.mlm import Mlm
+from megapt.registry import Registry
 from tests.objectives.building import LABELS, PRESETS, build
 from tests.windows import VOCABULARY
 
@@ -31,12 +32,12 @@ def refusal(context: Context = CONTEXT, **settings: Any) -> str:
 
 
 def test_the_objectives_of_the_first_version_are_there() -> None:
-    assert {"arlm", "mlm", "nsp", "bert", "msc", "mgm"} <= set(registry())
+    assert {"arlm", "mlm", "nsp", "bert", "msc", "mgm"} <= set(OBJECTIVES)
 
 
 def test_names_are_those_of_the_files() -> None:
     folder = Path(megapt.objectives.__file__).parent
-    for name, objective in registry().items():
+    for name, objective in OBJECTIVES.items():
         assert objective.__module__ == f"megapt.objectives.{name}"
         assert (folder / f"{name}.py").is_file()
 
@@ -46,18 +47,18 @@ def test_every_objective_has_a_preset_of_its_name_and_every_preset_an_objective(
         file.stem: yaml.safe_load(file.read_text(encoding="utf-8"))["name"]
         for file in PRESETS.glob("*.yaml")
     }
-    assert set(registry()) <= set(named)
-    assert set(named.values()) <= set(registry())
+    assert set(OBJECTIVES) <= set(named)
+    assert set(named.values()) <= set(OBJECTIVES)
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_can_be_built(name: str) -> None:
     objective = build(name)
-    assert isinstance(objective, registry()[name])
+    assert isinstance(objective, OBJECTIVES[name])
     assert len({head.name for head in objective.heads}) == len(objective.heads) > 0
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_has_a_test_file(name: str) -> None:
     assert (Path(__file__).parent / f"test_{name}.py").is_file()
 
@@ -86,7 +87,7 @@ def test_a_class_without_a_name_of_its_own_takes_no_place(tmp_path: Path) -> Non
     section = ObjectiveSection(name="mlm", file=str(tmp_path / "own.py"))
     with pytest.raises(ConfigError, match="no objective named 'mlm' in"):
         build_objective(section, CONTEXT, Origins())
-    assert registry.__wrapped__()["mlm"] is Mlm
+    assert Registry("objective", Objective, "megapt.objectives", "none")["mlm"] is Mlm
 
 
 def test_two_objectives_of_one_name_in_a_file_are_refused(tmp_path: Path) -> None:
@@ -159,8 +160,7 @@ def test_a_file_is_run_as_it_now_is_and_leaves_nothing_beside_it(tmp_path: Path)
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Install a package `wrong-package` of this source; return what any objective is answered."""
-    registry()  # What is built in is imported already.
-    registry.cache_clear()
+    vars(OBJECTIVES).pop("_parts", None)
     folder = tmp_path / "wrong_package-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Name: wrong-package\nVersion: 1.0\n", encoding="utf-8")
@@ -175,7 +175,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 
     yield answered
     sys.modules.pop("wrong_package", None)
-    registry.cache_clear()
+    vars(OBJECTIVES).pop("_parts", None)
 
 
 NAMED_MLM = """
@@ -208,7 +208,7 @@ def test_a_wrong_package_ends_a_command_with_one_line(
     installed: Callable[..., str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     installed("1 / 0")
-    assert guarded(lambda: [].extend(registry())) == Exit.WRONG_INPUT
+    assert guarded(lambda: [].extend(OBJECTIVES)) == Exit.WRONG_INPUT
     assert capfd.readouterr().err.startswith("megapt: error: entry point 'own = wrong_package:Own'")
 
 
@@ -220,7 +220,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
 
 def test_a_name_like_none_is_answered_with_all_names() -> None:
     text = refusal(name="xyzzy")
-    assert all(name in text for name in registry())
+    assert all(name in text for name in OBJECTIVES)
 
 
 def test_a_misspelt_setting_is_answered_with_its_place_and_the_nearest() -> None:

@@ -18,7 +18,7 @@ from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, CounterRng, Example, Targets, Window
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError, MegaptError
-from megapt.objectives import Objective, ObjectiveError, registry
+from megapt.objectives import OBJECTIVES, Objective, ObjectiveError
 from megapt.training.trainer import Trainer
 from megapt.training.well_formed import check_example
 from tests.objectives.building import build
@@ -171,7 +171,7 @@ def test_a_generator_without_draws_is_refused() -> None:
         check_example(replace(example, targets=beyond), objective)
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_the_examples_of_every_objective_are_well_formed(name: str) -> None:
     objective: Objective = build(name, window=60)
     sentences = [0, 5, 11, 20]

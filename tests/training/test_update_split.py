@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from megapt.config import RunConfig
-from megapt.objectives import registry
+from megapt.objectives import OBJECTIVES
 from tests.ranks import run_ranks
 from tests.training.runs import assert_follows, records_of, run_config, train
 
@@ -29,7 +29,7 @@ SPLITS = [(1, 1), (1, 8), (2, 1), (2, 4)]
 # Every split for those that differ in kind, the two farthest from the reference for the others.
 CASES = [
     (name, split)
-    for name in sorted(registry())
+    for name in sorted(OBJECTIVES)
     for split in (SPLITS if name in ("arlm", "nsp", *SETTINGS) else [(1, 8), (2, 1)])
 ]
 

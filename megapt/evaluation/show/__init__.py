@@ -19,7 +19,7 @@ from megapt.evaluation.show.describe import Refused, Shown, describe_window
 from megapt.evaluation.show.lines import write
 from megapt.evaluation.show.page import render
 from megapt.files import write_text
-from megapt.objectives import Objective, build_objective, registry
+from megapt.objectives import OBJECTIVES, Objective, build_objective
 
 __all__ = ["describe_window", "render", "show_window", "write"]
 
@@ -57,7 +57,7 @@ def _names(overrides: Sequence[str]) -> list[str]:
                 f"command line: '{override}' has no place beside --all, which shows every "
                 f"objective as its preset defines it; leave one of them out"
             )
-    return sorted(registry())
+    return sorted(OBJECTIVES)
 
 
 def show_window(

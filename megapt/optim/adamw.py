@@ -1,0 +1,34 @@
+"""AdamW (Loshchilov & Hutter 2019): Adam with weight decay apart from the gradient."""
+
+from __future__ import annotations
+
+import torch
+
+from megapt.distributed.cpu_adam import cpu_adam
+from megapt.distributed.ranks import Ranks
+from megapt.optim.base import Groups, OptimizerFactory
+
+
+class AdamW(OptimizerFactory):
+    """torch's, fused. Offloaded from CUDA it is DeepSpeed's, written for just that.
+
+    DeepSpeed builds that op at the first start. A job without CUDA builds nothing and has torch's.
+    """
+
+    name = "adamw"
+    state_bytes = 8
+    update_bytes = 0
+
+    def build(self, groups: Groups, ranks: Ranks, *, offloaded: bool) -> torch.optim.Optimizer:
+        """Return torch's optimizer; see `OptimizerFactory`."""
+        settings = self.settings
+        make = cpu_adam if offloaded and ranks.device.type == "cuda" else _fused
+        return make(
+            groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps
+        )
+
+
+def _fused(
+    groups: Groups, lr: float, betas: tuple[float, float], eps: float
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
