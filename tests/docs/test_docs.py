@@ -64,20 +64,20 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-PAGES = objective_pages()
-CONSOLES = [console for text in PAGES.values() for console in consoles(text)]
+PAGE_OF = objective_pages()
+CONSOLES = [console for text in PAGE_OF.values() for console in consoles(text)]
 
 
 def test_every_objective_has_its_page_and_its_place_in_the_index() -> None:
     names = sorted(OBJECTIVES)
-    assert sorted(PAGES) == names
+    assert sorted(PAGE_OF) == names
     row = r"^\| \[`(\w+)`\]\(objectives/(\w+)\.md\) \| ([\w ]+) \|"
     rows = re.findall(row, read("objectives.md"), re.MULTILINE)
     assert sorted((name, page) for name, page, _ in rows) == [(name, name) for name in names]
     for name, _, attention in rows:
         # That of a mixture depends on its members.
         assert attention == getattr(OBJECTIVES[name], "attention", attention)
-    for name, text in PAGES.items():
+    for name, text in PAGE_OF.items():
         assert text.startswith(f"# `{name}`\n"), name
 
 
@@ -96,7 +96,7 @@ def test_the_program_of_a_page_prints_what_stands_there(page: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_objective_is_shown_in_english_and_chinese(name: str) -> None:
-    shown = [command for command, _ in consoles(PAGES[name])]
+    shown = [command for command, _ in consoles(PAGE_OF[name])]
     assert any("chinese" in command for command in shown)
     assert any("chinese" not in command for command in shown)
     assert all(f"objective={name}" in command.split() for command in shown)
@@ -118,7 +118,7 @@ def _default(info: FieldInfo) -> Any:
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_every_setting_is_on_the_page_with_its_default(name: str) -> None:
     fields = OBJECTIVES[name].Config.model_fields
-    own = _settings(PAGES[name])
+    own = _settings(PAGE_OF[name])
     common = _settings(section(read("objectives.md"), "The mask"))
     assert set(own) <= set(fields)
     assert (own or common) if fields else not own
