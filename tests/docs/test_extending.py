@@ -18,12 +18,13 @@ from megapt.config import ObjectiveSection, Origins
 from megapt.data import CounterRng, Window
 from megapt.errors import ConfigError
 from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
+from megapt.optim import OPTIMIZERS
 from megapt.registry import Registry
 from tests.docs.pages import ROOT, blocks, example_corpora, read, run
 from tests.training.runs import tree
 from tests.windows import VOCABULARY, make_piece, random_piece
 
-PAGE = read("extending.md")
+PAGE, OPTIMIZER = read("extending.md").split("\n## An optimizer\n")
 [SOURCE], [SETTINGS], [DECLARED] = (blocks(PAGE, kind) for kind in ("python", "yaml", "toml"))
 [COMMANDS] = blocks(PAGE, "sh")
 
@@ -36,6 +37,10 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "objective").mkdir()
         (folder / "objective/mass.py").write_text(SOURCE, encoding="utf-8")
         (folder / "objective/mass.yaml").write_text(SETTINGS, encoding="utf-8")
+        (folder / "optimizer").mkdir()
+        for kind, file in (("python", "sgd.py"), ("yaml", "sgd.yaml")):
+            [text] = blocks(OPTIMIZER, kind)
+            (folder / "optimizer" / file).write_text(text, encoding="utf-8")
         yield folder
 
 
@@ -50,7 +55,8 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     shown = run(show)
     assert "objective mass: 3 examples" in shown
     assert "[MASK] [MASK]" in shown
-    for command in others:
+    [train_with_sgd] = blocks(OPTIMIZER, "sh")
+    for command in [train_with_sgd.strip(), *others]:
         _, *words = shlex.split(command)
         done = subprocess.run(
             [sys.executable, "-m", "megapt.cli", *words],
@@ -70,6 +76,8 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     }
     assert not changed
     assert "mass" not in OBJECTIVES
+    assert "sgd" not in OPTIMIZERS
+    assert (followed / "runs/examples/sgd/optimizer.py").is_file()
 
 
 def test_the_run_in_the_source_is_what_is_written(followed: Path) -> None:
