@@ -33,6 +33,7 @@ from megapt.data.schedules import training_stream
 from megapt.distributed.engine import Engine
 from megapt.distributed.start import start_ranks
 from megapt.model import build_model
+from megapt.model.attention import find_backend
 from megapt.objectives import Context, build_objective
 from megapt.training.trainer import Trainer
 
@@ -83,7 +84,8 @@ def bare(options: argparse.Namespace, turns: Turns) -> None:
     corpus = Corpus(str(options.data))
     context = Context(corpus.vocabulary, options.window)
     objective = build_objective(config.objective, context, Origins())
-    model = build_model(config, objective.heads, corpus.vocabulary.size, options.attention)
+    backend = find_backend(config, Origins())
+    model = build_model(config, objective.heads, corpus.vocabulary.size, backend)
     maker = BatchMaker(training_stream(corpus, config), objective, corpus.vocabulary.pad, seed=0)
     with contextlib.closing(Loader(maker, global_batch=options.batch).iterate()) as steps:
         batches = [batch for _, [batch] in itertools.islice(steps, KEPT_BATCHES)]

@@ -96,6 +96,8 @@ def _parts(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (dotted path, settings) of all that may come from a Python file of the user's own."""
     yield from _sections(values.get("objective"), "objective")
     yield "optimizer", values["optimizer"]
+    if isinstance(values["training"]["attention"], dict):
+        yield "training.attention", values["training"]["attention"]
 
 
 def compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from megapt.config.running import (
     MonitorConfig,
     ParallelConfig,
 )
-from megapt.config.section import AttentionBackend, PartSection, Section, is_due
+from megapt.config.section import PartSection, Section, is_due
 from megapt.config.updates import (
     BudgetConfig,
     OptimizerConfig,
@@ -30,7 +30,6 @@ from megapt.config.updates import (
 )
 
 __all__ = [
-    "AttentionBackend",
     "BranchConfig",
     "BudgetConfig",
     "CheckpointConfig",

@@ -27,8 +27,9 @@ _PRESETS = (_PACKAGE / "_configs", _PACKAGE.parent / "configs")
 _KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
 _MEMBER = re.compile(r"(objective\.)?members\.[^.]+(\.members\.[^.]+)*")
 """Path of a member: of a comparison or of a mixture, which may be a member itself."""
-_PARTS = ("objective", "optimizer")
-"""Sections that may name a Python file of the user's own."""
+_PARTS = {"objective": "", "optimizer": "", "training": "attention"}
+"""Section -> the key in it that names a part, which may be in a file of the user's own; "": itself
+does."""
 _SECTIONS = ("data", "model", "objective", "loss", "optimizer", "schedule", "training")
 
 
@@ -103,7 +104,9 @@ def _expand(
     if isinstance(value, str):
         return _load_named(value, path, path, kind, user, origins, users)
     if isinstance(value, dict) and kind in _PARTS:
-        value = _expand_part(value, path, user, origins, users)
+        value = _find_file(value, _PARTS[kind], user)
+    if isinstance(value, dict) and kind == "objective":
+        value = _expand_members(value, path, user, origins, users)
     if isinstance(value, dict) and "base" in value:
         own = {key: item for key, item in value.items() if key != "base"}
         key = f"{path}.base" if path else "base"
@@ -147,19 +150,26 @@ def _load_named(
     return _load(file, path, kind, origins, users)
 
 
-def _expand_part(
+def _find_file(values: dict[str, Any], key: str, user: Path) -> dict[str, Any]:
+    """Find the Python file of a part beside the YAML file `user`, which names it."""
+    part = values.get(key) if key else values
+    if not isinstance(part, dict) or not isinstance(part.get("file"), str):
+        return values
+    found = {**part, "file": str((user.parent / part["file"]).resolve())}
+    return {**values, key: found} if key else found
+
+
+def _expand_members(
     values: dict[str, Any], path: str, user: Path, origins: Origins, users: tuple[Path, ...]
 ) -> dict[str, Any]:
-    """Expand the members of a mixture, and find the file beside the one that names it."""
-    found = dict(values)
-    if isinstance(found.get("file"), str):
-        found["file"] = str((user.parent / found["file"]).resolve())
-    if isinstance(found.get("members"), dict):
-        found["members"] = {
-            name: _expand(member, f"{path}.members.{name}", "objective", user, origins, users)
-            for name, member in found["members"].items()
-        }
-    return found
+    """Expand the members of a mixture."""
+    if not isinstance(values.get("members"), dict):
+        return values
+    members = {
+        name: _expand(member, f"{path}.members.{name}", "objective", user, origins, users)
+        for name, member in values["members"].items()
+    }
+    return {**values, "members": members}
 
 
 def _renames(section: Any) -> bool:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -24,8 +32,6 @@ def _as_name(name: str) -> str:
 
 
 MemberName = Annotated[str, AfterValidator(_as_name)]
-
-AttentionBackend = Literal["grouped", "rows", "flex", "varlen"]
 
 Axis = Literal["raw_tokens", "positions", "targets", "model_flops", "wall_clock"]
 """The axes on which every run is counted. Units: tokens, positions, predictions, FLOPs, seconds."""
@@ -58,6 +64,18 @@ class PartSection(Section):
     def _absolute(cls, file: str | None) -> str | None:
         # A run is opened later from other folders. What stands in YAML is absolute already.
         return None if file is None else str(Path(file).resolve())
+
+
+def _as_section(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _as_written(part: PartSection) -> Any:
+    return part.name if part.file is None and not part.model_extra else dict(part)
+
+
+Part = Annotated[PartSection, BeforeValidator(_as_section), PlainSerializer(_as_written)]
+"""A part inside another section: its name alone, or a section."""
 
 
 def is_due(step: int, every: int) -> bool:

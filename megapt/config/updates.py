@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from megapt.config.section import (
-    AttentionBackend,
     Axis,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
+    Part,
     PartSection,
     PositiveFloat,
     PositiveInt,
@@ -124,7 +124,7 @@ class TrainingConfig(Section):
     precision: Precision = "fp32"
     """Of weights and activations. With bf16 and fp16 the optimiser keeps float32 weights; fp16
     scales the loss, and needs a GPU."""
-    attention: AttentionBackend = "grouped"
+    attention: Part = PartSection(name="grouped")
     """How attention is computed; all give the same result. `grouped`: on examples of like length
     side by side, everywhere. `rows`: on whole rows under a mask. `flex`: FlexAttention, compiled
     on CUDA. `varlen`: FlashAttention's variable-length kernels, on CUDA, not for prefixes."""
@@ -150,9 +150,3 @@ class TrainingConfig(Section):
     """Held-out windows a validation; all of them if the split has fewer."""
     log_every: PositiveInt = 10
     """Steps between two records of training."""
-
-    @model_validator(mode="after")
-    def _rows(self) -> TrainingConfig:
-        if self.attention == "rows" and not self.row_length:
-            raise ValueError("attention 'rows' needs a row_length")
-        return self

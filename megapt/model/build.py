@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megapt.config import AttentionBackend, RunConfig
+from megapt.config import RunConfig
 from megapt.data import RESERVED, HeadSpec
+from megapt.model.attention import Backend, GroupedAttention
 from megapt.model.pretraining import PretrainingModel
 from megapt.model.sequence import SequenceGroup
 
@@ -14,7 +15,7 @@ def build_model(
     config: RunConfig,
     heads: Sequence[HeadSpec],
     vocabulary: int,
-    attention: AttentionBackend = "grouped",
+    attention: type[Backend] = GroupedAttention,
     sequence: SequenceGroup = SequenceGroup(),
 ) -> PretrainingModel:
     """Return the model of a run, with the initial weights that the seed gives.

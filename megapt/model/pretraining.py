@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from megapt.config import AttentionBackend, LossConfig, ModelConfig
+from megapt.config import LossConfig, ModelConfig
 from megapt.config.updates import Recompute
 from megapt.data import Batch, HeadSpec
+from megapt.model.attention import Backend, GroupedAttention
 from megapt.model.generator import Generator
 from megapt.model.heads import make_head
 from megapt.model.initialisation import initialise
@@ -114,7 +115,7 @@ class PretrainingModel(nn.Module):
         max_positions: int,
         loss: LossConfig = LossConfig(),
         seed: int = 0,
-        attention: AttentionBackend = "grouped",
+        attention: type[Backend] = GroupedAttention,
         recompute: Recompute = "none",
         recompute_every: int = 1,
         sequence: SequenceGroup | None = None,

@@ -7,10 +7,17 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from megapt.config import AttentionBackend, ModelConfig
+from megapt.config import ModelConfig
 from megapt.config.updates import Recompute
 from megapt.data import Batch
-from megapt.model.attention import Attention, AttentionPlan, check_backend, plan_attention
+from megapt.model.attention import (
+    Attention,
+    AttentionPlan,
+    Backend,
+    GroupedAttention,
+    check_dropout,
+    plan_attention,
+)
 from megapt.model.embeddings import Embeddings
 from megapt.model.layout import feedforward_blocks
 from megapt.model.recompute import Recomputation
@@ -76,7 +83,7 @@ class Block(nn.Module):
 class Computation:
     """How a model is computed; no weight depends on it."""
 
-    attention: AttentionBackend = "grouped"
+    attention: type[Backend] = GroupedAttention
     recompute: Recompute = "none"
     recompute_every: int = 1
     sequence: SequenceGroup = field(default_factory=SequenceGroup)
@@ -128,7 +135,7 @@ class Transformer(nn.Module):
         how: Computation = Computation(),
     ) -> None:
         super().__init__()
-        check_backend(how.attention, config)
+        check_dropout(how.attention, config)
         self.config = config
         self.sequence = how.sequence
         self.embeddings = Embeddings(config, vocabulary, max_positions)

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from megapt.config import RunConfig
+from megapt.config import Origins, RunConfig
 from megapt.data import AnyCorpus, BatchMaker, CounterRng
 from megapt.data.example import Ints
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
+from megapt.model.attention import find_backend
 from megapt.model.generation import write
 from megapt.objectives import Objective
 from megapt.objectives.ragged import choose
@@ -69,7 +70,7 @@ class SampleWriter:
             max_tokens=self._config.monitor.sample_tokens,
             seed=self._config.seed,
             agreed=lambda tokens: self._ranks.gather(tokens)[0],
-            in_rows=self._config.training.attention == "rows",
+            in_rows=find_backend(self._config, Origins()).rows,
         )
         module.train(was_training)
         decode = self._corpus.tokenizer().decode

@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from megapt.data import Batch
 from megapt.model.attention.backend import Backend
-from megapt.model.attention.layer import BACKENDS
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -55,10 +54,8 @@ def _normalise(x: Tensor, shape: Any, weight: Tensor, eps: float | None = None) 
     return out
 
 
-class _FusedAttention(Backend):
-    """Stands in for kernels that find their examples without a mask: flex, varlen."""
-
-    drops = False
+class FusedAttention(Backend):
+    """Stands in for backends that are `fused`."""
 
     def __init__(self, batch: Batch) -> None:
         pass
@@ -72,9 +69,8 @@ class _FusedAttention(Backend):
 @contextmanager
 def kernels_of(device: str) -> Iterator[None]:
     """Inside, tensors without storage are kept as the kernels of `cpu` or `cuda` keep them."""
-    backends = {"flex": _FusedAttention, "varlen": _FusedAttention}
     functions: dict[str, Any] = {"scaled_dot_product_attention": _attend}
     if device == "cuda":
         functions["rms_norm"] = _normalise
-    with patch.dict(BACKENDS, backends), patch.multiple(functional, **functions):
+    with patch.multiple(functional, **functions):
         yield

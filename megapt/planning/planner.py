@@ -62,7 +62,7 @@ class Planner:
                 f"{config.training.global_batch} windows do not divide by {self.shares} shares",
             )
         self.objective: Objective = build_objective(config.objective, text.context(config), origins)
-        check_attention(config, self.objective, self.ranks.device, origins)
+        check_attention(config, self.objective, self.ranks, origins)
         check_engine(config, self.ranks, origins)
         self.optimizer = find_optimizer(config, origins)
         self._tracers: dict[str, Tracer] = {}

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from megapt.config import RunConfig
+from megapt.config import Origins, RunConfig
 from megapt.data import Batch
 from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.footprint import Trace
 from megapt.model import build_model
+from megapt.model.attention import find_backend
 from megapt.objectives import Objective
-from megapt.planning.kernels import kernels_of
+from megapt.planning.kernels import FusedAttention, kernels_of
 
 
 def _cast_bytes(func: Any, args: Sequence[Any]) -> int:
@@ -92,10 +93,14 @@ class Tracer:
         device: `cpu` or `cuda`, whose kernels compute.
     """
 
-    def __init__(self, config: RunConfig, objective: Objective, device: str) -> None:
+    def __init__(
+        self, config: RunConfig, objective: Objective, device: str, origins: Origins = Origins()
+    ) -> None:
         self._device = device
         with torch.device("meta"):
-            size, attention = objective.vocabulary.size, config.training.attention
+            backend = find_backend(config, origins)
+            attention = FusedAttention if backend.fused else backend
+            size = objective.vocabulary.size
             self.model = build_model(config, objective.heads, size, attention)
         self.model.to(DTYPES[config.training.precision]).train()
 

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import torch
 
 from megapt.config import Origins, RunConfig
 from megapt.data import (
@@ -16,9 +15,9 @@ from megapt.data import (
     Stream,
 )
 from megapt.data.stream import in_lane_order
-from megapt.distributed.deepspeed_config import deepspeed_config, zero_stage
+from megapt.distributed.deepspeed_config import DTYPES, deepspeed_config, zero_stage
 from megapt.distributed.ranks import Ranks
-from megapt.model.attention import check_backend
+from megapt.model.attention import check_dropout, find_backend
 from megapt.model.generator import generator_config
 from megapt.objectives import Objective, ObjectiveError
 from megapt.optim import check_optimizer
@@ -125,24 +124,27 @@ def check_engine(config: RunConfig, ranks: Ranks, origins: Origins) -> dict[str,
 
 
 def check_attention(
-    config: RunConfig, objective: Objective, device: torch.device, origins: Origins
+    config: RunConfig, objective: Objective, ranks: Ranks, origins: Origins
 ) -> None:
-    """Refuse a way of computing attention that cannot train this run on this device.
+    """Refuse a way of computing attention that cannot train this run on these ranks.
 
     Raises:
         ConfigError: saying what can.
     """
-    backend = config.training.attention
+    training, backend = config.training, find_backend(config, origins)
     problem = ""
-    if backend in ("flex", "varlen") and device.type == "cpu":
-        problem = "cannot train on a CPU; choose 'grouped' or 'rows'"
-    elif backend == "varlen" and objective.attention == "prefix":
-        problem = f"has no prefix attention, which '{objective.name}' needs; choose 'flex'"
-    elif backend == "varlen" and config.training.precision == "fp32":
-        problem = "computes in bf16 alone; set training.precision to it, or choose 'flex'"
+    if backend.rows and not training.row_length:
+        problem = "wants batches in rows; set training.row_length"
+    problem = problem or backend.problem(
+        config.model,
+        objective.attention,
+        ranks.device,
+        DTYPES[training.precision],
+        ranks.sequence_world,
+    )
     if problem:
-        raise origins.error("training.attention", f"'{backend}' {problem}")
-    check_backend(backend, config.model)
+        raise origins.error("training.attention", f"'{backend.name}' {problem}")
+    check_dropout(backend, config.model)
 
 
 def check_generators(

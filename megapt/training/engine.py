@@ -9,6 +9,7 @@ from megapt.data import HeadSpec
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
 from megapt.model import build_model
+from megapt.model.attention import find_backend
 from megapt.model.compilation import compile_model
 from megapt.model.sequence import SequenceGroup
 from megapt.optim import make_optimizer
@@ -30,7 +31,8 @@ def make_engine(
         ConfigError: for settings that cannot run.
     """
     group = SequenceGroup.of(ranks)
-    model = build_model(config, heads, vocabulary, config.training.attention, group)
+    attention = find_backend(config, origins)
+    model = build_model(config, heads, vocabulary, attention, group)
     if config.training.compile:
         compile_model(model)
     return Engine(model, make_optimizer(model, config, ranks, origins), config, ranks, origins)

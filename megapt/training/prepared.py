@@ -86,7 +86,7 @@ class PreparedRun:
         )
         stream = training_stream(self.corpus, config)
         check_size(stream, config, batches, origins)
-        check_attention(config, self.objective, ranks.device, origins)
+        check_attention(config, self.objective, ranks, origins)
         check_generators(config, self.objective, ranks, origins)
         if config.training.compile:
             check_compiler(ranks.device)

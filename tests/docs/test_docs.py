@@ -20,6 +20,7 @@ from megapt.config import (
     CompareConfig,
     DataConfig,
     DeviceConfig,
+    PartSection,
     ProbeConfig,
     RunConfig,
     load_config,
@@ -231,7 +232,10 @@ def _section_fields(section: str) -> dict[str, FieldInfo]:
 
 def _written(info: FieldInfo) -> Any:
     """A default; nothing for a key that is required."""
-    return None if info.is_required() else info.get_default(call_default_factory=True)
+    if info.is_required():
+        return None
+    default = info.get_default(call_default_factory=True)
+    return default.name if isinstance(default, PartSection) else default
 
 
 def test_every_key_of_a_device_is_on_the_page_with_its_default() -> None:

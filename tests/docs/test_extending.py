@@ -17,14 +17,17 @@ import pytest
 from megapt.config import ObjectiveSection, Origins
 from megapt.data import CounterRng, Window
 from megapt.errors import ConfigError
+from megapt.model.attention import BACKENDS
 from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
 from megapt.optim import OPTIMIZERS
 from megapt.registry import Registry
-from tests.docs.pages import ROOT, blocks, example_corpora, read, run
+from tests.docs.pages import ROOT, blocks, example_corpora, read, run, section
 from tests.training.runs import tree
 from tests.windows import VOCABULARY, make_piece, random_piece
 
-PAGE, OPTIMIZER = read("extending.md").split("\n## An optimizer\n")
+WHOLE = read("extending.md")
+OPTIMIZER, BACKEND = section(WHOLE, "An optimizer"), section(WHOLE, "An attention backend")
+PAGE = WHOLE.partition("\n## An optimizer\n")[0]
 [SOURCE], [SETTINGS], [DECLARED] = (blocks(PAGE, kind) for kind in ("python", "yaml", "toml"))
 [COMMANDS] = blocks(PAGE, "sh")
 
@@ -41,6 +44,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for kind, file in (("python", "sgd.py"), ("yaml", "sgd.yaml")):
             [text] = blocks(OPTIMIZER, kind)
             (folder / "optimizer" / file).write_text(text, encoding="utf-8")
+        [text] = blocks(BACKEND, "python")
+        (folder / "dense.py").write_text(text, encoding="utf-8")
         yield folder
 
 
@@ -55,8 +60,8 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     shown = run(show)
     assert "objective mass: 3 examples" in shown
     assert "[MASK] [MASK]" in shown
-    [train_with_sgd] = blocks(OPTIMIZER, "sh")
-    for command in [train_with_sgd.strip(), *others]:
+    of_parts = [command.strip() for part in (OPTIMIZER, BACKEND) for command in blocks(part, "sh")]
+    for command in [*of_parts, *others]:
         _, *words = shlex.split(command)
         done = subprocess.run(
             [sys.executable, "-m", "megapt.cli", *words],
@@ -77,6 +82,8 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     assert not changed
     assert "mass" not in OBJECTIVES
     assert "sgd" not in OPTIMIZERS
+    assert "dense" not in BACKENDS
+    assert (followed / "runs/examples/dense/training.attention.py").is_file()
     assert (followed / "runs/examples/sgd/optimizer.py").is_file()
 
 

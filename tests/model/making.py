@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from megapt.config import AttentionBackend, LossConfig, ModelConfig
+from megapt.config import LossConfig, ModelConfig
 from megapt.data import Attention, Batch, Example, HeadSpec, Targets, collate, make_example
 from megapt.data.packing import Rows
 from megapt.model import PretrainingModel
+from megapt.model.attention import BACKENDS
 
 VOCABULARY, LENGTH = 50, 32
 TOKENS = HeadSpec("tokens", "token")
@@ -40,7 +41,7 @@ def make_model(
     config: ModelConfig,
     heads: Sequence[HeadSpec] = (TOKENS,),
     seed: int = 0,
-    attention: AttentionBackend = "grouped",
+    attention: str = "grouped",
     loss: LossConfig = LossConfig(),
 ) -> PretrainingModel:
     """A model in evaluation mode."""
@@ -50,7 +51,7 @@ def make_model(
         vocabulary=VOCABULARY,
         max_positions=LENGTH,
         seed=seed,
-        attention=attention,
+        attention=BACKENDS[attention],
         loss=loss,
     )
     return model.eval()

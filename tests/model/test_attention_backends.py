@@ -12,7 +12,7 @@ from torch.nn.attention import varlen
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.attention.varlen import varlen_attn
 
-from megapt.config import AttentionBackend, ModelConfig
+from megapt.config import ModelConfig
 from megapt.data import Attention
 from megapt.data.packing import Rows
 from megapt.errors import ConfigError
@@ -105,14 +105,14 @@ def test_flex_does_not_train_on_a_cpu() -> None:
 
 
 @pytest.mark.parametrize("backend", ["flex", "varlen"])
-def test_dropout_is_refused_where_weights_cannot_be_dropped(backend: AttentionBackend) -> None:
+def test_dropout_is_refused_where_weights_cannot_be_dropped(backend: str) -> None:
     with pytest.raises(ConfigError) as error:
         make_model(ModelConfig(**{**MODERN, "dropout": 0.1}), attention=backend)
     assert one_line(error, "model.dropout: 0.1", backend, "'grouped' or 'rows'")
 
 
 @pytest.mark.parametrize("backend", ["grouped", "rows"])
-def test_attention_weights_are_dropped_in_training_alone(backend: AttentionBackend) -> None:
+def test_attention_weights_are_dropped_in_training_alone(backend: str) -> None:
     config = ModelConfig(**{**MODERN, "dropout": 0.3})
     layer = make_model(config, attention=backend).trunk
     layer.dropout.p = 0.0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from megapt.config import AttentionBackend, ModelConfig
+from megapt.config import ModelConfig
 from megapt.data import Attention, Batch, Example
 from megapt.data.packing import Rows, first_fit
 from megapt.model import PretrainingModel
@@ -28,7 +28,7 @@ PACKED = Rows(length=16, count=4, open=2)
 class Setup:
     """A backend, and the batches and numbers that it computes with here."""
 
-    backend: AttentionBackend
+    backend: str
     rows: Rows | None
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32

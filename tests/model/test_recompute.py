@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from megapt.config import AttentionBackend, ModelConfig
+from megapt.config import ModelConfig
 from megapt.config.updates import Recompute
 from megapt.data import Attention, Batch, HeadSpec
 from megapt.data.packing import Rows
 from megapt.model import PretrainingModel
+from megapt.model.attention import BACKENDS
 from megapt.model.recompute import Recomputation
 from megapt.model.trunk import Blocks
 from tests.model.making import LENGTH, STYLES, TOKENS, VOCABULARY, make_batch, random_example
@@ -26,7 +27,7 @@ LAYERS = 4
 
 
 def model_of(
-    style: str, heads: list[HeadSpec], attention: AttentionBackend = "grouped", **settings: Any
+    style: str, heads: list[HeadSpec], attention: str = "grouped", **settings: Any
 ) -> PretrainingModel:
     """A model in training mode; `settings` say how it is computed, `dropout` apart."""
     dropout = settings.pop("dropout", 0.0)
@@ -36,7 +37,7 @@ def model_of(
         heads,
         vocabulary=VOCABULARY,
         max_positions=LENGTH,
-        attention=attention,
+        attention=BACKENDS[attention],
         **settings,
     )
 
@@ -62,7 +63,7 @@ def assert_equal(mine: list[Tensor], theirs: list[Tensor]) -> None:
 @pytest.mark.parametrize("style", sorted(STYLES))
 @pytest.mark.parametrize("attention", ["grouped", "rows"])
 def test_losses_and_gradients_are_the_same_to_the_bit(
-    attention: AttentionBackend,
+    attention: str,
     style: str,
     kind: Attention,
     dtype: torch.dtype,

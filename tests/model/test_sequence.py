@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from megapt.config import AttentionBackend, ModelConfig
+from megapt.config import ModelConfig
 from megapt.data import Attention, Example, HeadSpec
 from megapt.data.packing import Rows
 from megapt.data.targets import HeadTargets
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.model import PretrainingModel
+from megapt.model.attention import BACKENDS
 from megapt.model.sequence import SequenceGroup
 from tests.model.making import LENGTH, STYLES, TOKENS, VOCABULARY, make_batch, random_example
 from tests.ranks import run_ranks
@@ -60,7 +61,7 @@ def asking(length: int, kind: Attention) -> Example:
     return replace(example, targets=targets)
 
 
-def model_of(ranks: Ranks, style: str, attention: AttentionBackend, **how: Any) -> PretrainingModel:
+def model_of(ranks: Ranks, style: str, attention: str, **how: Any) -> PretrainingModel:
     # Two, three and four ranks divide these heads, and the half of them that the generator has.
     config = ModelConfig(**{**STYLES[style], "heads": 24, "hidden": 48})
     return PretrainingModel(
@@ -68,7 +69,7 @@ def model_of(ranks: Ranks, style: str, attention: AttentionBackend, **how: Any) 
         HEADS,
         vocabulary=VOCABULARY,
         max_positions=LENGTH,
-        attention=attention,
+        attention=BACKENDS[attention],
         sequence=group_of(ranks),
         **how,
     )
@@ -87,7 +88,7 @@ def results(
     lengths: Sequence[int],
     kind: Attention,
     style: str,
-    attention: AttentionBackend,
+    attention: str,
     how: dict[str, Any],
 ) -> dict[str, NDArray[np.float32]]:
     """Return losses, sums of parts and gradients, summed over the ranks; and predictions."""
@@ -108,7 +109,7 @@ def results(
     return found
 
 
-CASES: list[tuple[int, list[int], Attention, str, AttentionBackend, dict[str, Any]]] = [
+CASES: list[tuple[int, list[int], Attention, str, str, dict[str, Any]]] = [
     (2, [5, 9, 1, 7, 12], "causal", "pre", "grouped", {}),
     (2, [5, 9, 1, 7, 12], "prefix", "post", "rows", {"recompute": "full"}),
     (4, [5, 9, 1, 7, 12], "prefix", "pre", "grouped", {"recompute": "selective"}),
@@ -123,7 +124,7 @@ def test_ranks_together_are_one_alone(
     lengths: list[int],
     kind: Attention,
     style: str,
-    attention: AttentionBackend,
+    attention: str,
     how: dict[str, Any],
 ) -> None:
     (expected,) = run_ranks(1, results, lengths, kind, style, attention, {})

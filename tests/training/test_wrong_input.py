@@ -215,6 +215,8 @@ def test_a_budget_larger_than_a_mixture_gives(corpus_folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("training", "said"),
     [
+        ({"attention": "sparse"}, "training.attention.name: no attention backend named 'sparse'"),
+        ({"attention": "rows"}, "training.attention: 'rows' wants batches in rows; set "),
         ({"attention": "flex"}, "training.attention: 'flex' cannot train on a CPU; choose "),
         ({"attention": "varlen"}, "training.attention: 'varlen' cannot train on a CPU; choose "),
         (
@@ -236,8 +238,8 @@ def test_attention_that_cannot_train_the_run(
 @pytest.mark.parametrize(
     ("objective", "training", "model", "said"),
     [
-        ("mgm", {"precision": "bf16"}, {}, "has no prefix attention, which 'mgm' needs"),
-        ("arlm", {"precision": "fp32"}, {}, "computes in bf16 alone"),
+        ("mgm", {"precision": "bf16"}, {}, "has no prefix attention, which the objective needs"),
+        ("arlm", {"precision": "fp32"}, {}, "computes in bf16 or fp16"),
         ("arlm", {"precision": "bf16"}, {"dropout": 0.1}, "model.dropout: 0.1"),
     ],
 )

@@ -1,12 +1,17 @@
-"""Multi-head attention inside each example of a batch, never across."""
+"""Multi-head attention inside each example of a batch, never across. A backend is one file."""
 
 from megapt.model.attention.backend import Backend
-from megapt.model.attention.layer import Attention, AttentionPlan, check_backend, plan_attention
+from megapt.model.attention.backends import BACKENDS, check_dropout, find_backend
+from megapt.model.attention.grouped import GroupedAttention
+from megapt.model.attention.layer import Attention, AttentionPlan, plan_attention
 
 __all__ = [
+    "BACKENDS",
     "Attention",
     "AttentionPlan",
     "Backend",
-    "check_backend",
+    "GroupedAttention",
+    "check_dropout",
+    "find_backend",
     "plan_attention",
 ]

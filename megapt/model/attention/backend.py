@@ -8,11 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from megapt.data import Batch
+from megapt.config import ModelConfig
+from megapt.data import Attention, Batch
 
 
 class Backend(ABC):
     """Attention over the examples of one batch, prepared once and shared by all layers.
+
+    A subclass is one file of this folder; its `name` registers it.
 
     Query i sees key j of its example if j <= i or `visible[j]`, and nothing of other examples.
 
@@ -23,8 +26,35 @@ class Backend(ABC):
         ConfigError: if the backend cannot compute this batch, or not on its device.
     """
 
-    drops: ClassVar[bool]
+    name: ClassVar[str]
+    """What users type."""
+    drops: ClassVar[bool] = False
     """Whether it can drop attention weights."""
+    rows: ClassVar[bool] = False
+    """Whether it wants batches in rows of a fixed length."""
+    fused: ClassVar[bool] = False
+    """Whether one kernel finds the examples, which keeps for the backward pass its inputs, its
+    result and a number a row; plans count on it."""
+
+    @classmethod
+    def problem(
+        cls,
+        config: ModelConfig,
+        attention: Attention,
+        device: torch.device,
+        dtype: torch.dtype,
+        sequence_ranks: int,
+    ) -> str:
+        """Return what forbids this backend in a run, and what would be right; else "".
+
+        Args:
+            config: of the model.
+            attention: of the examples; `prefix` includes the others.
+            device: that computes.
+            dtype: of queries, keys and values.
+            sequence_ranks: that share the positions of a batch.
+        """
+        return ""
 
     @abstractmethod
     def __init__(self, batch: Batch) -> None: ...

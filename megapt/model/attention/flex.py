@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from megapt.data import Batch
+from megapt.config import ModelConfig
+from megapt.data import Attention, Batch
 from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend, example_ids, in_rows
 
@@ -76,7 +77,20 @@ def _compiled() -> Callable[..., Tensor]:
 class FlexAttention(Backend):
     """Attends in rows, or in the batch as one row, under a `BlockMask`."""
 
-    drops = False
+    name = "flex"
+    fused = True
+
+    @classmethod
+    def problem(
+        cls,
+        config: ModelConfig,
+        attention: Attention,
+        device: torch.device,
+        dtype: torch.dtype,
+        sequence_ranks: int,
+    ) -> str:
+        """Refuse CPUs; see `Backend`."""
+        return "cannot train on a CPU; choose 'grouped' or 'rows'" if device.type == "cpu" else ""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch

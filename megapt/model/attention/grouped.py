@@ -32,6 +32,7 @@ class GroupedAttention(Backend):
     is ever computed.
     """
 
+    name = "grouped"
     drops = True
 
     def __init__(self, batch: Batch) -> None:

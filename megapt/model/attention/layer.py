@@ -6,35 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from megapt.config import AttentionBackend, ModelConfig
+from megapt.config import ModelConfig
 from megapt.data import Batch
-from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend
-from megapt.model.attention.flex import FlexAttention
 from megapt.model.attention.grouped import GroupedAttention
-from megapt.model.attention.rows import RowAttention
 from megapt.model.attention.ulysses import UlyssesAttention
-from megapt.model.attention.varlen import VarlenAttention
 from megapt.model.embeddings import rotary_angles, rotate
 from megapt.model.layout import QUERIES
 from megapt.model.sequence import SequenceGroup
-
-BACKENDS: dict[AttentionBackend, type[Backend]] = {
-    "grouped": GroupedAttention,
-    "rows": RowAttention,
-    "flex": FlexAttention,
-    "varlen": VarlenAttention,
-}
-
-
-def check_backend(backend: AttentionBackend, config: ModelConfig) -> None:
-    """Raise ConfigError if the backend cannot compute what the model asks for."""
-    if config.dropout and not BACKENDS[backend].drops:
-        able = " or ".join(f"'{name}'" for name, kind in BACKENDS.items() if kind.drops)
-        raise ConfigError(
-            f"model.dropout: {config.dropout}, but attention '{backend}' cannot drop weights; set "
-            f"it to 0, or training.attention to {able}"
-        )
 
 
 @dataclass(frozen=True)
@@ -49,7 +28,7 @@ class AttentionPlan:
 def plan_attention(
     batch: Batch,
     config: ModelConfig,
-    backend: AttentionBackend = "grouped",
+    backend: type[Backend] = GroupedAttention,
     sequence: SequenceGroup = SequenceGroup(),
 ) -> AttentionPlan:
     """Return the plan of a batch, for ranks of which each holds a slice of its states.
@@ -61,7 +40,7 @@ def plan_attention(
     if config.positions == "rotary":
         width = config.hidden // config.heads
         rotary = rotary_angles(sequence.slice(batch.positions), width, config.rotary_base)
-    whole = BACKENDS[backend](batch)
+    whole = backend(batch)
     if sequence.size == 1:
         return AttentionPlan(whole, rotary)
     return AttentionPlan(UlyssesAttention(whole, sequence, len(batch.tokens)), rotary)

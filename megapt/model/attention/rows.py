@@ -14,7 +14,9 @@ from megapt.model.attention.backend import Backend, example_ids, in_rows
 class RowAttention(Backend):
     """Attends in rows; pairs of two examples are computed and masked."""
 
+    name = "rows"
     drops = True
+    rows = True
 
     def __init__(self, batch: Batch) -> None:
         if not batch.row_length:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megapt.data import Batch
+from megapt.config import ModelConfig
+from megapt.data import Attention, Batch
 from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend
 
@@ -13,7 +14,26 @@ from megapt.model.attention.backend import Backend
 class VarlenAttention(Backend):
     """Attends in the examples as they lie, with no padding and no mask."""
 
-    drops = False
+    name = "varlen"
+    fused = True
+
+    @classmethod
+    def problem(
+        cls,
+        config: ModelConfig,
+        attention: Attention,
+        device: torch.device,
+        dtype: torch.dtype,
+        sequence_ranks: int,
+    ) -> str:
+        """Refuse CPUs, prefixes and what has more than 16 bits; see `Backend`."""
+        if device.type == "cpu":
+            return "cannot train on a CPU; choose 'grouped' or 'rows'"
+        if attention == "prefix":
+            return "has no prefix attention, which the objective needs; choose 'flex'"
+        if dtype not in (torch.bfloat16, torch.float16):
+            return "computes in bf16 or fp16; set training.precision to one, or choose 'flex'"
+        return ""
 
     def __init__(self, batch: Batch) -> None:
         if batch.tokens.device.type == "cpu":
@@ -34,7 +54,7 @@ class VarlenAttention(Backend):
         from torch.nn.attention.varlen import varlen_attn
 
         if q.dtype == torch.float32:
-            raise ConfigError("training.attention: 'varlen' needs training.precision: bf16")
+            raise ConfigError("training.attention: 'varlen' needs training.precision: bf16 or fp16")
         starts, longest = self.starts, self.longest
         out = varlen_attn(q, k, v, starts, starts, longest, longest, window_size=self.window)
         assert isinstance(out, Tensor)  # a pair only where more is asked for

@@ -1,0 +1,31 @@
+"""Finds the attention backend that a configuration names."""
+
+from __future__ import annotations
+
+from megapt.config import ModelConfig, Origins, RunConfig
+from megapt.errors import ConfigError
+from megapt.model.attention.backend import Backend
+from megapt.registry import Registry, no_settings
+
+BACKENDS = Registry("attention backend", Backend, "megapt.model.attention", "megapt.attention")  # type: ignore[type-abstract]
+
+
+def find_backend(config: RunConfig, origins: Origins) -> type[Backend]:
+    """Return the backend that `training.attention` names.
+
+    Raises:
+        ConfigError: for an unknown name, or code of the user's that defines no backend.
+    """
+    section, path = config.training.attention, "training.attention"
+    no_settings(section, origins, path)
+    return BACKENDS.find(section.name, section.file, origins, path)
+
+
+def check_dropout(backend: type[Backend], config: ModelConfig) -> None:
+    """Raise ConfigError if the model drops attention weights, and the backend cannot."""
+    if config.dropout and not backend.drops:
+        able = " or ".join(f"'{name}'" for name in sorted(BACKENDS) if BACKENDS[name].drops)
+        raise ConfigError(
+            f"model.dropout: {config.dropout}, but attention '{backend.name}' cannot drop "
+            f"weights; set it to 0, or training.attention to {able}"
+        )
