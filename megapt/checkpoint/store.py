@@ -190,7 +190,7 @@ class Checkpoints:
                 shutil.rmtree(left)
             folder.mkdir(parents=True)
         except OSError as error:
-            return f"{error.filename}: {error.strerror}"
+            return f"{error.filename or folder}: {error.strerror}"
         return ""
 
     def _settle(self) -> None:
@@ -227,7 +227,7 @@ class Checkpoints:
             give_name(pending.folder, path, manifest)
         except OSError as error:
             mend(self._folder)
-            return f"{error.filename}: {error.strerror}"
+            return f"{error.filename or path}: {error.strerror}"
         if self._copier is not None:
             self._copier.copy(manifest.step, path, manifest)
         if pending.pruning:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from typing import Any
 
@@ -17,6 +18,7 @@ from megapt.data import (
 from megapt.data.stream import in_lane_order
 from megapt.distributed.deepspeed_config import DTYPES, deepspeed_config, zero_stage
 from megapt.distributed.ranks import Ranks
+from megapt.errors import ConfigError
 from megapt.model.attention import check_dropout, find_backend
 from megapt.model.generator import generator_config
 from megapt.objectives import Objective, ObjectiveError
@@ -30,6 +32,16 @@ _TRIED_WINDOWS = 64
 def _available(stream: Stream) -> int:
     """Return the windows of an epoch, or of all there is if that is less."""
     return stream.count if stream.total is None else min(stream.count, stream.total)
+
+
+def check_platform() -> None:
+    """Refuse systems other than Linux, on which nothing would notice a rank that hangs.
+
+    Raises:
+        ConfigError: saying what is needed.
+    """
+    if sys.platform != "linux":
+        raise ConfigError(f"megapt trains on Linux, not on '{sys.platform}'")
 
 
 def check_targets(

@@ -23,6 +23,7 @@ from megapt.training.checks import (
     check_engine,
     check_generators,
     check_metric,
+    check_platform,
     check_size,
     check_targets,
     choose_rows,
@@ -69,6 +70,7 @@ class PreparedRun:
         corpus: AnyCorpus | None = None,
         path: str = "objective",
     ) -> None:
+        check_platform()
         check_groups(config, ranks.world, origins)
         self.ranks = ranks = ranks.arranged(config.parallel.sequence)
         check_batches(config, ranks.world, origins)

@@ -166,14 +166,14 @@ def test_70b_on_1024_ranks_is_planned_in_seconds() -> None:
 import time
 from pathlib import Path
 from tests.planning.planning import cluster, planner, run
-model = {"layers": 80, "hidden": 8192, "heads": 64, "feedforward": 28672, "tied": False}
+model = {"layers": 80, "hidden": 8192, "heads": 64, "feedforward": 24576, "tied": False}
 training = {"precision": "bf16", "global_batch": 1024, "micro_batch": 1, "attention": "varlen"}
 device = {"memory": 85e9, "peak_flops": {"bf16": 1e15}}
 from megapt.planning import made_up_text
 config = run(model=model, training=training, data={"window": 4096})
 machines = cluster(nodes=128, gpus_per_node=8, device=device)
 reckoned = planner(config, machines, made_up_text(32_000)).plan()
-assert 68e9 < sum(reckoned.parameters.values()) < 82e9
+assert 69e9 < sum(reckoned.parameters.values()) < 71e9
 assert reckoned.settings.zero_stage == 3
 assert reckoned.ranks == 1024
 # Not ru_maxrss: what a child inherits of it is the size of the process that started it.

@@ -296,3 +296,11 @@ def test_classification_with_some_documents_unlabelled(
 ) -> None:
     message = refusal(run_config(partly_labelled, tmp_path / "run", objective={"name": "msc"}))
     assert "objective.unlabelled=true" in message
+
+
+def test_another_system_than_linux(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    config = run_config(corpus_folder, tmp_path / "run")
+    assert refusal(config) == "megapt trains on Linux, not on 'darwin'"
