@@ -9,11 +9,9 @@ import numpy as np
 from megapt.comparison.results import Sample
 from megapt.config import CompareConfig
 from megapt.data import Corpus, CounterRng, Piece
-from megapt.data.example import Ints
 from megapt.evaluation import LoadedRun, generate, readable, repetition, unmask
-from megapt.objectives.ragged import choose
+from megapt.objectives.ragged import some_masked
 
-_PROMPT_TOKENS = 16
 _TEXT_TOKENS = 48
 _MASKED = 0.15
 
@@ -26,11 +24,8 @@ def _texts(corpus: Corpus, count: int) -> list[Piece]:
     return [corpus.valid.piece(int(place)) for place in places]
 
 
-def _masked(tokens: Ints, mask: int, rate: float, number: int) -> Ints:
-    """Return the text with `rate` of its tokens masked, rounded, at least one."""
-    count = max(1, round(rate * len(tokens)))
-    chosen = choose(np.array([len(tokens)]), np.array([count]), CounterRng(0, "samples", number))
-    return np.where(chosen, mask, tokens)
+def _draws(number: int) -> CounterRng:
+    return CounterRng(0, "samples", number)
 
 
 def member_samples(run: LoadedRun, corpus: Corpus, config: CompareConfig) -> list[Sample]:
@@ -49,7 +44,7 @@ def member_samples(run: LoadedRun, corpus: Corpus, config: CompareConfig) -> lis
     if objective.prompt(texts[0]) is None:
         if objective.masked(texts[0]) is None:
             return []
-        questions = [_masked(text, mask, _MASKED, i) for i, text in enumerate(texts)]
+        questions = [some_masked(text, _MASKED, mask, _draws(i)) for i, text in enumerate(texts)]
         return [
             Sample(
                 kind="filling",
@@ -59,11 +54,7 @@ def member_samples(run: LoadedRun, corpus: Corpus, config: CompareConfig) -> lis
             )
             for question in questions
         ]
-    if objective.rewrites:
-        rate = float(getattr(objective.config, "mask_rate", _MASKED))
-        prompts = [_masked(text, mask, rate, i) for i, text in enumerate(texts)]
-    else:
-        prompts = [text[:_PROMPT_TOKENS] for text in texts]
+    prompts = [objective.sample_prompt(text, _draws(i)) for i, text in enumerate(texts)]
     written = generate(run, prompts, max_tokens=config.sample_tokens, seed=config.seed)
     kind: Literal["continuation", "rewriting"]
     kind = "rewriting" if objective.rewrites else "continuation"

@@ -14,11 +14,8 @@ from megapt.distributed.ranks import Ranks
 from megapt.model.attention import find_backend
 from megapt.model.generation import write
 from megapt.objectives import Objective
-from megapt.objectives.ragged import choose
 
-_PROMPT_TOKENS = 16
 _TEXT_TOKENS = 48
-_MASKED = 0.15
 
 
 class SampleWriter:
@@ -82,9 +79,4 @@ class SampleWriter:
         """Return the beginning of a held-out window; masked, if that is what is rewritten."""
         (window,) = self._heldout.windows([number])
         text = window.pieces[0].tokens[:_TEXT_TOKENS]
-        if not self._objective.rewrites:
-            return text[:_PROMPT_TOKENS]
-        rate = float(getattr(self._objective.config, "mask_rate", _MASKED))
-        many = np.array([max(1, round(rate * len(text)))])
-        chosen = choose(np.array([len(text)]), many, CounterRng(0, "samples", number))
-        return np.where(chosen, self._corpus.vocabulary.mask, text)
+        return self._objective.sample_prompt(text, CounterRng(0, "samples", number))

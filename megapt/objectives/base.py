@@ -22,6 +22,9 @@ from megapt.data import (
 )
 from megapt.data.example import Ints, lay, make_example
 
+SAMPLE_PROMPT = 16
+"""Tokens of a text that a sample continues."""
+
 
 class ObjectiveError(ValueError):
     """The objective cannot be used on this corpus; the text says why and what would be right."""
@@ -139,6 +142,13 @@ class Objective(ABC):
         None if the objective cannot generate.
         """
         return None
+
+    def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
+        """Return what of a text is handed to `prompt` where samples of the model are shown.
+
+        Its beginning, which is continued; or the text with masks, if that is what is rewritten.
+        """
+        return tokens[:SAMPLE_PROMPT]
 
     def classified(self, tokens: Ints) -> Example | None:
         """Return the text, its head `class` asked at [CLS] with label 0.

@@ -18,7 +18,7 @@ from megapt.data import RESERVED, CounterRng, Example, Window
 from megapt.data.example import Ints
 from megapt.objectives.base import Cost, Objective
 from megapt.objectives.masking import Share
-from megapt.objectives.ragged import Texts, firsts, offsets, picked, split
+from megapt.objectives.ragged import Texts, firsts, offsets, picked, some_masked, split
 from megapt.objectives.rewriting import rewriting_prompt, rewritings
 from megapt.objectives.word_spans import (
     Items,
@@ -168,6 +168,10 @@ class Infilling(Objective):
         whole = [piece.tokens for piece in window.pieces]
         documents = [piece.document for piece in window.pieces]
         return rewritings(self.vocabulary, split(sources, sizes), whole, documents)
+
+    def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
+        """Return the text, masked at the rate of training."""
+        return some_masked(tokens, self.config.mask_rate, self.vocabulary.mask, rng)
 
     def prompt(self, tokens: Ints) -> Example:
         """Return the source and [BOS]: its rewriting is generated."""

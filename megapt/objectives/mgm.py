@@ -14,6 +14,7 @@ from megapt.data.example import Ints
 from megapt.objectives.base import Cost
 from megapt.objectives.masking import MaskingConfig, Rate, Share
 from megapt.objectives.noise import MaskingObjective, mask
+from megapt.objectives.ragged import some_masked
 from megapt.objectives.rewriting import rewriting_prompt, rewritings
 
 
@@ -54,6 +55,10 @@ class Mgm(MaskingObjective):
             [piece.tokens for piece in window.pieces],
             [piece.document for piece in window.pieces],
         )
+
+    def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
+        """Return the text, masked at the rate of training."""
+        return some_masked(tokens, self.config.mask_rate, self.vocabulary.mask, rng)
 
     def prompt(self, tokens: Ints) -> Example:
         """Return the source and [BOS]: its rewriting is generated."""

@@ -92,7 +92,8 @@ class Mixture(Objective):
         # That of the member which answers prompts.
         nothing = np.zeros(0, dtype=np.int64)
         able = [m for m in self.members.values() if m.prompt(nothing) is not None]
-        self.rewrites = any(member.rewrites for member in able[:1])
+        self._answers = able[0] if able else None
+        self.rewrites = self._answers is not None and self._answers.rewrites
         self._starts, self._shares = self._stages()
 
     @classmethod
@@ -207,6 +208,12 @@ class Mixture(Objective):
     def prompt(self, tokens: Ints) -> Example | None:
         """Return the prompt of the first member that can generate."""
         return self._first(member.prompt(tokens) for member in self.members.values())
+
+    def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
+        """Return that of the member which answers prompts."""
+        if self._answers is None:
+            return super().sample_prompt(tokens, rng)
+        return self._answers.sample_prompt(tokens, rng)
 
     def classified(self, tokens: Ints) -> Example | None:
         """Return the text as the first member shows it that knows its class."""

@@ -78,6 +78,14 @@ def picked(sizes: Ints, counts: Ints, rng: CounterRng) -> Ints:
     return places
 
 
+def some_masked(tokens: Ints, rate: float, mask: int, rng: CounterRng) -> Ints:
+    """Return a text with `mask` in the place of `rate` of its tokens, rounded, at least one."""
+    count = max(1, round(rate * len(tokens)))
+    chosen = choose(np.array([len(tokens)]), np.array([count]), rng)
+    masked: Ints = np.where(chosen, mask, tokens)
+    return masked
+
+
 def choose(sizes: Ints, counts: Ints, rng: CounterRng) -> Bools:
     """Choose `counts` items of each run, every subset being equally likely.
 

@@ -370,3 +370,16 @@ def test_batch_k_is_made_of_the_same_windows_for_every_objective(corpus: Corpus)
         seen[name] = spied.seen
     assert all(windows == seen["arlm"] for windows in seen.values())
     assert all(counts == raw_tokens["arlm"] for counts in raw_tokens.values())
+
+
+@every_objective
+def test_a_sample_is_asked_with_its_beginning_or_with_masks(name: str) -> None:
+    objective, tokens = build(name), random_piece(40, 1).tokens
+    asked = objective.sample_prompt(tokens, CounterRng("samples", 1))
+    assert asked.tolist() == objective.sample_prompt(tokens, CounterRng("samples", 1)).tolist()
+    if objective.rewrites:
+        masked = asked == V.mask
+        assert 0 < masked.sum() < len(tokens)
+        assert asked[~masked].tolist() == tokens[~masked].tolist()
+    else:
+        assert asked.tolist() == tokens[: len(asked)].tolist()
