@@ -57,9 +57,11 @@ def _ask_a_child() -> list[str]:
 USED = (
     "hypothesis",
     "megapt.comparison.compare",
+    "megapt.comparison.report",
     "megapt.evaluation",
     "megapt.planning",
     "megapt.training.launch",
+    "scipy.stats",
     "sklearn.linear_model",
     "sklearn.pipeline",
     "tests.corpora",

@@ -7,7 +7,6 @@ from pathlib import Path
 import megapt
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.comparison.probe import choose_probe
-from megapt.comparison.report import render
 from megapt.comparison.results import (
     Budget,
     CorpusRecord,
@@ -113,6 +112,9 @@ class Comparison:
         if self.ranks.main:
             write_text(self.folder / RESULTS, results.model_dump_json(indent=2) + "\n")
             # What is reported is what was written.
+            # matplotlib, which only the rank that writes the report has to wait for.
+            from megapt.comparison.report import render
+
             write_text(self.folder / REPORT, render(load(self.folder / RESULTS)))
         self.ranks.barrier()
         return results

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from megapt.comparison.compare import REPORT, RESULTS, Comparison
-from megapt.comparison.report import table
 from megapt.config import CompareConfig
 from megapt.training.launch import begin
 
@@ -21,6 +20,8 @@ def compare(config_file: str, overrides: Sequence[str]) -> None:
     if ranks.main:
         # Where there is no terminal, Rich takes 80 columns and would cut the numbers.
         console = Console() if sys.stdout.isatty() else Console(width=120)
+        from megapt.comparison.report import table
+
         console.print(table(results))
         print(f"report: {comparison.folder / REPORT}")
         print(f"results: {comparison.folder / RESULTS}")

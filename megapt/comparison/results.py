@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -196,16 +195,15 @@ def load(path: str | Path) -> Results:
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson 1927, z = 1.96).
+    """Return the 95 % score interval of a share (Wilson 1927).
 
     Unlike the normal approximation it stays within [0, 1] and keeps its width at shares of 0 and 1.
 
     Raises:
         ValueError: unless 0 <= correct <= total and total > 0.
     """
-    if not 0 <= correct <= total or total == 0:
-        raise ValueError(f"{correct} of {total} is no share")
-    z2 = 1.96**2
-    centre = (correct + z2 / 2) / (total + z2)
-    half = math.sqrt(z2 * (correct * (total - correct) / total + z2 / 4)) / (total + z2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # A second, which only the rank that scores has to wait for.
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -174,5 +174,5 @@ def test_wilson_interval_holds_the_share_and_mirrors(counts: tuple[int, int]) ->
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 0), (3, 2), (-1, 2)])
 def test_wilson_interval_refuses_what_is_no_share(correct: int, total: int) -> None:
-    with pytest.raises(ValueError, match="is no share"):
+    with pytest.raises(ValueError, match=r"must|least"):
         wilson_interval(correct, total)
