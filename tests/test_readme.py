@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
 from megapt.config import RunConfig, load_config
-from megapt.distributed.ranks import Ranks
 from megapt.objectives import OBJECTIVES, Context, build_objective
+from tests.commands import run_command
 from tests.corpora import make_documents
 from tests.ranks import run_ranks
 from tests.windows import VOCABULARY
@@ -48,23 +46,6 @@ def _commands(heading: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in block[1].splitlines()]
 
 
-def _run(ranks: Ranks, folder: Path, command: list[str]) -> None:
-    """Run one command in `folder`, in a process that has imported everything already."""
-    from data_prep.cli import main as prep
-    from megapt import exits
-    from megapt.cli import main as megapt
-
-    exits.leave = sys.exit  # This process has still to answer.
-    os.chdir(folder)
-    sys.argv = command
-    code: object = 0
-    try:
-        {"megapt": megapt, "megapt-prep": prep}[command[0]]()
-    except SystemExit as end:
-        code = end.code
-    assert not code, f"{shlex.join(command)}: exit code {code}"
-
-
 def _scaled(command: list[str]) -> list[str]:
     """The command at a size that takes a moment."""
     if command[:2] == ["megapt-prep", "tokenizer"]:
@@ -89,14 +70,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "configs").symlink_to(_ROOT / "configs")
     for command in _commands("Your own corpus"):
         if command[0] == "megapt-prep":
-            run_ranks(1, _run, folder, _scaled(command))
+            run_ranks(1, run_command, folder, _scaled(command))
     return folder
 
 
 def test_own_corpus_then_use_of_its_runs(workplace: Path) -> None:
     for command in _commands("Your own corpus"):
         if command[0] == "megapt":
-            run_ranks(1, _run, workplace, _scaled(command))
+            run_ranks(1, run_command, workplace, _scaled(command))
     results = json.loads((workplace / "runs/comparison/results.json").read_text())
     assert {member["objective"] for member in results["members"]} == {
         "arlm", "mlm", "msc", "mgm", "nsp",
@@ -106,14 +87,14 @@ def test_own_corpus_then_use_of_its_runs(workplace: Path) -> None:
     uses = _commands("Using a run")
     assert {command[1] for command in uses} == {"eval", "generate", "fill-mask", "classify"}
     for command in uses:
-        run_ranks(1, _run, workplace, command)
+        run_ranks(1, run_command, workplace, command)
 
 
 def test_what_each_objective_makes_of_text_as_a_page(workplace: Path) -> None:
     """In windows for which the few sentinels of the corpus suffice."""
     [command] = _commands("The way of the data")
     corpus = workplace / "corpus"
-    run_ranks(1, _run, workplace, [*command, f"data.corpus={corpus}", "data.window=64"])
+    run_ranks(1, run_command, workplace, [*command, f"data.corpus={corpus}", "data.window=64"])
     page = (workplace / "window.html").read_text(encoding="utf-8")
     assert all(f">{name}<" in page or f" {name}" in page for name in OBJECTIVES)
 

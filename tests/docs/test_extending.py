@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
@@ -21,7 +19,9 @@ from megapt.model.attention import BACKENDS
 from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
 from megapt.optim import OPTIMIZERS
 from megapt.registry import Registry
+from tests.commands import run_command
 from tests.docs.pages import ROOT, blocks, example_corpora, read, run, section
+from tests.ranks import run_ranks
 from tests.training.runs import tree
 from tests.windows import VOCABULARY, make_piece, random_piece
 
@@ -62,16 +62,8 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     assert "[MASK] [MASK]" in shown
     of_parts = [command.strip() for part in (OPTIMIZER, BACKEND) for command in blocks(part, "sh")]
     for command in [*of_parts, *others]:
-        _, *words = shlex.split(command)
-        done = subprocess.run(
-            [sys.executable, "-m", "megapt.cli", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
-    assert "loss/tokens" in done.stdout
+        [printed] = run_ranks(1, run_command, followed, shlex.split(command))
+    assert "loss/tokens" in printed
     after = {name: tree(ROOT / name) for name in before}
     changed = {
         path
