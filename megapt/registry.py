@@ -94,15 +94,6 @@ def own_settings(
     return validate(own, extra, origins, path)
 
 
-def no_settings(section: PartSection, origins: Origins, path: str) -> None:
-    """Refuse what a section holds beside its own keys, of parts that have no settings.
-
-    Raises:
-        ConfigError: naming a key.
-    """
-    own_settings(section, Section, origins, path)
-
-
 class Registry(Mapping[str, type[PartT]]):
     """The parts of one kind: name -> class, of all but users' own files.
 

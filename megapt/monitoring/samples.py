@@ -42,6 +42,8 @@ class SampleWriter:
         self._corpus = corpus
         self._heldout = heldout
         self._ranks = ranks
+        # A file of the user's own is looked at now, and not while the run trains.
+        self._in_rows = find_backend(config, Origins()).rows
 
     def write(self, engine: Engine) -> list[str]:
         """Return the texts, the prompt of each before it. All ranks call together.
@@ -67,7 +69,7 @@ class SampleWriter:
             max_tokens=self._config.monitor.sample_tokens,
             seed=self._config.seed,
             agreed=lambda tokens: self._ranks.gather(tokens)[0],
-            in_rows=find_backend(self._config, Origins()).rows,
+            in_rows=self._in_rows,
         )
         module.train(was_training)
         decode = self._corpus.tokenizer().decode

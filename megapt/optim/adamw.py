@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from megapt.distributed.cpu_adam import cpu_adam
@@ -22,13 +24,11 @@ class AdamW(OptimizerFactory):
     def build(self, groups: Groups, ranks: Ranks, *, offloaded: bool) -> torch.optim.Optimizer:
         """Return torch's optimizer; see `OptimizerFactory`."""
         settings = self.settings
-        make = cpu_adam if offloaded and ranks.device.type == "cuda" else _fused
-        return make(
-            groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps
-        )
-
-
-def _fused(
-    groups: Groups, lr: float, betas: tuple[float, float], eps: float
-) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
+        adamw: dict[str, Any] = {
+            "lr": settings.lr,
+            "betas": (settings.beta1, settings.beta2),
+            "eps": settings.eps,
+        }
+        if offloaded and ranks.device.type == "cuda":
+            return cpu_adam(groups, **adamw)
+        return torch.optim.AdamW(groups, fused=True, **adamw)

@@ -19,7 +19,7 @@ from megapt.data.stream import in_lane_order
 from megapt.distributed.deepspeed_config import DTYPES, deepspeed_config, zero_stage
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
-from megapt.model.attention import check_dropout, find_backend
+from megapt.model.attention import Use, check_dropout, find_backend
 from megapt.model.generator import generator_config
 from megapt.objectives import Objective, ObjectiveError
 from megapt.optim import check_optimizer
@@ -147,13 +147,14 @@ def check_attention(
     problem = ""
     if backend.rows and not training.row_length:
         problem = "wants batches in rows; set training.row_length"
-    problem = problem or backend.problem(
+    use = Use(
         config.model,
         objective.attention,
         ranks.device,
         DTYPES[training.precision],
         ranks.sequence_world,
     )
+    problem = problem or backend.problem(use)
     if problem:
         raise origins.error("training.attention", f"'{backend.name}' {problem}")
     check_dropout(backend, config.model)

@@ -1,6 +1,6 @@
 """Multi-head attention inside each example of a batch, never across. A backend is one file."""
 
-from megapt.model.attention.backend import Backend
+from megapt.model.attention.backend import Backend, Use
 from megapt.model.attention.backends import BACKENDS, check_dropout, find_backend
 from megapt.model.attention.grouped import GroupedAttention
 from megapt.model.attention.layer import Attention, AttentionPlan, plan_attention
@@ -11,6 +11,7 @@ __all__ = [
     "AttentionPlan",
     "Backend",
     "GroupedAttention",
+    "Use",
     "check_dropout",
     "find_backend",
     "plan_attention",

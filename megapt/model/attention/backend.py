@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,21 @@ from torch import Tensor
 
 from megapt.config import ModelConfig
 from megapt.data import Attention, Batch
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a run asks of its backend."""
+
+    config: ModelConfig
+    attention: Attention
+    """Of the examples; `prefix` includes the others."""
+    device: torch.device
+    """That computes."""
+    dtype: torch.dtype
+    """Of queries, keys and values."""
+    sequence_ranks: int
+    """That share the positions of a batch."""
 
 
 class Backend(ABC):
@@ -37,22 +53,11 @@ class Backend(ABC):
     result and a number a row; plans count on it."""
 
     @classmethod
-    def problem(
-        cls,
-        config: ModelConfig,
-        attention: Attention,
-        device: torch.device,
-        dtype: torch.dtype,
-        sequence_ranks: int,
-    ) -> str:
+    def problem(cls, use: Use) -> str:
         """Return what forbids this backend in a run, and what would be right; else "".
 
         Args:
-            config: of the model.
-            attention: of the examples; `prefix` includes the others.
-            device: that computes.
-            dtype: of queries, keys and values.
-            sequence_ranks: that share the positions of a batch.
+            use: of the backend in the run.
         """
         return ""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from megapt.config import ModelConfig, Origins, RunConfig
+from megapt.config import ModelConfig, Origins, RunConfig, Section
 from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend
-from megapt.registry import Registry, no_settings
+from megapt.registry import Registry, own_settings
 
 BACKENDS = Registry("attention backend", Backend, "megapt.model.attention", "megapt.attention")  # type: ignore[type-abstract]
 
@@ -17,7 +17,7 @@ def find_backend(config: RunConfig, origins: Origins) -> type[Backend]:
         ConfigError: for an unknown name, or code of the user's that defines no backend.
     """
     section, path = config.training.attention, "training.attention"
-    no_settings(section, origins, path)
+    own_settings(section, Section, origins, path)  # It has none.
     return BACKENDS.find(section.name, section.file, origins, path)
 
 

@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from megapt.config import ModelConfig
-from megapt.data import Attention, Batch
+from megapt.data import Batch
 from megapt.errors import ConfigError
-from megapt.model.attention.backend import Backend, example_ids, in_rows
+from megapt.model.attention.backend import Backend, Use, example_ids, in_rows
 
 BLOCK = 128
 """Queries, and keys, of one block."""
@@ -81,16 +80,11 @@ class FlexAttention(Backend):
     fused = True
 
     @classmethod
-    def problem(
-        cls,
-        config: ModelConfig,
-        attention: Attention,
-        device: torch.device,
-        dtype: torch.dtype,
-        sequence_ranks: int,
-    ) -> str:
+    def problem(cls, use: Use) -> str:
         """Refuse CPUs; see `Backend`."""
-        return "cannot train on a CPU; choose 'grouped' or 'rows'" if device.type == "cpu" else ""
+        return (
+            "cannot train on a CPU; choose 'grouped' or 'rows'" if use.device.type == "cpu" else ""
+        )
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from megapt.config import ModelConfig
-from megapt.data import Attention, Batch
+from megapt.data import Batch
 from megapt.errors import ConfigError
-from megapt.model.attention.backend import Backend
+from megapt.model.attention.backend import Backend, Use
 
 
 class VarlenAttention(Backend):
@@ -18,20 +17,13 @@ class VarlenAttention(Backend):
     fused = True
 
     @classmethod
-    def problem(
-        cls,
-        config: ModelConfig,
-        attention: Attention,
-        device: torch.device,
-        dtype: torch.dtype,
-        sequence_ranks: int,
-    ) -> str:
+    def problem(cls, use: Use) -> str:
         """Refuse CPUs, prefixes and what has more than 16 bits; see `Backend`."""
-        if device.type == "cpu":
+        if use.device.type == "cpu":
             return "cannot train on a CPU; choose 'grouped' or 'rows'"
-        if attention == "prefix":
+        if use.attention == "prefix":
             return "has no prefix attention, which the objective needs; choose 'flex'"
-        if dtype not in (torch.bfloat16, torch.float16):
+        if use.dtype not in (torch.bfloat16, torch.float16):
             return "computes in bf16 or fp16; set training.precision to one, or choose 'flex'"
         return ""
 
