@@ -60,7 +60,8 @@ def be_rank(file: Path, updates: int) -> None:
     from megapt.checkpoint import Checkpoints
     from megapt.distributed.engine import Engine
     from megapt.distributed.start import start_ranks
-    from megapt.training.trainer import Trainer
+    from megapt.training.prepared import prepare
+from megapt.training.trainer import Trainer
 
     moments: list[float] = []
     seconds = {"newest": 0.0, "load": 0.0}
@@ -92,7 +93,7 @@ def be_rank(file: Path, updates: int) -> None:
     Engine.step = stamped  # type: ignore[method-assign]
     ranks = start_ranks()
     config = RunConfig.model_validate_json(file.read_text())
-    Trainer(config, ranks, Origins()).train()
+    Trainer(prepare(config, ranks, Origins())).train()
 
 
 def train(config: RunConfig, updates: int, world: int, folder: Path) -> Times:

@@ -103,17 +103,16 @@ def _be_rank(sections: _Sections, vocabulary: int) -> None:
 
     from megapt.config import Origins, RunConfig
     from megapt.distributed.start import start_ranks
-    from megapt.objectives import build_objective
     from megapt.planning import made_up_text
     from megapt.planning.rehearsal import rehearse
+    from megapt.training.parts import find_parts
 
     torch.set_num_threads(1)
     ranks, text = start_ranks(), made_up_text(vocabulary)
 
     def measured(sections: _Sections) -> float:
         config = RunConfig.model_validate(sections)
-        objective = build_objective(config.objective, text.context(config), Origins())
-        return rehearse(config, ranks, Origins(), objective, text).peak_bytes
+        return rehearse(find_parts(config, ranks, Origins(), text), text).peak_bytes
 
     tiny = {"layers": 1, "hidden": 16, "heads": 1, "feedforward": 16}
     measured({**sections, "model": tiny})  # loads whatever is loaded when it is first used

@@ -35,6 +35,7 @@ from megapt.distributed.start import start_ranks
 from megapt.model import build_model
 from megapt.model.attention import find_backend
 from megapt.objectives import Context, build_objective
+from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 
 KEPT_BATCHES = 64
@@ -112,7 +113,8 @@ def megapt(options: argparse.Namespace, turns: Turns) -> None:
 
     Engine.step = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        Trainer(run_config(options, f"{folder}/run"), start_ranks(), Origins()).train()
+        config = run_config(options, f"{folder}/run")
+        Trainer(prepare(config, start_ranks(), Origins())).train()
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ from megapt.data import Batch, CounterRng, Counts, Piece, Rows, Window, collate
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import start_ranks
 from megapt.model import training_flops
-from megapt.objectives import Context, build_objective
+from megapt.planning.text import MadeUpText
 from megapt.training.engine import make_engine
+from megapt.training.parts import find_parts
 
 TASKS = ("256x4", "256x12", "512x4", "512x8", "1024x2", "1024x4", "2048x1")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -98,7 +99,8 @@ class Step:
         self.config, self.size = config, size
         positions, rows = config.data.window, config.training.global_batch
         special = vocabulary(size)
-        objective = build_objective(config.objective, Context(special, positions), Origins())
+        parts = find_parts(config, ranks, Origins(), MadeUpText(special, [], 0, 0, 0, []))
+        objective = parts.objective
         self.heads = objective.heads
         # [BOS], or [CLS] and [SEP], and the text: just so many positions an example.
         tokens = positions if config.objective.name == "arlm" else positions - 2
@@ -123,7 +125,7 @@ class Step:
             made.append(packed.widen().to(ranks.device))
         self._batches = itertools.cycle(made)
         self.counts: Counts = made[0].counts
-        self.engine = make_engine(config, objective.heads, size, ranks, Origins())
+        self.engine = make_engine(parts)
         self.parameters = self.engine.parameters
 
     def update(self) -> None:

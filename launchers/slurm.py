@@ -16,16 +16,8 @@ from typing import Annotated
 
 import typer
 
-from megapt.cli.command import add_command
-from megapt.config import (
-    ClusterConfig,
-    CompareConfig,
-    RunConfig,
-    check_batches,
-    check_groups,
-    load_cluster,
-    load_config,
-)
+from megapt.cli.command import Labels, Vocabulary, add_command
+from megapt.config import ClusterConfig, CompareConfig, RunConfig, load_cluster, load_config
 from megapt.errors import ConfigError
 
 TEMPLATE = Path(__file__).with_name("templates") / "slurm.sbatch"
@@ -39,22 +31,6 @@ class Job(str, Enum):
 
 
 _MODULES = {Job.TRAIN: "megapt.training", Job.COMPARE: "megapt.comparison"}
-
-
-def check_run(cluster: ClusterConfig, job: Job, config: str, overrides: Sequence[str]) -> str:
-    """Refuse a configuration that would fail on the nodes; return its output folder.
-
-    Raises:
-        ConfigError: for anything wrong in it, or what the job's ranks cannot divide.
-    """
-    run: RunConfig | CompareConfig
-    if job is Job.TRAIN:
-        run, origins = load_config(RunConfig, config, overrides)
-    else:
-        run, origins = load_config(CompareConfig, config, overrides)
-    check_groups(run, cluster.ranks, origins)
-    check_batches(run, cluster.ranks, origins)
-    return run.output
 
 
 def _directives(cluster: ClusterConfig) -> list[str]:
@@ -128,12 +104,21 @@ def slurm(
     job: Annotated[Job, typer.Option(help="What to run.")] = Job.TRAIN,
     output: Annotated[Path | None, typer.Option(help="Write the script to this file.")] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Hand the script to sbatch.")] = False,
+    vocabulary: Vocabulary = None,
+    labels: Labels = 0,
 ) -> None:
     """Print a SLURM job script, or write it to a file, or submit it."""
-    words = overrides or []
-    resources = load_cluster(cluster)
-    folder = check_run(resources, job, config, words)
-    script = render(resources, job, config, folder, words)
+    from megapt.planning import check_job, made_up_text
+
+    words, resources = overrides or [], load_cluster(cluster)
+    settings: RunConfig | CompareConfig
+    if job is Job.TRAIN:
+        settings, origins = load_config(RunConfig, config, words)
+    else:
+        settings, origins = load_config(CompareConfig, config, words)
+    text = None if vocabulary is None else made_up_text(vocabulary, labels)
+    check_job(resources, settings, origins, text)
+    script = render(resources, job, config, settings.output, words)
     if output is not None:
         output.write_text(script, encoding="utf-8")
     if submit:

@@ -19,7 +19,8 @@ import megapt
 from data_prep.files import write_atomically
 from data_prep.tokenizers import TOKENIZER_NAMES
 from megapt.config import ObjectiveSection, Origins, RunConfig, validate
-from megapt.data import AnyCorpus, Vocabulary
+from megapt.config.migration import migrated
+from megapt.data import AnyCorpus, TextFacts, Vocabulary
 from megapt.errors import ConfigError, DamagedError
 from megapt.files import write_json, write_text
 from megapt.objectives import Context, Objective, build_objective
@@ -96,8 +97,11 @@ def _parts(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (dotted path, settings) of all that may come from a Python file of the user's own."""
     yield from _sections(values.get("objective"), "objective")
     yield "optimizer", values["optimizer"]
-    if isinstance(values["training"]["attention"], dict):
-        yield "training.attention", values["training"]["attention"]
+    named = {"training.attention": values["training"]["attention"]}
+    for tracker in values["monitor"]["trackers"]:
+        if isinstance(tracker, dict):  # one without settings is a name alone
+            named[f"monitor.trackers.{tracker['name']}"] = tracker
+    yield from ((path, part) for path, part in named.items() if isinstance(part, dict))
 
 
 def compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
@@ -115,14 +119,14 @@ def is_free(key: str) -> bool:
     return key in _FREE or any(fnmatchcase(key, pattern) for pattern in _FREE_PATTERNS)
 
 
-def objective_context(corpus: AnyCorpus, config: RunConfig) -> Context:
+def objective_context(corpus: TextFacts, config: RunConfig) -> Context:
     """Return what objectives are told of a corpus and of the run that reads it."""
     return Context(
         corpus.vocabulary,
         config.data.window,
         tuple(corpus.labels),
         unlabelled=corpus.unlabelled,
-        label_counts=corpus.label_counts,
+        label_counts=tuple(corpus.label_counts),
         documents=corpus.documents,
         tokens=corpus.tokens,
         steps=config.planned_steps,
@@ -286,7 +290,7 @@ class RunFolder:
             values = None
         if not isinstance(values, dict):
             raise DamagedError(f"{self.config_file}: damaged: not the YAML that megapt wrote")
-        return values
+        return migrated(values)
 
     @property
     def fingerprint(self) -> str:

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from megapt.cli import checkpoint
-from megapt.cli.command import ConfigFile, Json, Overrides, Run, add_command
+from megapt.cli.command import (
+    ConfigFile,
+    Json,
+    Labels,
+    Overrides,
+    Run,
+    Vocabulary,
+    add_command,
+)
 
 app = typer.Typer(
     help="Pretrain Transformers under any objective, and compare the objectives honestly.",
@@ -80,10 +88,8 @@ def plan(
         str, typer.Option(help="YAML file with a section device; see configs/cluster/.")
     ],
     overrides: Overrides = None,
-    vocabulary: Annotated[
-        int | None, typer.Option(min=1, help="Token ids, where the corpus is not there yet.")
-    ] = None,
-    labels: Annotated[int, typer.Option(min=0, help="Document classes, likewise.")] = 0,
+    vocabulary: Vocabulary = None,
+    labels: Labels = 0,
     tokens_per_second: Annotated[
         float | None, typer.Option(min=0, help="Measured raw tokens a second of one device.")
     ] = None,

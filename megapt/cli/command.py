@@ -14,6 +14,10 @@ Overrides = Annotated[
 ]
 Run = Annotated[str, typer.Argument(help="Folder of a trained run.", metavar="RUN")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Vocabulary = Annotated[
+    int | None, typer.Option(min=1, help="Token ids, where the corpus is not there yet.")
+]
+Labels = Annotated[int, typer.Option(min=0, help="Document classes, likewise.")]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

@@ -19,7 +19,7 @@ from megapt.comparison.results import (
     load,
 )
 from megapt.comparison.samples import member_samples
-from megapt.config import CompareConfig, Origins, RunConfig, SharedConfig
+from megapt.config import CompareConfig, Origins
 from megapt.data import Corpus
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
@@ -29,7 +29,7 @@ from megapt.model import build_model
 from megapt.monitoring.metrics import read_metrics
 from megapt.objectives import Objective
 from megapt.training.checks import check_targets
-from megapt.training.prepared import open_corpus
+from megapt.training.prepared import PreparedRun, open_corpus, prepare, verify_corpus
 from megapt.training.trainer import Trainer
 
 RESULTS, REPORT = "results.json", "report.html"
@@ -43,16 +43,6 @@ _HELD_EQUAL = (
 )
 
 
-def member_config(config: CompareConfig, name: str) -> RunConfig:
-    """Return the run of one member: the comparison's settings with the member's objective."""
-    shared = {key: getattr(config, key) for key in SharedConfig.model_fields}
-    shared["output"] = str(Path(config.output) / "members" / name)
-    if config.checkpoint.copy_to is not None:
-        place = f"{config.checkpoint.copy_to.rstrip('/')}/{name}"
-        shared["checkpoint"] = config.checkpoint.model_copy(update={"copy_to": place})
-    return RunConfig(**shared, objective=config.members[name])
-
-
 class Comparison:
     """One comparison on the ranks of this job.
 
@@ -63,39 +53,30 @@ class Comparison:
 
     Raises:
         ConfigError: before any member is trained, if one of them cannot be.
-        MegaptError: if the corpus or the run of a member cannot be read; see `PreparedRun`.
+        MegaptError: if the corpus or the run of a member cannot be read; see `prepare`.
     """
 
     def __init__(self, config: CompareConfig, ranks: Ranks, origins: Origins) -> None:
         self.config = config
         self.ranks = ranks
         self.folder = Path(config.output)
-        self.runs = {name: member_config(config, name) for name in config.members}
+        self.runs = {name: config.member(name) for name in config.members}
         if RunFolder(self.folder).config_file.is_file():
             raise ConfigError(f"{self.folder}: holds a run; choose another folder for 'output'")
-        corpus = None
-        if config.data.mixture is None:
-            corpus = open_corpus(next(iter(self.runs.values())), ranks)
-        if not isinstance(corpus, Corpus):
+        if config.data.mixture is not None:
             raise origins.error("data.mixture", "a comparison reads one corpus; name data.corpus")
+        first = next(iter(self.runs.values()))
+        corpus = open_corpus(first, ranks)
+        assert isinstance(corpus, Corpus)  # of one corpus
+        verify_corpus(corpus, first, ranks)
         self.corpus = corpus
-        self._origins = origins
-        self.objectives: dict[str, Objective] = {}
-        for name in self.runs:
-            trainer, windows = self.trainer(name), config.heldout_windows
-            self.objectives[name] = trainer.objective
-            path = f"members.{name}"
-            check_targets(trainer.heldout, trainer.objective, ranks, origins, path, windows)
+        self.prepared: dict[str, PreparedRun] = {}
+        for name, run in self.runs.items():
+            path, windows = f"members.{name}", config.heldout_windows
+            prepared = prepare(run, ranks, origins, corpus, path)
+            check_targets(prepared.heldout, prepared.parts.objective, ranks, origins, path, windows)
+            self.prepared[name] = prepared
         self._probe = choose_probe(config, self.corpus, ranks)
-
-    def trainer(self, name: str) -> Trainer:
-        """Return what trains a member. A comparison keeps none: it takes the memory of one member.
-
-        Raises:
-            ConfigError: the member cannot be trained.
-        """
-        path = f"members.{name}"
-        return Trainer(self.runs[name], self.ranks, self._origins, self.corpus, path)
 
     def run(self) -> Results:
         """Train and measure every member; write results.json and report.html.
@@ -104,9 +85,10 @@ class Comparison:
         they cost little and their settings may have changed.
         """
         members = []
-        for name, objective in self.objectives.items():
-            self.trainer(name).train()
-            members.append(self._measure(name, objective))
+        for name, prepared in self.prepared.items():
+            # It goes with its engine: a comparison takes the memory of one member.
+            Trainer(prepared).train()
+            members.append(self._measure(name, prepared.parts.objective))
             self._say(members[-1])
         results = self._results(members)
         if self.ranks.main:
@@ -183,7 +165,8 @@ class Comparison:
         probe = None
         if self._probe is not None:
             # As the first member reads it; no trunk is trained here.
-            name, objective = next(iter(self.objectives.items()))
+            name, prepared = next(iter(self.prepared.items()))
+            objective = prepared.parts.objective
             model = build_model(self.runs[name], objective.heads, self.corpus.vocabulary.size)
             model = model.to(self.ranks.device).eval()
             accuracy, interval = self._probe.score(model, objective)

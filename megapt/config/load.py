@@ -27,9 +27,10 @@ _PRESETS = (_PACKAGE / "_configs", _PACKAGE.parent / "configs")
 _KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
 _MEMBER = re.compile(r"(objective\.)?members\.[^.]+(\.members\.[^.]+)*")
 """Path of a member: of a comparison or of a mixture, which may be a member itself."""
-_PARTS = {"objective": "", "optimizer": "", "training": "attention"}
-"""Section -> the key in it that names a part, which may be in a file of the user's own; "": itself
-does."""
+_PART = re.compile(
+    rf"objective|{_MEMBER.pattern}|optimizer|training\.attention|monitor\.trackers\.\d+"
+)
+"""Path of what names a part, which may be in a Python file of the user's own."""
 _SECTIONS = ("data", "model", "objective", "loss", "optimizer", "schedule", "training")
 
 
@@ -103,8 +104,6 @@ def _expand(
     """Replace a named section, or one with ``base:``, by its content."""
     if isinstance(value, str):
         return _load_named(value, path, path, kind, user, origins, users)
-    if isinstance(value, dict) and kind in _PARTS:
-        value = _find_file(value, _PARTS[kind], user)
     if isinstance(value, dict) and kind == "objective":
         value = _expand_members(value, path, user, origins, users)
     if isinstance(value, dict) and "base" in value:
@@ -150,13 +149,17 @@ def _load_named(
     return _load(file, path, kind, origins, users)
 
 
-def _find_file(values: dict[str, Any], key: str, user: Path) -> dict[str, Any]:
-    """Find the Python file of a part beside the YAML file `user`, which names it."""
-    part = values.get(key) if key else values
-    if not isinstance(part, dict) or not isinstance(part.get("file"), str):
-        return values
-    found = {**part, "file": str((user.parent / part["file"]).resolve())}
-    return {**values, key: found} if key else found
+def _find_files(value: Any, path: str, user: Path) -> Any:
+    """Find the Python files of parts beside the YAML file `user`, which names them at `path`."""
+    if isinstance(value, list):
+        return [_find_files(item, f"{path}.{n}", user) for n, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    lead = f"{path}." if path else ""
+    found = {key: _find_files(item, f"{lead}{key}", user) for key, item in value.items()}
+    if _PART.fullmatch(path) and isinstance(found.get("file"), str):
+        found["file"] = str((user.parent / found["file"]).resolve())
+    return found
 
 
 def _expand_members(
@@ -187,6 +190,7 @@ def _load(
     lead = f"{prefix}." if prefix else ""
     for path, line in _lines(root, lead):
         origins.places[path] = f"{file}:{line}"
+    values = _find_files(values, prefix, file)
     values = _expand(values, prefix, kind, file, origins, users)
     if not prefix:
         _expand_sections(values, file, origins)

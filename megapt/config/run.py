@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -122,3 +123,12 @@ class CompareConfig(SharedConfig):
     """Generated samples a member."""
     sample_tokens: PositiveInt = 64
     """Longest continuation that is sampled, in tokens."""
+
+    def member(self, name: str) -> RunConfig:
+        """Return the run of one member: the comparison's settings with the member's objective."""
+        shared = {key: getattr(self, key) for key in SharedConfig.model_fields}
+        shared["output"] = str(Path(self.output) / "members" / name)
+        if self.checkpoint.copy_to is not None:
+            place = f"{self.checkpoint.copy_to.rstrip('/')}/{name}"
+            shared["checkpoint"] = self.checkpoint.model_copy(update={"copy_to": place})
+        return RunConfig(**shared, objective=self.members[name])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from megapt.config.section import (
     NonNegativeFloat,
     NonNegativeInt,
+    Part,
+    PartSection,
     PositiveFloat,
     PositiveInt,
     Section,
@@ -107,6 +109,10 @@ class FaultsConfig(Section):
     """Steps between two comparisons of the weights that ranks hold alike; 0: never."""
 
 
+def _trackers(*names: str) -> list[PartSection]:
+    return [PartSection(name=name) for name in names]
+
+
 class MonitorConfig(Section):
     """What is shown of a run beside its losses."""
 
@@ -122,12 +128,21 @@ class MonitorConfig(Section):
     """First step of which torch's profiler writes a trace; 0: none."""
     profile_steps: PositiveInt = 3
     """How many steps it traces."""
-    prometheus: Place | None = None
-    """File in Prometheus' text format that is kept up to date, for node_exporter's textfile
+    trackers: list[Part] = Field(default_factory=lambda: _trackers("jsonl", "tensorboard"))
+    """Where records go. `jsonl`: metrics.jsonl, which is always written. `tensorboard`: its files.
+    `prometheus`: a file in Prometheus' text format at its `path`, for node_exporter's textfile
     collector."""
     peak_flops: PositiveFloat | None = None
     """FLOPs a second of one rank's device, in the precision of the run, for the utilisation; by
     default that of its data sheet, if it is known."""
+
+    @field_validator("trackers")
+    @classmethod
+    def _complete(cls, trackers: list[PartSection]) -> list[PartSection]:
+        names = [tracker.name for tracker in trackers]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"names '{twice}' twice")
+        return trackers if "jsonl" in names else [*_trackers("jsonl"), *trackers]
 
 
 class BranchConfig(Section):

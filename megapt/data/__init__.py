@@ -21,7 +21,7 @@ from megapt.data.order import WindowOrder
 from megapt.data.packing import Rows
 from megapt.data.pieces import LengthSchedule
 from megapt.data.random import CounterRng, derive_key
-from megapt.data.sources import AnyCorpus, MixedCorpus, open_corpora, open_stream
+from megapt.data.sources import AnyCorpus, MixedCorpus, TextFacts, open_corpora, open_stream
 from megapt.data.state import LoaderState
 from megapt.data.stream import Stream, WindowStream
 
@@ -50,6 +50,7 @@ __all__ = [
     "Stream",
     "Targets",
     "TextBatch",
+    "TextFacts",
     "TextMaker",
     "Vocabulary",
     "Window",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from data_prep.tokenizers import Tokenizer
+from data_prep.vocabulary import Vocabulary
 from megapt.config import DataConfig, MixtureConfig
 from megapt.data.batches import BatchSchedule, GlobalBatch, as_schedule
 from megapt.data.corpus import Corpus
@@ -18,6 +19,34 @@ from megapt.data.stream import Stream, WindowStream
 from megapt.errors import ConfigError
 
 SplitName = Literal["train", "valid"]
+
+
+class TextFacts(Protocol):
+    """What is known of the training text of a run, whether or not it can be read here."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Of its tokenizer."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of the document classes."""
+
+    @property
+    def documents(self) -> int:
+        """Training documents; 0 if unknown."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of training text; 0 if unknown."""
+
+    @property
+    def unlabelled(self) -> int:
+        """Training documents without a class."""
+
+    @property
+    def label_counts(self) -> Sequence[int]:
+        """Training documents of each class, in the order of `labels`; empty if unknown."""
 
 
 class MixedCorpus:

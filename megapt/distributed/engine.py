@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megapt.config import Origins, RunConfig
+from megapt.config import RunConfig
 from megapt.distributed.averaging import WeightAverage
-from megapt.distributed.deepspeed_config import DTYPES, deepspeed_config
+from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.determinism import deterministic
 from megapt.distributed.masters import gather
 from megapt.distributed.parameter_shards import ParameterShard, parameter_shards
@@ -61,11 +62,8 @@ class Engine:
         model: on the CPU, float32.
         optimizer: over the model's parameters, in groups that have a `factor` of the learning rate.
         config: of the run.
+        settings: DeepSpeed's configuration of the run; see `deepspeed_config`.
         ranks: of the job.
-        origins: of the configuration, for errors.
-
-    Raises:
-        ConfigError: for settings that cannot run, or contradict each other.
     """
 
     def __init__(
@@ -73,12 +71,12 @@ class Engine:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         config: RunConfig,
+        settings: Mapping[str, Any],
         ranks: Ranks,
-        origins: Origins,
     ) -> None:
         self._ranks = ranks
         self._clip = config.optimizer.clip
-        settings = deepspeed_config(config, ranks, origins)
+        settings = copy.deepcopy(dict(settings))
         zero = settings["zero_optimization"]
         self.zero_stage: int = zero["stage"]
         """That is run."""
@@ -171,10 +169,12 @@ class Engine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate * group["factor"]
-        update = self._zero_step(skip) if self.zero_stage else self._plain_step(skip)
-        if update.applied and self._average is not None:
+        return self._zero_step(skip) if self.zero_stage else self._plain_step(skip)
+
+    def update_average(self) -> None:
+        """Take the weights into the moving average, if there is one, after an applied update."""
+        if self._average is not None:
             self._average.add()
-        return update
 
     def _zero_step(self, skip: bool) -> Update:
         """Step through DeepSpeed's ZeRO optimizer, which itself refuses what is not finite."""

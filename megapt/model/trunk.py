@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from megapt.config import ModelConfig
+from megapt.config import ModelConfig, Origins
 from megapt.config.updates import Recompute
 from megapt.data import Batch
 from megapt.model.attention import (
@@ -135,7 +135,7 @@ class Transformer(nn.Module):
         how: Computation = Computation(),
     ) -> None:
         super().__init__()
-        check_dropout(how.attention, config)
+        check_dropout(how.attention, config, Origins())
         self.config = config
         self.sequence = how.sequence
         self.embeddings = Embeddings(config, vocabulary, max_positions)

@@ -1,101 +1,84 @@
-"""What is shown of a run: records, TensorBoard, the console, Prometheus, traces."""
+"""What is shown of a run: its records and events to the trackers, its progress on the console."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from megapt.checkpoint.run_folder import RunFolder
-from megapt.config import RunConfig, is_due
+from megapt.config import RunConfig
 from megapt.data.budget import Spent
-from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
-from megapt.monitoring.board import Board
-from megapt.monitoring.groups import GroupNorms
-from megapt.monitoring.metrics import CLOCK, EVENT, Metrics, MetricsWriter
+from megapt.monitoring.metrics import CLOCK, EVENT, Metrics, budget_share, read_metrics
 from megapt.monitoring.peaks import device_peak
-from megapt.monitoring.profiling import Profiler
 from megapt.monitoring.progress import TrainingProgress
-from megapt.monitoring.prometheus import PrometheusFile
 from megapt.monitoring.throughput import StepTimes, Throughput
+from megapt.monitoring.trackers import Start, Tracker, Trackers
 
-
-class _Outputs:
-    """What the first rank alone writes."""
-
-    def __init__(self, folder: RunFolder, config: RunConfig, resume_step: int) -> None:
-        self.metrics = MetricsWriter(folder.metrics_file, resume_step)
-        self.board = Board(folder.folder / "tensorboard", resume_step)
-        self.board.describe(config)
-        self.prometheus: PrometheusFile | None = None
-        if config.monitor.prometheus is not None:
-            file = Path(config.monitor.prometheus)
-            earlier = [record["kind"] for record in self.metrics.kept if record["split"] == EVENT]
-            self.prometheus = PrometheusFile(file, folder.folder.name, Counter(earlier))
-
-    def close(self) -> None:
-        self.metrics.close()
-        self.board.close()
+log = logging.getLogger("megapt.monitoring")
 
 
 class Monitor:
-    """Watches one run; each rank holds one, and the first writes.
+    """Watches one run; each rank holds one, and the first has the trackers.
 
     Args:
         folder: of the run; it exists.
         config: of the run.
+        trackers: that the configuration names.
         ranks: of the job.
-        resume_step: steps that are done; what was recorded after them is dropped.
+        step: steps that are done; what was recorded after them is dropped.
         spent: until then.
     """
 
     def __init__(
-        self, folder: RunFolder, config: RunConfig, ranks: Ranks, resume_step: int, spent: Spent
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        trackers: Trackers,
+        ranks: Ranks,
+        step: int,
+        spent: Spent,
     ) -> None:
-        monitor = config.monitor
         self._config = config
-        self._ranks = ranks
-        self._outputs = _Outputs(folder, config, resume_step) if ranks.main else None
+        self._trackers: list[Tracker] = []
+        self._failing: set[str] = set()
+        self._written: set[tuple[str, int]] = set()
+        if ranks.main:
+            kept = [
+                record for record in read_metrics(folder.metrics_file) if record["step"] <= step
+            ]
+            # A run that died between its last record and its summary comes by that step again.
+            self._written = {(r["split"], r["step"]) for r in kept if r["split"] != EVENT}
+            start = Start(folder.folder, config, step, kept)
+            self._trackers = [kind(own, start) for kind, own in trackers]
         self._progress = TrainingProgress(folder.folder.name, ranks.main)
         self._progress.begin(spent.share(config.training.budget))
-        peak = monitor.peak_flops or device_peak(ranks.device, config.training.precision)
+        peak = config.monitor.peak_flops or device_peak(ranks.device, config.training.precision)
         self._throughput = Throughput(ranks, peak, spent.as_dict())
-        self._norms = GroupNorms(ranks) if monitor.groups else None
-        self._groups: dict[str, float] = {}
         self._validation = 0.0
-        self._profiler: Profiler | None = None
-        if ranks.main and monitor.profile_from > resume_step:
-            place, count = folder.folder / "profile", monitor.profile_steps
-            self._profiler = Profiler(place, monitor.profile_from, count, ranks.device)
 
-    def begin(self, step: int) -> None:
-        """Note that `step`, counted from 1, is about to be done."""
-        if self._profiler is not None:
-            self._profiler.before(step)
+    def _tell(self, tell: Callable[[Tracker], None]) -> None:
+        """Tell all trackers; a run does not end because one of them cannot write."""
+        for tracker in self._trackers:
+            try:
+                tell(tracker)
+            except OSError as error:
+                if tracker.name not in self._failing:
+                    where = f"{error.filename}: " if error.filename else ""
+                    reason = f"{where}{error.strerror or error}"
+                    log.warning("tracker '%s': %s; training goes on", tracker.name, reason)
+                self._failing.add(tracker.name)
+            else:
+                self._failing.discard(tracker.name)
 
-    def before_update(self, step: int, engine: Engine) -> None:
-        """Look at gradients and weights between the last backward pass of `step` and its update."""
-        if self._norms is not None and is_due(step, self._config.training.log_every):
-            self._norms.before(engine)
-
-    def after_update(self, step: int, engine: Engine) -> None:
-        """Look at the weights after the update of `step`."""
-        if self._norms is not None and is_due(step, self._config.training.log_every):
-            self._groups = self._norms.after(engine)
-        if is_due(step, self._config.monitor.histograms_every):
-            for name, weights in engine.full_parameters():
-                if self._outputs is not None:
-                    self._outputs.board.histogram(name, weights, step)
-
-    def step(self, step: int, seconds: StepTimes) -> None:
+    def step(self, seconds: StepTimes) -> None:
         """Keep the times of one step, now done."""
         self._throughput.add(seconds)
-        if self._profiler is not None:
-            self._profiler.after(step)
 
     @contextmanager
     def pause(self, doing: str) -> Iterator[None]:
@@ -114,49 +97,37 @@ class Monitor:
             step: steps that are done.
             values: with the five budget axes among them.
         """
-        spent = Spent(**{axis: values[axis] for axis in Spent().as_dict()})
-        clock = {"time": time.time(), **self._throughput.record(spent.as_dict())}
+        spent = {axis: values[axis] for axis in Spent().as_dict()}
+        clock = {"time": time.time(), **self._throughput.record(spent)}
         record = {**values, CLOCK: clock}
-        if self._groups:
-            record["groups"], self._groups = self._groups, {}
-        share = spent.share(self._config.training.budget)
-        self._write("train", step, record, share)
+        self._record("train", step, record)
+        share = budget_share(record, self._config.training.budget)
         self._progress.update(share, step, _note(record))
 
-    def valid(self, step: int, values: Metrics, samples: Sequence[str] = ()) -> None:
-        """Write a record of a validation, and what the model wrote."""
-        spent = Spent(**{axis: values[axis] for axis in Spent().as_dict()})
+    def valid(self, step: int, values: Metrics) -> None:
+        """Write a record of a validation."""
         clock = {"time": time.time(), "seconds": self._validation}
-        record: Metrics = {**values, CLOCK: clock}
-        if samples:
-            record["samples"] = list(samples)
-        self._write("valid", step, record, spent.share(self._config.training.budget))
-        if self._outputs is not None:
-            self._outputs.board.texts(step, samples)
+        self._record("valid", step, {**values, CLOCK: clock})
 
     def event(self, step: int, kind: str, **what: Any) -> None:
         """Write down that something happened: skipped, spike, rollback, checkpoint, resumed, …"""
-        if self._outputs is None:
-            return
-        self._outputs.metrics.event(step, kind, {**what, CLOCK: {"time": time.time()}})
-        if self._outputs.prometheus is not None:
-            self._outputs.prometheus.event(kind)
+        values = {**what, CLOCK: {"time": time.time()}}
+        self._tell(lambda tracker: tracker.event(step, kind, values))
 
-    def _write(self, split: str, step: int, record: Metrics, share: float) -> None:
-        if self._outputs is None:
-            return
-        if self._outputs.metrics.write(split, step, record):
-            self._outputs.board.scalars(split, step, record)
-        if self._outputs.prometheus is not None:
-            self._outputs.prometheus.record(split, {"step": step, **record}, share)
+    def histogram(self, step: int, name: str, weights: Tensor) -> None:
+        """Show how the weights of one parameter are spread."""
+        if self._trackers:
+            values = weights.detach().float().cpu()
+            self._tell(lambda tracker: tracker.histogram(step, name, values))
+
+    def _record(self, split: str, step: int, record: Metrics) -> None:
+        if (split, step) not in self._written:
+            self._tell(lambda tracker: tracker.record(split, step, record))
 
     def close(self) -> None:
-        """Close all files and take the bar away."""
+        """Close all trackers and take the bar away."""
         self._progress.close()
-        if self._profiler is not None:
-            self._profiler.close()
-        if self._outputs is not None:
-            self._outputs.close()
+        self._tell(lambda tracker: tracker.close())
 
 
 def _note(record: Metrics) -> str:

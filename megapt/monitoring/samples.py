@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from megapt.config import Origins, RunConfig
+from megapt.config import RunConfig
 from megapt.data import AnyCorpus, BatchMaker, CounterRng
 from megapt.data.example import Ints
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
-from megapt.model.attention import find_backend
 from megapt.model.generation import write
 from megapt.objectives import Objective
 
@@ -27,6 +26,7 @@ class SampleWriter:
         corpus: whose tokenizer it is.
         heldout: the windows.
         ranks: of the job.
+        in_rows: whether attention wants batches in rows.
     """
 
     def __init__(
@@ -36,14 +36,15 @@ class SampleWriter:
         corpus: AnyCorpus,
         heldout: BatchMaker,
         ranks: Ranks,
+        *,
+        in_rows: bool,
     ) -> None:
         self._config = config
         self._objective = objective
         self._corpus = corpus
         self._heldout = heldout
         self._ranks = ranks
-        # A file of the user's own is looked at now, and not while the run trains.
-        self._in_rows = find_backend(config, Origins()).rows
+        self._in_rows = in_rows
 
     def write(self, engine: Engine) -> list[str]:
         """Return the texts, the prompt of each before it. All ranks call together.

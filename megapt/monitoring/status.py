@@ -12,8 +12,7 @@ from typing import Any, Literal
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.checkpoint.state import checkpoint_path, steps_saved
 from megapt.config import RunConfig
-from megapt.data.budget import Spent
-from megapt.monitoring.metrics import CLOCK, EVENT, Metrics, read_metrics
+from megapt.monitoring.metrics import CLOCK, EVENT, Metrics, budget_share, read_metrics
 from megapt.resilience.heartbeats import ALIVE, read_heartbeat
 
 State = Literal["begun", "training", "stopped", "failed", "silent", "finished"]
@@ -109,7 +108,7 @@ def read_status(folder: str | Path, now: float | None = None) -> RunStatus:
     ages += [now - record[CLOCK]["time"] for record in records if CLOCK in record]
     speed = dict(train[-1][CLOCK]) if train else {}
     state = _state(run, ranks, records)
-    share = _share(train[-1], config) if train else 0.0
+    share = budget_share(train[-1], config.training.budget) if train else 0.0
     return RunStatus(
         run=str(folder),
         state=state,
@@ -134,19 +133,15 @@ def member_folders(folder: str | Path) -> list[Path]:
     return sorted(path.parent for path in members.glob("*/config.yaml"))
 
 
-def _share(record: Metrics, config: RunConfig) -> float:
-    spent = Spent(**{axis: record[axis] for axis in Spent().as_dict()})
-    return spent.share(config.training.budget)
-
-
 def _left(train: list[Metrics], config: RunConfig) -> float | None:
     recent = train[-_RECENT:]
     if len(recent) < 2:
         return None
-    gained = _share(recent[-1], config) - _share(recent[0], config)
+    first, last = (budget_share(recent[i], config.training.budget) for i in (0, -1))
+    gained = last - first
     parts = ("seconds", "validation_seconds", "checkpoint_seconds")
     seconds = sum(record[CLOCK][part] for record in recent[1:] for part in parts)
-    return (1.0 - _share(recent[-1], config)) * seconds / gained if gained > 0 else None
+    return (1.0 - last) * seconds / gained if gained > 0 else None
 
 
 def _losses(train: list[Metrics]) -> Losses | None:

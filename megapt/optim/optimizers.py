@@ -26,10 +26,13 @@ def find_optimizer(config: RunConfig, origins: Origins) -> OptimizerFactory:
     return kind(section, own_settings(section, kind.Config, origins, "optimizer"))
 
 
-def check_optimizer(config: RunConfig, stage: int, origins: Origins) -> None:
+def check_optimizer(
+    factory: OptimizerFactory, config: RunConfig, stage: int, origins: Origins
+) -> None:
     """Refuse an optimizer that cannot run as the run asks for.
 
     Args:
+        factory: that the configuration names.
         config: of the run.
         stage: of ZeRO that is run.
         origins: of the configuration.
@@ -37,7 +40,7 @@ def check_optimizer(config: RunConfig, stage: int, origins: Origins) -> None:
     Raises:
         ConfigError: saying what it works with.
     """
-    factory, parallel = find_optimizer(config, origins), config.parallel
+    parallel = config.parallel
     problem = ""
     if stage not in factory.zero_stages or config.training.precision not in factory.precisions:
         stages, precisions = (
@@ -56,16 +59,15 @@ def check_optimizer(config: RunConfig, stage: int, origins: Origins) -> None:
 
 
 def make_optimizer(
-    model: nn.Module, config: RunConfig, ranks: Ranks, origins: Origins = Origins()
+    factory: OptimizerFactory, model: nn.Module, config: RunConfig, ranks: Ranks
 ) -> torch.optim.Optimizer:
     """Return the optimizer of the run, over the groups of `parameter_groups`.
 
     Args:
+        factory: that the configuration names.
         model: that the engine will be given; its parameters may still move to another device.
         config: of the run.
         ranks: of the job.
-        origins: of the configuration, for errors.
     """
-    factory = find_optimizer(config, origins)
     groups = parameter_groups(model, config.optimizer, factory.takes)
     return factory.build(groups, ranks, offloaded=config.parallel.offload_optimizer != "none")

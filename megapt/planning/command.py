@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 
 from megapt.config import RunConfig, load_cluster, load_config
+from megapt.data import open_corpora
 from megapt.errors import ConfigError
 from megapt.planning.planner import Planner
 from megapt.planning.rehearsal import dry_run
 from megapt.planning.report import as_json as json_of
 from megapt.planning.report import lines
-from megapt.planning.text import corpus_text, made_up_text
+from megapt.planning.text import made_up_text
 from megapt.training.launch import begin
 
 
@@ -31,14 +32,14 @@ def plan_run(
         config_file: of the run.
         overrides: words ``key=value``.
         cluster_file: with a section `device`.
-        vocabulary: token ids; None reads the manifest of the corpus.
+        vocabulary: token ids; None opens the corpus.
         labels: document classes of a corpus that is not read.
         speed: measured raw tokens a second of one device.
         as_json: for programs.
 
     Raises:
         ConfigError: for wrong input, and if no micro-batch fits.
-        MegaptError: if the manifest of a corpus cannot be read; see `corpus_text`.
+        MegaptError: if a corpus cannot be opened; see `open_corpora`.
     """
     config, origins = load_config(RunConfig, config_file, overrides)
     cluster = load_cluster(cluster_file)
@@ -48,7 +49,7 @@ def plan_run(
             f"see configs/cluster/h100-8x8.yaml"
         )
     known = vocabulary is not None
-    text = made_up_text(vocabulary, labels) if vocabulary is not None else corpus_text(config.data)
+    text = open_corpora(config.data) if vocabulary is None else made_up_text(vocabulary, labels)
     plan = Planner(config, origins, cluster, text).plan(speed)
     if as_json:
         print(json.dumps(json_of(plan)))

@@ -5,22 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
-from megapt.config import ClusterConfig, Origins, RunConfig, check_groups
-from megapt.distributed.deepspeed_config import DTYPES
+from megapt.config import ClusterConfig, Origins, RunConfig
+from megapt.data import TextFacts
+from megapt.distributed.deepspeed_config import DTYPES, deepspeed_config, zero_stage
 from megapt.distributed.footprint import Footprint, Job, Trace
-from megapt.distributed.mesh import Mesh
-from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.model import training_flops
-from megapt.objectives import Objective, build_objective
-from megapt.optim import find_optimizer
+from megapt.optim import check_optimizer
 from megapt.planning.plan import Plan, Settings, StagePlan
-from megapt.planning.text import Text, made_up_batch
+from megapt.planning.text import made_up_batch, piece_length
 from megapt.planning.timing import best_interval, step_time
 from megapt.planning.tracing import Tracer, parameters_by_part
-from megapt.training.checks import check_attention, check_engine, choose_rows
+from megapt.training.checks import choose_rows
+from megapt.training.parts import find_parts, first_rank
 
 _RECOMPUTATION = ("none", "selective", "full")
 _POSITIONS = 2**16
@@ -41,36 +39,26 @@ class Planner:
     """
 
     def __init__(
-        self, config: RunConfig, origins: Origins, cluster: ClusterConfig, text: Text
+        self, config: RunConfig, origins: Origins, cluster: ClusterConfig, text: TextFacts
     ) -> None:
         if cluster.device is None:
             raise ConfigError("device: missing; the cluster file should say what a plan needs")
+        self.config, self.origins, self.cluster, self.text = config, origins, cluster, text
+        self.device = cluster.device
+        self.kind = "cuda" if cluster.gpus_per_node else "cpu"
+        self.parts = find_parts(config, first_rank(cluster), origins, text)
         if config.training.precision not in cluster.device.peak_flops:
             raise ConfigError(
                 f"device.peak_flops: has no '{config.training.precision}', the precision of the run"
             )
-        self.config, self.origins, self.cluster, self.text = config, origins, cluster, text
-        self.device = cluster.device
-        self.kind = "cuda" if cluster.gpus_per_node else "cpu"
-        check_groups(config, cluster.ranks, origins)
-        alone = Ranks(0, Mesh(cluster.ranks), torch.device(self.kind))
-        self.ranks = alone.arranged(config.parallel.sequence)
-        self.shares = self.ranks.data_world
-        if config.training.global_batch % self.shares:
-            raise origins.error(
-                "training.global_batch",
-                f"{config.training.global_batch} windows do not divide by {self.shares} shares",
-            )
-        self.objective: Objective = build_objective(config.objective, text.context(config), origins)
-        check_attention(config, self.objective, self.ranks, origins)
-        check_engine(config, self.ranks, origins)
-        self.optimizer = find_optimizer(config, origins)
+        self.ranks, self.objective = self.parts.ranks, self.parts.objective
+        self.optimizer, self.shares = self.parts.optimizer, self.parts.ranks.data_world
         self._tracers: dict[str, Tracer] = {}
         self._traces: dict[tuple[str, int], Trace] = {}
         model = self._tracer(config.training.recompute).model
         sizes = [parameter.numel() for parameter in model.parameters()]
         self.parameters, self.largest = sum(sizes), max(sizes)
-        self.parts = parameters_by_part(model)
+        self.by_part = parameters_by_part(model)
 
     def _with(self, **changes: dict[str, Any]) -> RunConfig:
         """Return the configuration with changes of its sections."""
@@ -83,7 +71,7 @@ class Planner:
     def _tracer(self, recompute: str) -> Tracer:
         if recompute not in self._tracers:
             config = self._with(training={"recompute": recompute})
-            self._tracers[recompute] = Tracer(config, self.objective, self.kind)
+            self._tracers[recompute] = Tracer(config, self.parts, self.kind)
         return self._tracers[recompute]
 
     def trace(self, micro_batch: int, recompute: str) -> Trace:
@@ -104,7 +92,8 @@ class Planner:
             ConfigError: for a stage at which the run cannot be.
         """
         config = self._with(parallel={"zero_stage": stage})
-        settings = check_engine(config, self.ranks, self.origins)
+        check_optimizer(self.optimizer, config, zero_stage(config), self.origins)
+        settings = deepspeed_config(config, self.ranks, self.origins)
         zero: dict[str, Any] = settings["zero_optimization"]
         return zero
 
@@ -219,7 +208,7 @@ class Planner:
         counts = made_up_batch(self.text, self.objective, config.data.window, 8).counts
         heads, vocabulary = self.objective.heads, self.text.vocabulary.size
         flops = training_flops(config.model, heads, counts, vocabulary) / counts.raw_tokens
-        length = self.text.piece_length(config.data.window)
+        length = piece_length(self.text, config.data.window)
         cost = self.objective.cost(length)
         positions, targets = cost.positions / length, cost.targets / length
         step = step_time(
@@ -244,7 +233,7 @@ class Planner:
         return Plan(
             device=self.device,
             ranks=self.cluster.ranks,
-            parameters=self.parts,
+            parameters=self.by_part,
             positions=positions,
             targets=targets,
             flops=flops,

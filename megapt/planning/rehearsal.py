@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from megapt.config import Origins, RunConfig
-from megapt.data import AnyCorpus, Batch
+from megapt.data import Batch, TextFacts
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
 from megapt.evaluation.losses import Totals, count_parts, factors
 from megapt.objectives import Objective
 from megapt.planning.memory import PeakMemory
-from megapt.planning.text import Text, made_up_batch
-from megapt.training.checks import choose_rows
+from megapt.planning.text import made_up_batch
 from megapt.training.engine import make_engine
-from megapt.training.prepared import PreparedRun
+from megapt.training.parts import RunParts
+from megapt.training.prepared import prepare
 
 _UPDATES = 2
 """The first makes what stays, such as optimiser states; the second is the one that is timed."""
@@ -54,17 +54,6 @@ class Rehearsal:
         return {**asdict(self), "peak_bytes": self.peak_bytes if known else None}
 
 
-def _text_of(corpus: AnyCorpus) -> Text:
-    return Text(
-        corpus.vocabulary,
-        corpus.labels,
-        corpus.documents,
-        corpus.tokens,
-        corpus.unlabelled,
-        corpus.label_counts,
-    )
-
-
 def _micro_batch(engine: Engine, batch: Batch, objective: Objective, last: bool) -> None:
     totals = Totals(*count_parts([batch], objective.heads))
     output = engine(batch, factors(objective.heads, totals))
@@ -77,32 +66,22 @@ def _await(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def rehearse(
-    config: RunConfig, ranks: Ranks, origins: Origins, objective: Objective, text: Text
-) -> Rehearsal:
+def rehearse(parts: RunParts, text: TextFacts) -> Rehearsal:
     """Build model and engine, and do a few updates on full windows. All ranks call it.
 
     Args:
-        config: of the run.
-        ranks: of the job.
-        origins: of the configuration, for errors.
-        objective: of the run.
+        parts: of the run.
         text: whose lengths the documents have.
-
-    Raises:
-        ConfigError: for settings that cannot run.
     """
-    training, size = config.training, config.data.window
-    ranks = ranks.arranged(config.parallel.sequence)
-    rows = choose_rows(config, objective, origins)
-    batch = made_up_batch(text, objective, size, training.micro_batch, rows).to(ranks.device)
+    ranks, objective = parts.ranks, parts.objective
+    training, size = parts.config.training, parts.config.data.window
+    batch = made_up_batch(text, objective, size, training.micro_batch, parts.rows)
+    batch = batch.to(ranks.device)
     whole = training.global_batch // (training.micro_batch * ranks.data_world)
     tried = min(whole, 2)  # What accumulates is there from the second micro-batch on.
     memory = PeakMemory(ranks.device)
     began = time.perf_counter()
-    with closing(
-        make_engine(config, objective.heads, objective.vocabulary.size, ranks, origins)
-    ) as engine:
+    with closing(make_engine(parts)) as engine:
         parameters = engine.parameters
         started = time.perf_counter() - began
         for _ in range(_UPDATES):
@@ -132,9 +111,9 @@ def dry_run(config: RunConfig, ranks: Ranks, origins: Origins) -> Rehearsal:
     """Check a run as its start does, and rehearse it. Nothing is written to its folder.
 
     Raises:
-        MegaptError: as of `PreparedRun`.
+        MegaptError: as of `prepare`.
     """
     # Copies of checkpoints would be fetched into the run folder.
     checkpoint = config.checkpoint.model_copy(update={"copy_to": None})
-    run = PreparedRun(config.model_copy(update={"checkpoint": checkpoint}), ranks, origins)
-    return rehearse(config, ranks, origins, run.objective, _text_of(run.corpus))
+    run = prepare(config.model_copy(update={"checkpoint": checkpoint}), ranks, origins)
+    return rehearse(run.parts, run.corpus)

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.errors import PrepError
-from data_prep.manifest import Manifest
-from megapt.config import DataConfig, RunConfig
-from megapt.data import Batch, CounterRng, Piece, Rows, Vocabulary, Window, collate
-from megapt.data.reading.errors import kind_of
+from megapt.data import Batch, CounterRng, Piece, Rows, TextFacts, Vocabulary, Window, collate
 from megapt.errors import ConfigError
-from megapt.objectives import Context, Objective
+from megapt.objectives import Objective
 
 _WORD, _SENTENCE = 2, 16
 """Tokens of a made-up word and of a sentence; a sentence is whole words."""
@@ -22,8 +18,8 @@ _SENTINELS = 100
 
 
 @dataclass(frozen=True)
-class Text:
-    """What a plan knows of the text of a run."""
+class MadeUpText:
+    """What stands for the facts of a corpus that is not there."""
 
     vocabulary: Vocabulary
     labels: Sequence[str]
@@ -34,24 +30,12 @@ class Text:
     unlabelled: int
     label_counts: Sequence[int]
 
-    def context(self, config: RunConfig) -> Context:
-        """Return what an objective is told of it."""
-        return Context(
-            self.vocabulary,
-            config.data.window,
-            tuple(self.labels),
-            unlabelled=self.unlabelled,
-            label_counts=tuple(self.label_counts),
-            documents=self.documents,
-            tokens=self.tokens,
-            steps=config.planned_steps,
-        )
 
-    def piece_length(self, window: int) -> int:
-        """Return the tokens of a piece: those of a document on average, at most W = `window`."""
-        if not self.documents:
-            return window
-        return min(window, max(1, round(self.tokens / self.documents)))
+def piece_length(text: TextFacts, window: int) -> int:
+    """Return the tokens of a piece: those of a document on average, at most W = `window`."""
+    if not text.documents:
+        return window
+    return min(window, max(1, round(text.tokens / text.documents)))
 
 
 def _stand_in(size: int) -> Vocabulary:
@@ -73,7 +57,7 @@ def _stand_in(size: int) -> Vocabulary:
     )
 
 
-def made_up_text(vocabulary: int, labels: int = 0) -> Text:
+def made_up_text(vocabulary: int, labels: int = 0) -> MadeUpText:
     """Return what stands for a corpus that is not there.
 
     Args:
@@ -87,43 +71,10 @@ def made_up_text(vocabulary: int, labels: int = 0) -> Text:
     if vocabulary < least:
         raise ConfigError(f"--vocabulary: should be at least {least}, not {vocabulary}")
     names = [str(number) for number in range(labels)]
-    return Text(_stand_in(vocabulary), names, 0, 0, 0, [])
+    return MadeUpText(_stand_in(vocabulary), names, 0, 0, 0, [])
 
 
-def _manifest(where: str) -> Manifest:
-    try:
-        return Manifest.load(where)
-    except (PrepError, OSError) as error:
-        raise kind_of(error)(f"{error}; without a corpus give --vocabulary") from None
-
-
-def corpus_text(data: DataConfig) -> Text:
-    """Return what the manifests of local corpora say; no shard is read.
-
-    Raises:
-        ConfigError: if there is none.
-        DamagedError: if it is not what `megapt-prep build` wrote.
-        UnavailableError: if its storage is away.
-    """
-    manifests = [_manifest(corpus.path) for corpus in data.sources.values()]
-    trains = [manifest.splits["train"] for manifest in manifests]
-    labels = sorted({label for manifest in manifests for label in manifest.labels})
-    counts = dict.fromkeys(labels, 0)
-    for manifest, train in zip(manifests, trains, strict=True):
-        for label, count in zip(manifest.labels, train.label_counts, strict=True):
-            counts[label] += count
-    documents = sum(train.documents for train in trains)
-    return Text(
-        vocabulary=manifests[0].vocabulary,
-        labels=manifests[0].labels if len(manifests) == 1 else labels,
-        documents=documents,
-        tokens=sum(train.tokens for train in trains),
-        unlabelled=documents - sum(train.labelled for train in trains),
-        label_counts=list(counts.values()),
-    )
-
-
-def _piece(text: Text, length: int, number: int) -> Piece:
+def _piece(text: TextFacts, length: int, number: int) -> Piece:
     ordinary = text.vocabulary.ordinary
     places = np.arange(length)
     return Piece(
@@ -137,7 +88,7 @@ def _piece(text: Text, length: int, number: int) -> Piece:
     )
 
 
-def _window(text: Text, size: int, length: int, index: int) -> Window:
+def _window(text: TextFacts, size: int, length: int, index: int) -> Window:
     """Return a full window of documents of `length` tokens."""
     lengths = [length] * (size // length) + [size % length] * (size % length > 0)
     first = index * len(lengths)
@@ -146,7 +97,7 @@ def _window(text: Text, size: int, length: int, index: int) -> Window:
 
 
 def made_up_batch(
-    text: Text, objective: Objective, size: int, windows: int, rows: Rows | None = None
+    text: TextFacts, objective: Objective, size: int, windows: int, rows: Rows | None = None
 ) -> Batch:
     """Return what an objective makes of full windows.
 
@@ -161,7 +112,7 @@ def made_up_batch(
     Raises:
         ConfigError: if it makes nothing of them.
     """
-    whole = text.piece_length(size)
+    whole = piece_length(text, size)
     for length in (whole, max(1, min(whole, size // 4))):
         made = [
             objective.examples(_window(text, size, length, index), CounterRng(0, index))

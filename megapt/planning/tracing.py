@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from megapt.config import Origins, RunConfig
+from megapt.config import RunConfig
 from megapt.data import Batch
 from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.footprint import Trace
 from megapt.model import build_model
-from megapt.model.attention import find_backend
-from megapt.objectives import Objective
 from megapt.planning.kernels import FusedAttention, kernels_of
+from megapt.training.parts import RunParts
 
 
 def _cast_bytes(func: Any, args: Sequence[Any]) -> int:
@@ -89,19 +88,16 @@ class Tracer:
 
     Args:
         config: of the run.
-        objective: whose heads the model has.
+        parts: of the run: its heads, and its attention backend.
         device: `cpu` or `cuda`, whose kernels compute.
     """
 
-    def __init__(
-        self, config: RunConfig, objective: Objective, device: str, origins: Origins = Origins()
-    ) -> None:
+    def __init__(self, config: RunConfig, parts: RunParts, device: str) -> None:
         self._device = device
+        attention = FusedAttention if parts.backend.fused else parts.backend
+        heads, size = parts.objective.heads, parts.objective.vocabulary.size
         with torch.device("meta"):
-            backend = find_backend(config, origins)
-            attention = FusedAttention if backend.fused else backend
-            size = objective.vocabulary.size
-            self.model = build_model(config, objective.heads, size, attention)
+            self.model = build_model(config, heads, size, attention)
         self.model.to(DTYPES[config.training.precision]).train()
 
     def trace(self, batch: Batch) -> Trace:

@@ -1,10 +1,9 @@
-"""What a run is made of before its first step, and what is refused before anything is written."""
+"""What is refused before anything is written; `find_parts` and `prepare` call these in order."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
@@ -16,13 +15,12 @@ from megapt.data import (
     Stream,
 )
 from megapt.data.stream import in_lane_order
-from megapt.distributed.deepspeed_config import DTYPES, deepspeed_config, zero_stage
+from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
-from megapt.model.attention import Use, check_dropout, find_backend
+from megapt.model.attention import Backend, Use
 from megapt.model.generator import generator_config
 from megapt.objectives import Objective, ObjectiveError
-from megapt.optim import check_optimizer
 from megapt.training.well_formed import check_example
 
 _TRIED_WINDOWS = 64
@@ -122,28 +120,19 @@ def check_size(stream: Stream, config: RunConfig, batches: BatchSchedule, origin
         )
 
 
-def check_engine(config: RunConfig, ranks: Ranks, origins: Origins) -> dict[str, Any]:
-    """Refuse what DeepSpeed or the optimizer cannot run on these ranks.
-
-    Returns:
-        DeepSpeed's configuration.
-
-    Raises:
-        ConfigError: saying what can.
-    """
-    check_optimizer(config, zero_stage(config), origins)
-    return deepspeed_config(config, ranks, origins)
-
-
 def check_attention(
-    config: RunConfig, objective: Objective, ranks: Ranks, origins: Origins
+    backend: type[Backend],
+    config: RunConfig,
+    objective: Objective,
+    ranks: Ranks,
+    origins: Origins,
 ) -> None:
     """Refuse a way of computing attention that cannot train this run on these ranks.
 
     Raises:
         ConfigError: saying what can.
     """
-    training, backend = config.training, find_backend(config, origins)
+    training = config.training
     problem = ""
     if backend.rows and not training.row_length:
         problem = "wants batches in rows; set training.row_length"
@@ -157,7 +146,6 @@ def check_attention(
     problem = problem or backend.problem(use)
     if problem:
         raise origins.error("training.attention", f"'{backend.name}' {problem}")
-    check_dropout(backend, config.model)
 
 
 def check_generators(

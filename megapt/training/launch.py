@@ -10,6 +10,7 @@ from megapt.config import CompareConfig, Origins, RunConfig, load_config
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import start_ranks
 from megapt.errors import ConfigError
+from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 
 ConfigT = TypeVar("ConfigT", RunConfig, CompareConfig)
@@ -47,7 +48,7 @@ def begin(
 def train(config_file: str, overrides: Sequence[str]) -> None:
     """Train the run that the file describes, on this process's rank."""
     config, origins, ranks = begin(RunConfig, config_file, overrides)
-    trainer = Trainer(config, ranks, origins)
+    trainer = Trainer(prepare(config, ranks, origins))
     if trainer.folder.finished and ranks.main:
         print(f"{trainer.folder.folder}: finished already; nothing to do")
         return

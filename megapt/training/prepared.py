@@ -1,59 +1,104 @@
-"""A run before its engine: checked, opened, and at the place where it goes on."""
+"""A run before its engine: checked, opened, and at the place where it continues."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from megapt.checkpoint import Checkpoints, Saved, branch_start
-from megapt.checkpoint.run_folder import RunFolder, objective_context
-from megapt.config import Origins, RunConfig, check_batches, check_groups
-from megapt.data import AnyCorpus, BatchMaker, BatchSchedule, Loader, open_corpora
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.config import Origins, RunConfig
+from megapt.data import AnyCorpus, Batch, BatchMaker, Loader, LoaderState, open_corpora
 from megapt.data.budget import Spent
-from megapt.data.schedules import batch_schedule, length_schedule, training_stream
+from megapt.data.schedules import training_stream
+from megapt.data.state import join_skipped
 from megapt.distributed.deepspeed_config import check_nvme
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.evaluation.validation import heldout_maker
 from megapt.model.compilation import check_compiler
 from megapt.monitoring.metrics import read_metrics
-from megapt.monitoring.prometheus import check_prometheus
-from megapt.objectives import build_objective
+from megapt.monitoring.trackers import check_trackers
 from megapt.resilience.guard import Guard
 from megapt.training.branch import check_branch
-from megapt.training.checks import (
-    check_attention,
-    check_engine,
-    check_generators,
-    check_metric,
-    check_platform,
-    check_size,
-    check_targets,
-    choose_rows,
-)
+from megapt.training.checks import check_platform, check_size, check_targets
+from megapt.training.parts import RunParts, find_parts
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands; the loop moves it."""
+
+    step: int = 0
+    """Updates that are done."""
+    spent: Spent = field(default_factory=Spent)
+    """Until then."""
+    score: float | None = None
+    """`checkpoint.metric` of the last validation; None if these weights had none."""
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """All that a run is made of but its model. Nothing is written yet."""
+
+    parts: RunParts
+    corpus: AnyCorpus
+    folder: RunFolder
+    maker: BatchMaker
+    """Of training batches."""
+    heldout: BatchMaker
+    loader: Loader[Batch]
+    """This rank's share of the training batches."""
+    checkpoints: Checkpoints
+    guard: Guard
+    saved: Saved | None
+    """The checkpoint that the run continues from."""
+    state: TrainingState
+
+    def heldout_state(self) -> LoaderState:
+        """Return which held-out shards some rank has left out; nothing else of it changes."""
+        stream = self.heldout.stream
+        skipped = join_skipped(self.parts.ranks.gather(stream.skipped))
+        return LoaderState(stream.identity, skipped=skipped)
 
 
 def open_corpus(config: RunConfig, ranks: Ranks) -> AnyCorpus:
-    """Open and verify what the run reads; the ranks share the work of hashing.
+    """Open what the run reads; no shard is read.
 
     Raises:
         MegaptError: on every rank, if it cannot be opened on one; see `open_corpora`.
-        DamagedError: on every rank, if any shard is missing or damaged.
+    """
+    with ranks.together():
+        return open_corpora(config.data)
+
+
+def verify_corpus(corpus: AnyCorpus, config: RunConfig, ranks: Ranks) -> None:
+    """Check the tokenizer and the shards of a corpus; the ranks share the work of hashing.
+
+    Raises:
+        DamagedError: on every rank, if any file is missing or damaged.
+        MegaptError: on every rank, if one of them cannot read it.
     """
     reading = config.data.reading
     with ranks.together():
-        corpus = open_corpora(config.data)
         corpus.tokenizer()  # It goes into the run folder; it must be the corpus's own.
         if reading.verify == "full" and not reading.hashes_on_use:
             corpus.verify(ranks.rank, ranks.world)
-    return corpus
 
 
-class PreparedRun:
-    """What a run is made of. Nothing is written yet.
+def prepare(
+    config: RunConfig,
+    ranks: Ranks,
+    origins: Origins,
+    corpus: AnyCorpus | None = None,
+    path: str = "objective",
+) -> PreparedRun:
+    """Check a run and all that it reads, and return it at the place where it continues.
 
     Args:
         config: of the run.
         ranks: of the job.
         origins: of the configuration, for errors.
-        corpus: opened already, if several runs share it.
+        corpus: opened and verified already, if several runs share it.
         path: of the objective's section in the configuration, for errors.
 
     Raises:
@@ -61,101 +106,91 @@ class PreparedRun:
         DamagedError: if a file of the corpus or of the run is missing or damaged.
         UnavailableError: if storage is away.
     """
+    check_platform()
+    shared = corpus is not None
+    if corpus is None:
+        corpus = open_corpus(config, ranks)
+    parts = find_parts(config, ranks, origins, corpus, path)
+    ranks = parts.ranks
+    check_nvme(config, origins)
+    if config.training.compile:
+        check_compiler(ranks.device)
+    check_trackers(parts.trackers, ranks, origins)
+    folder = RunFolder(config.output)
+    folder.check(config, corpus.fingerprint)
+    stream = training_stream(corpus, config)
+    check_size(stream, config, parts.batches, origins)
+    if not shared:
+        verify_corpus(corpus, config, ranks)
+    pad = corpus.vocabulary.pad
+    maker = BatchMaker(
+        stream, parts.objective, pad, config.seed, parts.rows, parts.batches, parts.lengths
+    )
+    heldout = heldout_maker(corpus, config.data, parts.objective, parts.rows)
+    loader = Loader(
+        maker,
+        global_batch=parts.batches,
+        micro_batch=config.training.micro_batch,
+        rank=ranks.data_rank,
+        world=ranks.data_world,
+    )
+    checkpoints = Checkpoints(
+        folder.checkpoints,
+        config.checkpoint,
+        config.model,
+        ranks,
+        folder.identity(config, corpus.fingerprint),
+    )
+    # Before anything is read, so that no shard is tried which the run leaves out.
+    saved = _saved(parts, folder, checkpoints)
+    guard, state = _continued(parts, folder, saved)
+    if saved is not None:
+        loader.resume(saved.state.data)
+        heldout.stream.skip(saved.state.heldout.skipped)
+    else:  # Later the run would not come by these windows again.
+        check_targets(maker, parts.objective, ranks, origins, path)
+    validated = config.training.validation_windows
+    check_targets(heldout, parts.objective, ranks, origins, path, validated)
+    return PreparedRun(
+        parts, corpus, folder, maker, heldout, loader, checkpoints, guard, saved, state
+    )
 
-    def __init__(
-        self,
-        config: RunConfig,
-        ranks: Ranks,
-        origins: Origins,
-        corpus: AnyCorpus | None = None,
-        path: str = "objective",
-    ) -> None:
-        check_platform()
-        check_groups(config, ranks.world, origins)
-        self.ranks = ranks = ranks.arranged(config.parallel.sequence)
-        check_batches(config, ranks.world, origins)
-        self.config = config
-        self.origins = origins
-        batches, lengths = batch_schedule(config, origins), length_schedule(config, origins)
-        check_engine(config, ranks, origins)
-        check_nvme(config, origins)
-        self.corpus = corpus if corpus is not None else open_corpus(config, ranks)
-        self.folder = RunFolder(config.output)
-        self.folder.check(config, self.corpus.fingerprint)
-        check_prometheus(config, ranks, origins)
-        self.objective = build_objective(
-            config.objective, objective_context(self.corpus, config), origins, path
-        )
-        stream = training_stream(self.corpus, config)
-        check_size(stream, config, batches, origins)
-        check_attention(config, self.objective, ranks, origins)
-        check_generators(config, self.objective, ranks, origins)
-        if config.training.compile:
-            check_compiler(ranks.device)
-        check_metric(config, self.objective, origins)
-        rows = choose_rows(config, self.objective, origins)
-        pad = self.corpus.vocabulary.pad
-        self.maker = BatchMaker(stream, self.objective, pad, config.seed, rows, batches, lengths)
-        self.heldout = heldout_maker(self.corpus, config.data, self.objective, rows)
-        self.loader = Loader(
-            self.maker,
-            global_batch=batches,
-            micro_batch=config.training.micro_batch,
-            rank=ranks.data_rank,
-            world=ranks.data_world,
-        )
-        self.checkpoints = Checkpoints(
-            self.folder.checkpoints,
-            config.checkpoint,
-            config.model,
-            ranks,
-            self.folder.identity(config, self.corpus.fingerprint),
-        )
-        self.guard = Guard(config.faults, scaled=self._scaled)
-        self._done, self._spent = 0, Spent()
-        self._score: float | None = None
-        # Before anything is read, so that no shard is tried which the run leaves out.
-        self._saved = self._begin(batches)
-        if not self._done:  # Later the run would not come by these windows again.
-            check_targets(self.maker, self.objective, ranks, origins, path)
-        validated = config.training.validation_windows
-        check_targets(self.heldout, self.objective, ranks, origins, path, validated)
 
-    def _begin(self, batches: BatchSchedule) -> Saved | None:
-        """Return the checkpoint that the run goes on from, if there is one."""
-        if self.folder.finished:
-            return None
-        saved = self.checkpoints.newest()
-        if saved is None and self.config.branch is not None:
-            saved = branch_start(self.config.branch, self.ranks)
-            parent = RunFolder(self.config.branch.run).load_config()
-            check_branch(parent, self.config, saved.state, self.origins)
-        if saved is None:
-            return None
+def _saved(parts: RunParts, folder: RunFolder, checkpoints: Checkpoints) -> Saved | None:
+    """Return the checkpoint that the run continues from, if there is one."""
+    config = parts.config
+    if folder.finished:
+        return None
+    saved = checkpoints.newest()
+    if saved is None and config.branch is not None:
+        saved = branch_start(config.branch, parts.ranks)
+        parent = RunFolder(config.branch.run).load_config()
+        check_branch(parent, config, saved.state, parts.origins)
+    if saved is not None:
         state = saved.state
-        if batches.first_window(state.step) != state.data.windows:
+        if parts.batches.first_window(state.step) != state.data.windows:
             raise ConfigError(
                 f"{saved.path}: holds {state.data.windows} windows after step {state.step}, not "
                 f"those of this run's batches"
             )
-        self._done, self._spent = state.step, Spent(**state.spent)
-        if saved.path.parent == self.folder.checkpoints:  # A branch is judged by its own.
-            self.guard = Guard(self.config.faults, state.guard, self._scaled)
-            self._score = self._last_score()
-        self.loader.resume(state.data)
-        self.heldout.stream.skip(state.heldout.skipped)
-        return saved
+    return saved
 
-    def _last_score(self) -> float | None:
-        """Return the score of the last validation before the run goes on."""
-        records = read_metrics(self.folder.metrics_file)
-        scores = [
-            record.get(self.config.checkpoint.metric)
-            for record in records
-            if record["split"] == "valid" and record["step"] <= self._done
-        ]
-        return scores[-1] if scores else None
 
-    @property
-    def _scaled(self) -> bool:
-        return self.config.training.precision == "fp16"
+def _continued(
+    parts: RunParts, folder: RunFolder, saved: Saved | None
+) -> tuple[Guard, TrainingState]:
+    """Return what judges the updates, and where the run stands."""
+    faults, scaled = parts.config.faults, parts.config.training.precision == "fp16"
+    if saved is None:
+        return Guard(faults, scaled=scaled), TrainingState()
+    state = TrainingState(saved.state.step, Spent(**saved.state.spent))
+    if saved.path.parent != folder.checkpoints:  # A branch is judged by its own.
+        return Guard(faults, scaled=scaled), state
+    records = read_metrics(folder.metrics_file)
+    scores = [
+        record.get(parts.config.checkpoint.metric)
+        for record in records
+        if record["split"] == "valid" and record["step"] <= state.step
+    ]
+    state.score = scores[-1] if scores else None
+    return Guard(faults, saved.state.guard, scaled), state

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from megapt.config import RunConfig
-from megapt.data import HeadSpec, derive_key
+from megapt.data import derive_key
 from megapt.data.budget import Spent
 from megapt.distributed.engine import Engine
-from megapt.distributed.ranks import Ranks
 from megapt.evaluation.losses import Scores, factors
 from megapt.model import training_flops
-from megapt.monitoring.monitor import Monitor
 from megapt.monitoring.throughput import Stopwatch
 from megapt.optim.schedule import rate_factor
 from megapt.resilience.guard import Guard, Reaction, Verdict
 from megapt.resilience.watchdog import Watchdog
+from megapt.training.parts import RunParts
 from megapt.training.steps import StepData
 
 
@@ -43,36 +41,33 @@ class Updater:
 
     Args:
         engine: with the model.
-        config: of the run.
-        heads: the parts of the loss.
-        vocabulary: number of token ids.
-        ranks: of the job.
+        parts: of the run.
         guard: judges the updates.
-        monitor: may look at gradients and weights.
         watchdog: is told what this rank does.
+        before: called with the step when its gradients are there.
+        after: called with the step, and whether its update was applied.
     """
 
     def __init__(
         self,
         engine: Engine,
-        config: RunConfig,
-        heads: Sequence[HeadSpec],
-        vocabulary: int,
-        ranks: Ranks,
+        parts: RunParts,
         guard: Guard,
-        monitor: Monitor,
         watchdog: Watchdog,
+        before: Callable[[int], None],
+        after: Callable[[int, bool], None],
     ) -> None:
         self._engine = engine
-        self._config = config
-        self._heads = heads
-        self._vocabulary = vocabulary
-        self._ranks = ranks
+        self._config = parts.config
+        self._heads = parts.objective.heads
+        self._vocabulary = parts.objective.vocabulary.size
+        self._ranks = parts.ranks
         self._guard = guard
-        self._monitor = monitor
         self._watchdog = watchdog
-        self._judging = config.faults.spike > 0 and config.faults.on_spike != "record"
-        self._stopwatch = Stopwatch(ranks.device)
+        self._before, self._after = before, after
+        faults = parts.config.faults
+        self._judging = faults.spike > 0 and faults.on_spike != "record"
+        self._stopwatch = Stopwatch(parts.ranks.device)
 
     def update(self, step: int, data: StepData, share: float) -> Updated:
         """Do one update, unless its loss or its gradient forbids it.
@@ -92,7 +87,7 @@ class Updater:
             return self._ranks.sum([float(loss)])[0] if asked else None
 
         self._watchdog.beat(step, "update")
-        self._monitor.before_update(step, self._engine)
+        self._before(step)
         rate = self._config.optimizer.lr * rate_factor(self._config.schedule, share)
         # To know the loss, the host waits for the device. After the update it has waited anyway,
         # and an update whose loss is not finite is left out for its gradient.
@@ -100,7 +95,7 @@ class Updater:
         skip = self._guard.judge(judged) is Verdict.SKIP
         update = self._engine.step(rate, skip)
         judged = judged if self._judging else whole()
-        self._monitor.after_update(step, self._engine)
+        self._after(step, update.applied)
         counts = data.counts
         flops = training_flops(self._config.model, self._heads, counts, self._vocabulary)
         return Updated(

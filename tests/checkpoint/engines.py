@@ -13,10 +13,11 @@ from megapt.checkpoint import Checkpoints, TrainerState
 from megapt.config import CheckpointConfig, Origins, RunConfig
 from megapt.data import LoaderState
 from megapt.data.budget import Spent
+from megapt.distributed.deepspeed_config import deepspeed_config
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.shards import WEIGHT, Shards
-from megapt.optim import make_optimizer
+from megapt.optim import find_optimizer, make_optimizer
 
 BATCH, WIDTH = 8, 6
 RATE = 1e-2
@@ -74,7 +75,9 @@ def settings(stage: int, precision: str = "fp32", **optimizer: Any) -> RunConfig
 def make_engine(ranks: Ranks, config: RunConfig) -> Engine:
     """An engine at its beginning."""
     model = Model()
-    return Engine(model, make_optimizer(model, config, ranks), config, ranks, Origins())
+    optimizer = make_optimizer(find_optimizer(config, Origins()), model, config, ranks)
+    settings = deepspeed_config(config, ranks, Origins())
+    return Engine(model, optimizer, config, settings, ranks)
 
 
 def advance(engine: Engine, ranks: Ranks, first: int, last: int) -> list[float]:

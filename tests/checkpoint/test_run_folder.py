@@ -21,6 +21,7 @@ from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, PackedBatch
 from megapt.distributed.ranks import Ranks
 from megapt.monitoring.metrics import read_metrics
+from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, records_of, run_config, train, tree
@@ -93,8 +94,8 @@ def test_records_hold_every_number_of_every_step(run: RunConfig) -> None:
 
 
 def train_without_targets_in_step_2(ranks: Ranks, config: RunConfig) -> None:
-    trainer = Trainer(config, ranks, Origins())
-    batch = trainer.maker.batch
+    trainer = Trainer(prepare(config, ranks, Origins()))
+    batch = trainer.prepared.maker.batch
 
     def watched(numbers: Sequence[int]) -> PackedBatch:
         packed = batch(numbers)
@@ -106,7 +107,7 @@ def train_without_targets_in_step_2(ranks: Ranks, config: RunConfig) -> None:
         }
         return replace(packed, targets=none)
 
-    trainer.maker.batch = watched  # type: ignore[method-assign]
+    trainer.prepared.maker.batch = watched  # type: ignore[method-assign]
     trainer.train()
 
 
@@ -162,7 +163,7 @@ def test_a_finished_run_of_one_rank_is_finished_for_two(run: RunConfig) -> None:
 
 
 def test_looking_at_a_run_writes_nothing(corpus_folder: Path, tmp_path: Path) -> None:
-    Trainer(run_config(corpus_folder, tmp_path / "run"), ALONE, Origins())
+    prepare(run_config(corpus_folder, tmp_path / "run"), ALONE, Origins())
     assert not (tmp_path / "run").exists()
 
 

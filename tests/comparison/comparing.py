@@ -15,7 +15,6 @@ from megapt.comparison.results import Results
 from megapt.config import CompareConfig, Origins
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
-from megapt.training.trainer import Trainer
 from tests.training.runs import ALONE, before_step, run_config
 
 ALL = ("arlm", "mlm", "msc", "mgm", "nsp")
@@ -53,15 +52,8 @@ def compare(ranks: Ranks, config: CompareConfig) -> Results:
 def compare_until_killed(ranks: Ranks, config: CompareConfig, member: str, step: int) -> None:
     """Run the comparison; SIGKILL comes in update `step` of `member`."""
     comparison = Comparison(config, ranks, Origins())
-    make = comparison.trainer
-
-    def doomed(name: str) -> Trainer:
-        trainer = make(name)
-        if name == member:
-            before_step(trainer, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        return trainer
-
-    comparison.trainer = doomed  # type: ignore[method-assign]
+    doomed = comparison.prepared[member]
+    before_step(doomed, step, lambda: os.kill(os.getpid(), signal.SIGKILL))
     comparison.run()
 
 

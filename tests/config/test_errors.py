@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from megapt.config import (
+    BranchConfig,
     CheckpointConfig,
     ModelConfig,
-    MonitorConfig,
     Origins,
     RunConfig,
     Section,
@@ -73,7 +73,7 @@ def test_values_that_do_not_fit_together_are_refused_at_their_section(
 
 @pytest.mark.parametrize(
     ("section", "path", "key"),
-    [(CheckpointConfig, "checkpoint", "copy_to"), (MonitorConfig, "monitor", "prometheus")],
+    [(CheckpointConfig, "checkpoint", "copy_to"), (BranchConfig, "branch", "run")],
 )
 def test_a_place_has_a_name(section: type[Section], path: str, key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{path}.{key}: .* at least 1 character"):

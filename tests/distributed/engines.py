@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from megapt.config import Origins, RunConfig
+from megapt.distributed.deepspeed_config import deepspeed_config
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
-from megapt.optim import make_optimizer
+from megapt.optim import find_optimizer, make_optimizer
 from tests.training.runs import run_config
 
 Array = NDArray[np.float32]
@@ -125,7 +126,9 @@ def as_array(tensor: Tensor) -> Array:
 def tiny_engine(config: RunConfig, ranks: Ranks) -> Engine:
     """The engine of a tiny model at its beginning."""
     model = TinyModel()
-    return Engine(model, make_optimizer(model, config, ranks), config, ranks, Origins())
+    optimizer = make_optimizer(find_optimizer(config, Origins()), model, config, ranks)
+    settings = deepspeed_config(config, ranks, Origins())
+    return Engine(model, optimizer, config, settings, ranks)
 
 
 def full_weights(engine: Engine) -> Weights:
@@ -168,6 +171,8 @@ def one_step(engine: Engine, ranks: Ranks, step: Step, rate: float) -> tuple[flo
             loss = loss * step.poison
         engine.backward(loss, last=i == step.micro_batches - 1)
     update = engine.step(rate, skip=step.skip)
+    if update.applied:
+        engine.update_average()
     return update.norm, update.applied
 
 

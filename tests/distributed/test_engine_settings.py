@@ -15,7 +15,6 @@ from megapt.distributed.deepspeed_config import check_nvme, deepspeed_config
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import import_deepspeed
 from megapt.errors import ConfigError
-from megapt.training.checks import check_engine
 from tests.distributed.engines import Step, one_step, tiny_config, tiny_engine
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE
@@ -31,7 +30,7 @@ def passing(stage: int = 2, precision: str = "fp32", **section: Any) -> RunConfi
 
 def refusal(config: RunConfig, ranks: Ranks = ALONE) -> str:
     with pytest.raises(ConfigError) as error:
-        check_engine(config, ranks, Origins({"deepspeed": "run.yaml:7"}))
+        deepspeed_config(config, ranks, Origins({"deepspeed": "run.yaml:7"}))
     return str(error.value)
 
 

@@ -14,7 +14,7 @@ from megapt.config import Origins, RunConfig
 from megapt.evaluation import load_run
 from megapt.evaluation.validation import evaluate
 from megapt.model import build_model
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, last_weights, records_of, run_config, train
 
@@ -68,8 +68,8 @@ def test_a_checkpoint_holds_all_weights_in_float32(
 ) -> None:
     config = on_two_ranks(precision, stage)
     weights = last_weights(config)
-    trainer = Trainer(config, ALONE, Origins())
-    model = build_model(config, trainer.objective.heads, trainer.corpus.vocabulary.size)
+    prepared = prepare(config, ALONE, Origins())
+    model = build_model(config, prepared.parts.objective.heads, prepared.corpus.vocabulary.size)
     shapes = {name: weight.shape for name, weight in model.named_parameters()}
     assert {name: weight.shape for name, weight in weights.items()} == shapes
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
@@ -100,7 +100,7 @@ def test_the_loaded_run_has_the_heldout_loss_of_the_summary(
     run = load_run(config.output)
     assert run.step == RunFolder(config.output).summary()["steps"]
     assert {weight.dtype for weight in run.model.parameters()} == {torch.float32}
-    heldout = Trainer(config, ALONE, Origins()).heldout
+    heldout = prepare(config, ALONE, Origins()).heldout
     scores = evaluate(
         run.model,
         heldout,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from megapt.config import Origins, RunConfig
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.objectives.building import preset
 from tests.ranks import run_ranks
 from tests.training.runs import (
@@ -72,7 +72,7 @@ def test_a_rank_whose_windows_hold_no_example_keeps_step(
     def held(window: int, windows: int) -> set[tuple[bool, ...]]:
         """Which windows of a step hold examples, over the first steps."""
         pair = {"objective": {"name": "nsp"}, "data": {"window": window}}
-        maker = Trainer(run_config(corpus_folder, tmp_path / "3", **pair), ALONE, Origins()).maker
+        maker = prepare(run_config(corpus_folder, tmp_path / "3", **pair), ALONE, Origins()).maker
         found = [bool(maker.examples(window)) for window in maker.stream.windows(range(windows))]
         return set(zip(found[::2], found[1::2], strict=True))
 

@@ -16,6 +16,7 @@ from megapt.config import ObjectiveSection, Origins
 from megapt.data import CounterRng, Window
 from megapt.errors import ConfigError
 from megapt.model.attention import BACKENDS
+from megapt.monitoring.trackers import TRACKERS
 from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
 from megapt.optim import OPTIMIZERS
 from megapt.registry import Registry
@@ -27,6 +28,7 @@ from tests.windows import VOCABULARY, make_piece, random_piece
 
 WHOLE = read("extending.md")
 OPTIMIZER, BACKEND = section(WHOLE, "An optimizer"), section(WHOLE, "An attention backend")
+TRACKER = section(WHOLE, "A tracker")
 PAGE = WHOLE.partition("\n## An optimizer\n")[0]
 [SOURCE], [SETTINGS], [DECLARED] = (blocks(PAGE, kind) for kind in ("python", "yaml", "toml"))
 [COMMANDS] = blocks(PAGE, "sh")
@@ -46,6 +48,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (folder / "optimizer" / file).write_text(text, encoding="utf-8")
         [text] = blocks(BACKEND, "python")
         (folder / "dense.py").write_text(text, encoding="utf-8")
+        [text] = blocks(TRACKER, "python")
+        (folder / "csv_losses.py").write_text(text, encoding="utf-8")
         yield folder
 
 
@@ -60,7 +64,8 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     shown = run(show)
     assert "objective mass: 3 examples" in shown
     assert "[MASK] [MASK]" in shown
-    of_parts = [command.strip() for part in (OPTIMIZER, BACKEND) for command in blocks(part, "sh")]
+    parts = (OPTIMIZER, BACKEND, TRACKER)
+    of_parts = [command.strip() for part in parts for command in blocks(part, "sh")]
     for command in [*of_parts, *others]:
         [printed] = run_ranks(1, run_command, followed, shlex.split(command))
     assert "loss/tokens" in printed
@@ -75,8 +80,13 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     assert "mass" not in OBJECTIVES
     assert "sgd" not in OPTIMIZERS
     assert "dense" not in BACKENDS
+    assert "csv_losses" not in TRACKERS
     assert (followed / "runs/examples/dense/training.attention.py").is_file()
     assert (followed / "runs/examples/sgd/optimizer.py").is_file()
+    assert (followed / "runs/examples/csv/monitor.trackers.csv_losses.py").is_file()
+    lines = (followed / "runs/examples/csv/losses.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("train,10,")
+    assert lines[-1].startswith("valid,")
 
 
 def test_the_run_in_the_source_is_what_is_written(followed: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from megapt.config import Origins
 from megapt.data import BatchMaker, Corpus
 from megapt.evaluation.unigram import unigram_scores
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.training.runs import ALONE, run_config
 
 SETTINGS = {"bert": {"pair_weight": 0.5}, "msc": {"class_weight": 3.0, "balance": True}}
@@ -48,26 +48,26 @@ def test_scores_are_those_of_a_direct_computation(
 ) -> None:
     section = {"name": objective, **SETTINGS.get(objective, {})}
     config = run_config(corpus.where, tmp_path / "run", objective=section)
-    trainer = Trainer(config, ALONE, Origins(), corpus)
+    prepared = prepare(config, ALONE, Origins(), corpus)
     size = corpus.vocabulary.size
     scores = unigram_scores(
-        trainer.maker,
-        trainer.heldout,
+        prepared.maker,
+        prepared.heldout,
         train_windows=train_windows,
         heldout_windows=heldout_windows,
         vocabulary=size,
     )
     expected = {"loss": 0.0}
-    for head in trainer.objective.heads:
+    for head in prepared.parts.objective.heads:
         classes = size if head.kind == "token" else head.classes
-        answers = answers_of(trainer.maker, head.name, train_windows)
+        answers = answers_of(prepared.maker, head.name, train_windows)
         seen, weights = Counter(answer for answer, _ in answers), Counter[int]()
         for answer, weight in answers:
             weights[answer] += weight
-        asked = answers_of(trainer.heldout, head.name, heldout_windows)
+        asked = answers_of(prepared.heldout, head.name, heldout_windows)
         total = sum(weights.values()) + classes
         nats = -sum(weight * math.log((weights[answer] + 1) / total) for answer, weight in asked)
-        loss = nats / sizes_of(trainer.heldout, head.name, heldout_windows)
+        loss = nats / sizes_of(prepared.heldout, head.name, heldout_windows)
         best = min(seen, key=lambda answer: (-seen[answer], answer))
         expected[f"targets/{head.name}"] = len(asked)
         expected[f"loss/{head.name}"] = loss
@@ -82,8 +82,8 @@ def test_weighted_counts_are_the_best_answer_to_weighted_targets(
     """Balanced classes weigh the same in all: the best blind answer gives each the same chance."""
     section = {"name": "msc", "balance": True}
     config = run_config(corpus.where, tmp_path / "run", objective=section)
-    trainer = Trainer(config, ALONE, Origins(), corpus)
-    seen = Counter(answers_of(trainer.maker, "class", 10**6))
+    prepared = prepare(config, ALONE, Origins(), corpus)
+    seen = Counter(answers_of(prepared.maker, "class", 10**6))
     by_class = Counter[int]()
     for (label, weight), count in seen.items():
         by_class[label] += weight * count
@@ -96,8 +96,8 @@ def test_weighted_counts_are_the_best_answer_to_weighted_targets(
     unweighted = [plain[label] / plain.total() for label in sorted(plain)]
     assert loss(shares) <= loss(unweighted)
     scores = unigram_scores(
-        trainer.maker,
-        trainer.maker,
+        prepared.maker,
+        prepared.maker,
         train_windows=10**6,
         heldout_windows=10**6,
         vocabulary=corpus.vocabulary.size,

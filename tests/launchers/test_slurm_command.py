@@ -27,7 +27,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def call(*words: str) -> int:
     with pytest.raises(SystemExit) as end:
-        app(["cluster.yaml", *words])
+        app(["cluster.yaml", "--vocabulary", "2000", *words])
     assert isinstance(end.value.code, int)
     return end.value.code
 

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from megapt.monitoring.board import Board
-from megapt.monitoring.metrics import MetricsWriter, read_metrics
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.config import Origins
+from megapt.data.budget import Spent
+from megapt.monitoring.metrics import read_metrics
+from megapt.monitoring.monitor import Monitor
+from megapt.monitoring.trackers import find_trackers
+from tests.training.runs import ALONE, run_config
 
 
 @pytest.fixture
@@ -32,11 +37,16 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+def monitor_of(disk: Path, *trackers: str) -> Monitor:
+    config = run_config(disk, disk, monitor={"trackers": list(trackers)})
+    return Monitor(RunFolder(disk), config, find_trackers(config, Origins()), ALONE, 0, Spent())
+
+
 def test_records_are_written_once_there_is_room(
     disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monitor = monitor_of(disk, "jsonl")
     file = disk / "metrics.jsonl"
-    writer = MetricsWriter(file, 0)
     filler: Path | None = None
     for step in range(1, 301):
         if step == 20:
@@ -44,18 +54,21 @@ def test_records_are_written_once_there_is_room(
         if step == 280 and filler is not None:
             assert len(read_metrics(file)) < 200
             filler.unlink()
-        writer.write("train", step, {"loss": float(step), "note": "x" * 40})
-    writer.close()
+        monitor.event(step, "spike", note="x" * 40)
+    monitor.close()
     assert [record["step"] for record in read_metrics(file)] == list(range(1, 301))
     [warning] = caplog.messages
-    assert "metrics.jsonl: No space left on device; training goes on" in warning
+    assert warning.startswith("tracker 'jsonl': ")
+    assert warning.endswith("metrics.jsonl: No space left on device; training goes on")
 
 
 def test_tensorboard_is_given_up(disk: Path, caplog: pytest.LogCaptureFixture) -> None:
-    board = Board(disk / "board", 0)
+    monitor = monitor_of(disk, "tensorboard")
     fill(disk)
     for step in range(5000):
-        board.scalars("train", step, {"loss": 1.0})
-    board.close()
-    [warning] = caplog.messages
-    assert warning.startswith("TensorBoard shows no more of this run: ")
+        monitor.valid(step, {"loss": 1.0})
+    monitor.close()
+    jsonl, board = sorted(caplog.messages)
+    assert jsonl.startswith("tracker 'jsonl': ")
+    assert board.startswith("tracker 'tensorboard': ")
+    assert "No space left on device" in board

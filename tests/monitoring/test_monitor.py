@@ -1,27 +1,24 @@
-"""What a monitored run leaves: records, TensorBoard, traces, and the same again after a resume."""
+"""What a monitored run leaves: records, TensorBoard, and the same again after a resume."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from megapt.checkpoint.run_folder import RunFolder
-from megapt.config import RunConfig
+from megapt.config import Origins, RunConfig
 from megapt.data.budget import Spent
-from megapt.monitoring.board import hyperparameters
 from megapt.monitoring.metrics import read_metrics, without_clock
 from megapt.monitoring.monitor import Monitor
-from megapt.monitoring.profiling import Profiler
 from megapt.monitoring.throughput import StepTimes
+from megapt.monitoring.trackers import find_trackers
+from megapt.monitoring.trackers.tensorboard import hyperparameters
 from tests.training.runs import ALONE, run_config
 
 TIMES = StepTimes(data=0.25, compute=0.5, other=0.25)
@@ -37,22 +34,27 @@ def config_of(folder: Path, **monitor: Any) -> RunConfig:
     return run_config(folder, folder / "run", monitor=monitor, training={"log_every": 2})
 
 
+def monitor_of(config: RunConfig, done: int) -> Monitor:
+    """That of a run after `done` steps."""
+    trackers = find_trackers(config, Origins())
+    return Monitor(RunFolder(config.output), config, trackers, ALONE, done, spent_after(done))
+
+
 def go(config: RunConfig, first: int, last: int) -> None:
     """Pretend to train the steps from `first` to `last`, and end in the middle of things."""
-    monitor = Monitor(RunFolder(config.output), config, ALONE, first - 1, spent_after(first - 1))
+    monitor = monitor_of(config, first - 1)
     if first > 1:
         monitor.event(first - 1, "resumed")
     for step in range(first, last + 1):
-        monitor.begin(step)
-        torch.ones(8, 8) @ torch.ones(8, 8)
-        monitor.step(step, TIMES)
+        monitor.step(TIMES)
         if step % 2 == 0:
             monitor.train(step, {"loss": 10.0 / step, "lr": 0.5, **spent_after(step).as_dict()})
         if step % 4 == 0:
             with monitor.pause("validation"):
                 time.sleep(0.01)
             written = [f"text {step}", "two\nlines *as* they are"]
-            monitor.valid(step, {"loss": 11.0 / step, **spent_after(step).as_dict()}, written)
+            spent = spent_after(step).as_dict()
+            monitor.valid(step, {"loss": 11.0 / step, **spent, "samples": written})
     monitor.close()
 
 
@@ -113,11 +115,11 @@ def test_a_resumed_run_leaves_what_it_would_have_left_unbroken(tmp_path: Path) -
 
 def test_events_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    monitor = Monitor(RunFolder(config.output), config, ALONE, 0, Spent())
+    monitor = monitor_of(config, 0)
     for step in (2, 5):
         monitor.event(step, "skipped", reason="loss nan")
     monitor.close()
-    again = Monitor(RunFolder(config.output), config, ALONE, 3, spent_after(3))
+    again = monitor_of(config, 3)
     again.event(3, "resumed")
     again.close()
     events = [(record["step"], record["kind"]) for record in records_of(config)]
@@ -154,38 +156,6 @@ def test_tensorboard_compares_runs_by_their_settings(tmp_path: Path) -> None:
     about = plugin(board.summary_metadata["_hparams_/experiment"].plugin_data.content)
     metrics = [metric.name.tag for metric in about.experiment.metric_infos]
     assert set(metrics) == {"train/loss", "valid/loss"}
-
-
-def test_chosen_steps_are_traced(tmp_path: Path) -> None:
-    config = config_of(tmp_path, profile_from=3, profile_steps=2)
-    go(config, 1, 5)
-    folder = tmp_path / "run" / "profile"
-    assert sorted(path.name for path in folder.iterdir()) == ["steps-3-4.json.gz", "steps-3-4.txt"]
-    trace = json.loads(gzip.decompress((folder / "steps-3-4.json.gz").read_bytes()))
-    assert trace["traceEvents"]
-    assert "aten::mm" in (folder / "steps-3-4.txt").read_text()
-
-
-def test_a_trace_that_the_run_ends_in_has_the_steps_that_were_done(tmp_path: Path) -> None:
-    go(config_of(tmp_path, profile_from=3, profile_steps=100), 1, 4)
-    folder = tmp_path / "run" / "profile"
-    assert sorted(path.name for path in folder.iterdir()) == ["steps-3-4.json.gz", "steps-3-4.txt"]
-    assert json.loads(gzip.decompress((folder / "steps-3-4.json.gz").read_bytes()))["traceEvents"]
-
-
-@pytest.mark.parametrize(("first", "last"), [(1, 2), (4, 6)])
-def test_without_its_first_step_there_is_no_trace(tmp_path: Path, first: int, last: int) -> None:
-    """The run ends before it, or goes on after its beginning."""
-    config = config_of(tmp_path, profile_from=3, profile_steps=2)
-    go(config, first, last)
-    assert not (tmp_path / "run" / "profile").exists()
-
-
-def test_a_step_that_was_not_finished_is_no_trace(tmp_path: Path) -> None:
-    profiler = Profiler(tmp_path / "profile", 1, 2, torch.device("cpu"))
-    profiler.before(1)
-    profiler.close()
-    assert not (tmp_path / "profile").exists()
 
 
 def test_without_a_terminal_the_console_gets_a_line(

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from megapt.checkpoint.run_folder import RunFolder
-from megapt.config import RunConfig
+from megapt.config import Origins, RunConfig
 from megapt.data.budget import Spent
 from megapt.errors import ConfigError, DamagedError, MegaptError
 from megapt.monitoring import status_view
@@ -23,6 +23,7 @@ from megapt.monitoring.monitor import Monitor
 from megapt.monitoring.status import read_status
 from megapt.monitoring.status_view import show_status
 from megapt.monitoring.throughput import StepTimes
+from megapt.monitoring.trackers import find_trackers
 from megapt.resilience.heartbeats import Heartbeat, write_heartbeat
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, run_config, train
@@ -44,9 +45,10 @@ def begun(folder: Path) -> RunConfig:
 
 
 def go(config: RunConfig, steps: int) -> None:
-    monitor = Monitor(RunFolder(config.output), config, ALONE, 0, Spent())
+    trackers = find_trackers(config, Origins())
+    monitor = Monitor(RunFolder(config.output), config, trackers, ALONE, 0, Spent())
     for step in range(1, steps + 1):
-        monitor.step(step, TIMES)
+        monitor.step(TIMES)
         spent = spent_after(step).as_dict()
         loss = None if step == 3 else 5.0 - step / 10
         monitor.train(step, {"loss": float("nan") if loss is None else loss, **spent})

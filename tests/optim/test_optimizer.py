@@ -13,7 +13,7 @@ from megapt.data import HeadSpec
 from megapt.evaluation.losses import Totals, count_parts, factors
 from megapt.model import PretrainingModel, build_model
 from megapt.optim.parameter_groups import parameter_groups
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, last_weights, records_of, run_config, train
 
@@ -38,10 +38,10 @@ JOBS = [
 
 def first_gradients(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The initial weights, and the gradients of the first global batch, by plain torch."""
-    trainer = Trainer(config.model_copy(update={"output": "never"}), ALONE, Origins())
-    model = build_model(config, trainer.objective.heads, trainer.corpus.vocabulary.size)
-    batch = trainer.maker.batch(range(config.training.global_batch)).widen()
-    heads = trainer.objective.heads
+    prepared = prepare(config.model_copy(update={"output": "never"}), ALONE, Origins())
+    model = build_model(config, prepared.parts.objective.heads, prepared.corpus.vocabulary.size)
+    batch = prepared.maker.batch(range(config.training.global_batch)).widen()
+    heads = prepared.parts.objective.heads
     totals = Totals(*count_parts([batch], heads))
     model(batch, factors(heads, totals)).loss.backward()
     weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from megapt.config import ModelConfig, OptimizerConfig, Origins, RunConfig
 from megapt.data import HeadSpec
+from megapt.distributed.deepspeed_config import zero_stage
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.model import PretrainingModel
+from megapt.optim import check_optimizer, find_optimizer
 from megapt.optim import muon as rules
 from megapt.optim.parameter_groups import parameter_groups, rate_factors
-from megapt.training.checks import check_engine
 from tests.distributed.engines import (
     Step,
     TinyModel,
@@ -33,7 +34,6 @@ from tests.distributed.engines import (
     train_tiny,
 )
 from tests.ranks import run_ranks
-from tests.training.runs import ALONE
 
 PLAN = [Step(0), Step(1, 2), Step(2)]
 RATE = 0.05
@@ -208,8 +208,9 @@ def test_adafactor_is_torchs_on_whole_matrices() -> None:
 def test_an_optimiser_of_whole_matrices_is_refused_where_they_are_cut(
     config: RunConfig, problem: str
 ) -> None:
+    factory = find_optimizer(config, Origins())
     with pytest.raises(ConfigError, match=f"optimizer.name: .*{problem}"):
-        check_engine(config, ALONE, Origins())
+        check_optimizer(factory, config, zero_stage(config), Origins())
 
 
 def test_rates_fall_from_block_to_block() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from megapt.config import ClusterConfig, Origins, RunConfig
-from megapt.planning import Planner, Text, made_up_text
+from megapt.data import TextFacts
+from megapt.planning import Planner, made_up_text
 from tests.objectives.building import preset
 from tests.training.runs import merged
 
@@ -48,7 +49,7 @@ def run(objective: str = "arlm", **sections: Any) -> RunConfig:
 
 
 def planner(
-    config: RunConfig, machines: ClusterConfig | None = None, text: Text | None = None
+    config: RunConfig, machines: ClusterConfig | None = None, text: TextFacts | None = None
 ) -> Planner:
     """The planner of a run on a cluster, by default that of `cluster`."""
     text = text or made_up_text(2000, labels=2)

@@ -13,24 +13,25 @@ from megapt.config import Origins, RunConfig
 from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.footprint import Trace
 from megapt.model import build_model
-from megapt.objectives import build_objective
 from megapt.planning.text import made_up_batch, made_up_text
 from megapt.planning.tracing import Tracer, parameters_by_part
+from megapt.training.parts import find_parts
 from tests.objectives.building import PRESETS
 from tests.planning.planning import run
+from tests.training.runs import ALONE
 
 TEXT = made_up_text(2000, labels=2)
 
 
 def traced(config: RunConfig, windows: int = 4, device: str = "cpu") -> Trace:
-    objective = build_objective(config.objective, TEXT.context(config), Origins())
-    batch = made_up_batch(TEXT, objective, config.data.window, windows)
-    return Tracer(config, objective, device).trace(batch)
+    parts = find_parts(config, ALONE, Origins(), TEXT)
+    batch = made_up_batch(TEXT, parts.objective, config.data.window, windows)
+    return Tracer(config, parts, device).trace(batch)
 
 
 def saved_bytes(config: RunConfig, windows: int = 4) -> int:
     """What autograd keeps after the forward pass of a real model, but for its parameters."""
-    objective = build_objective(config.objective, TEXT.context(config), Origins())
+    objective = find_parts(config, ALONE, Origins(), TEXT).objective
     batch = made_up_batch(TEXT, objective, config.data.window, windows)
     model = build_model(config, objective.heads, TEXT.vocabulary.size)
     model.to(DTYPES[config.training.precision])
@@ -70,8 +71,8 @@ def test_every_objective_can_be_traced(name: str) -> None:
 def test_all_gradients_are_finished_in_the_end() -> None:
     config = run()
     trace = traced(config)
-    objective = build_objective(config.objective, TEXT.context(config), Origins())
-    parts = parameters_by_part(Tracer(config, objective, "cpu").model)
+    run_parts = find_parts(config, ALONE, Origins(), TEXT)
+    parts = parameters_by_part(Tracer(config, run_parts, "cpu").model)
     assert trace.finished[0] == 0
     assert trace.finished[-1] == sum(parts.values())
     assert parts["embeddings"] == (2000 + 2) * 64

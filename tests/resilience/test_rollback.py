@@ -16,6 +16,7 @@ from megapt.distributed.ranks import Ranks
 from megapt.errors import TrainingError
 from megapt.monitoring.metrics import without_clock
 from megapt.training import updating
+from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import (
@@ -45,7 +46,7 @@ def job(corpus: Path, output: Path, stage: int = 0) -> RunConfig:
 
 def spoil(trainer: Trainer) -> None:
     """Give the last rank an infinite loss in the steps of `BAD`."""
-    factors, count = updating.factors, [trainer._done]
+    factors, count = updating.factors, [trainer.state.step]
 
     def spoiled(*args: Any) -> dict[str, float]:
         count[0] += 1
@@ -56,7 +57,7 @@ def spoil(trainer: Trainer) -> None:
 
 
 def train_through(ranks: Ranks, config: RunConfig) -> dict[str, Any]:
-    trainer = Trainer(config, ranks, Origins())
+    trainer = Trainer(prepare(config, ranks, Origins()))
     spoil(trainer)
     return trainer.train()
 

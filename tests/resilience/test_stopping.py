@@ -24,6 +24,7 @@ from megapt.errors import Exit, RunInterrupted
 from megapt.exits import guarded
 from megapt.monitoring.metrics import without_clock
 from megapt.resilience.stopping import StopRequested, StopRequests
+from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 from tests.data.reading.server import Fault, serve
 from tests.patience import patience
@@ -37,7 +38,7 @@ STEP, STALL = 4, 600.0
 
 def stall_in(trainer: Trainer, step: int, stalls: bool, asked: bool) -> None:
     """Let the data of update `step` not come; if `asked`, the rank gets a SIGTERM meanwhile."""
-    batch, rank = trainer.maker.batch, os.getpid()
+    batch, rank = trainer.prepared.maker.batch, os.getpid()
     first = (step - 1) * trainer.config.training.global_batch
 
     def watched(numbers: Sequence[int]) -> PackedBatch:
@@ -48,12 +49,12 @@ def stall_in(trainer: Trainer, step: int, stalls: bool, asked: bool) -> None:
                 time.sleep(STALL)
         return batch(numbers)
 
-    trainer.maker.batch = watched  # type: ignore[method-assign]
+    trainer.prepared.maker.batch = watched  # type: ignore[method-assign]
 
 
 def train_into_a_stall(ranks: Ranks, config: RunConfig, asked: Sequence[int]) -> str:
     """Train; the last rank's data does not come, and the ranks in `asked` are asked to stop."""
-    trainer = Trainer(config, ranks, Origins())
+    trainer = Trainer(prepare(config, ranks, Origins()))
     stall_in(trainer, STEP, ranks.rank == ranks.world - 1, ranks.rank in asked)
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)]
     with pytest.raises(RunInterrupted) as interrupted:
@@ -85,7 +86,7 @@ def test_a_request_to_stop_ends_the_wait_for_data_on_all_ranks(
 
 def train_from_a_server_that_stalls(ranks: Ranks, config: RunConfig) -> str:
     """Train until the run is interrupted; SIGINT comes two seconds after the first step."""
-    trainer = Trainer(config, ranks, Origins())
+    trainer = Trainer(prepare(config, ranks, Origins()))
     within_step(trainer, 1, lambda: Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start())
     with pytest.raises(RunInterrupted) as interrupted:
         trainer.train()
@@ -120,7 +121,7 @@ def train_with_a_death(ranks: Ranks, config: RunConfig) -> int:
         child.join()
 
     def job() -> None:
-        trainer = Trainer(config, ranks, Origins())
+        trainer = Trainer(prepare(config, ranks, Origins()))
         if ranks.rank == ranks.world - 1:
             within_step(trainer, STEP, kill)
         trainer.train()
@@ -185,7 +186,7 @@ def train_and_be_asked(ranks: Ranks, config: RunConfig, numbers: Sequence[signal
     number = numbers[ranks.rank]
 
     def job() -> None:
-        trainer = Trainer(config, ranks, Origins())
+        trainer = Trainer(prepare(config, ranks, Origins()))
         within_step(trainer, STEP, lambda: os.kill(os.getpid(), number))
         trainer.train()
 
@@ -214,7 +215,7 @@ def train_into_silence(ranks: Ranks, config: RunConfig) -> int:
     """Train as the command does; the data of the last rank does not come in update STEP."""
 
     def job() -> None:
-        trainer = Trainer(config, ranks, Origins())
+        trainer = Trainer(prepare(config, ranks, Origins()))
         stall_in(trainer, STEP, ranks.rank == ranks.world - 1, asked=False)
         trainer.train()
 

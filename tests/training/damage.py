@@ -8,7 +8,7 @@ from typing import Any
 
 from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, WindowStream
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.training.runs import ALONE, merged, run_config
 
 # One lane reads the shards one after another; the budget ends in the fourth of five.
@@ -25,7 +25,7 @@ def run_in_turn(corpus: Path, output: Path, **sections: Any) -> RunConfig:
 
 def late_shard(corpus: Path) -> tuple[Path, int]:
     """A shard that such a run reads late, and the step in which it first needs it."""
-    maker = Trainer(run_in_turn(corpus, Path("never")), ALONE, Origins()).maker
+    maker = prepare(run_in_turn(corpus, Path("never")), ALONE, Origins()).maker
     stream = maker.stream
     assert isinstance(stream, WindowStream)
     first: dict[int, int] = {}

@@ -21,6 +21,7 @@ from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
 from megapt.errors import MegaptError, RunInterrupted
 from megapt.monitoring.metrics import EVENT, read_metrics, without_clock
+from megapt.training.prepared import PreparedRun, prepare
 from megapt.training.trainer import Trainer
 
 Records = list[dict[str, Any]]
@@ -67,7 +68,7 @@ def run_config(corpus: Path, output: Path, **sections: Any) -> RunConfig:
 
 def train(ranks: Ranks, config: RunConfig) -> dict[str, Any]:
     """Train on this rank and return the summary."""
-    return Trainer(config, ranks, Origins()).train()
+    return Trainer(prepare(config, ranks, Origins())).train()
 
 
 def train_to_refusal(ranks: Ranks, config: RunConfig) -> str:
@@ -79,18 +80,18 @@ def train_to_refusal(ranks: Ranks, config: RunConfig) -> str:
     return ""
 
 
-def before_step(trainer: Trainer, step: int, action: Callable[[], None]) -> None:
-    """Call `action` when the trainer asks for the first batch of update `step`, counted from 1."""
-    first = (step - 1) * trainer.config.training.global_batch
-    batch = trainer.maker.batch
+def before_step(run: PreparedRun, step: int, action: Callable[[], None]) -> None:
+    """Call `action` when the run asks for the first batch of update `step`, counted from 1."""
+    first = (step - 1) * run.parts.config.training.global_batch
+    batch = run.maker.batch
 
     def watched(numbers: Sequence[int | None]) -> Batch:
         if numbers[0] is not None and numbers[0] >= first:
-            trainer.maker.batch = batch  # type: ignore[method-assign]
+            run.maker.batch = batch  # type: ignore[method-assign]
             action()
         return batch(numbers)
 
-    trainer.maker.batch = watched  # type: ignore[method-assign]
+    run.maker.batch = watched  # type: ignore[method-assign]
 
 
 def within_step(trainer: Trainer, step: int, action: Callable[[], None]) -> None:
@@ -111,7 +112,7 @@ def train_with_signal(
     ranks: Ranks, config: RunConfig, number: signal.Signals, step: int
 ) -> dict[str, Any] | None:
     """Train; the last rank sends itself the signal in update `step`. None if that ends the run."""
-    trainer = Trainer(config, ranks, Origins())
+    trainer = Trainer(prepare(config, ranks, Origins()))
     if ranks.rank == ranks.world - 1:
         within_step(trainer, step, lambda: os.kill(os.getpid(), number))
     try:

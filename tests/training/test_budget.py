@@ -14,7 +14,7 @@ from megapt.config.section import Axis
 from megapt.data import Counts
 from megapt.data.budget import Spent
 from megapt.model import training_flops
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, records_of, run_config, train
 
@@ -56,7 +56,7 @@ def test_a_run_ends_with_the_first_step_that_reaches_the_time(
 
 def test_every_record_counts_the_windows_up_to_it(trained: Callable[..., RunConfig]) -> None:
     config = trained("msc")
-    maker = Trainer(config.model_copy(update={"output": "never"}), ALONE, Origins()).maker
+    maker = prepare(config.model_copy(update={"output": "never"}), ALONE, Origins()).maker
     heads, vocabulary = maker.objective.heads, maker.objective.vocabulary.size
     total, flops = Counts(), 0.0
     for step, record in enumerate(records_of(config, "train")):

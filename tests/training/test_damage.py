@@ -21,6 +21,7 @@ from megapt.distributed.ranks import Ranks
 from megapt.errors import DamagedError, Exit
 from megapt.exits import guarded, leave
 from megapt.training import launch
+from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 from tests.corpora import build_texts
 from tests.data.reading.server import Fault, FaultyServer, serve
@@ -134,9 +135,9 @@ def fail_alone(ranks: Ranks, config: RunConfig, step: int) -> int:
         raise OSError(28, "No space left on device", "cache")
 
     def job() -> None:
-        trainer = Trainer(config, ranks, Origins())
+        trainer = Trainer(prepare(config, ranks, Origins()))
         if ranks.rank == ranks.world - 1:
-            before_step(trainer, step, fail)
+            before_step(trainer.prepared, step, fail)
         trainer.train()
 
     code = guarded(job)
@@ -155,8 +156,8 @@ def test_no_rank_outlives_another_that_failed(corpus_folder: Path, tmp_path: Pat
 
 def fail_beside_a_stall(ranks: Ranks, config: RunConfig) -> str:
     """Train with two loader processes: one meets an error, the other waits for a dead server."""
-    trainer = Trainer(config, ranks, Origins())
-    batch = trainer.maker.batch
+    trainer = Trainer(prepare(config, ranks, Origins()))
+    batch = trainer.prepared.maker.batch
 
     def watched(numbers: Sequence[int]) -> PackedBatch:
         if min(numbers) >= 24:
@@ -165,7 +166,7 @@ def fail_beside_a_stall(ranks: Ranks, config: RunConfig) -> str:
             raise DamagedError("a shard is damaged")
         return batch(numbers)
 
-    trainer.maker.batch = watched  # type: ignore[method-assign]
+    trainer.prepared.maker.batch = watched  # type: ignore[method-assign]
     with pytest.raises(DamagedError) as error:
         trainer.train()
     return str(error.value)

@@ -19,6 +19,7 @@ from megapt.data import Corpus, CounterRng, Example, Targets, Window
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError, MegaptError
 from megapt.objectives import OBJECTIVES, Objective, ObjectiveError
+from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 from megapt.training.well_formed import check_example
 from tests.objectives.building import build
@@ -55,7 +56,7 @@ def write(file: Path, example: str = "e", version: int = 1) -> dict[str, Any]:
 def refusal(config: RunConfig) -> str:
     """The line that refuses `config` before anything is written."""
     with pytest.raises(ConfigError) as raised:
-        Trainer(config, ALONE, Origins({"objective": "run.yaml:3"}))
+        prepare(config, ALONE, Origins({"objective": "run.yaml:3"}))
     message = str(raised.value)
     assert "\n" not in message
     return message
@@ -279,7 +280,7 @@ def test_a_run_killed_at_its_very_beginning_may_begin_again(
 
 
 def train_while_the_file_changes(ranks: Ranks, config: RunConfig) -> None:
-    trainer = Trainer(config, ranks, Origins())
+    trainer = Trainer(prepare(config, ranks, Origins()))
     write(Path(str(config.objective.file)), version=2)
     trainer.train()
 

@@ -12,7 +12,7 @@ import torch
 
 from megapt.config import Origins, RunConfig
 from megapt.training.checks import choose_rows
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.objectives.building import build
 from tests.ranks import run_ranks
 from tests.training.runs import (
@@ -71,14 +71,14 @@ def test_a_run_consumes_what_its_stages_say(whole: RunConfig) -> None:
 def test_the_objective_gets_texts_of_the_length_of_the_step(
     whole: RunConfig, tmp_path: Path
 ) -> None:
-    trainer = Trainer(
+    prepared = prepare(
         whole.model_copy(update={"output": str(tmp_path / "never")}), ALONE, Origins()
     )
     first = 0
     for step, (size, length) in enumerate(zip(SIZES, LENGTHS, strict=True)):
-        windows = trainer.maker.windows(range(first, first + size))
+        windows = prepared.maker.windows(range(first, first + size))
         assert {window.step for window in windows} == {step}
-        longest = max(len(e) for window in windows for e in trainer.maker.examples(window))
+        longest = max(len(e) for window in windows for e in prepared.maker.examples(window))
         assert longest <= (length or 48) + 2
         assert longest > {16: 0, 24: 18, None: 26}[length]
         first += size
@@ -111,7 +111,7 @@ def test_rows_suffice_for_the_shortest_texts(corpus_folder: Path, tmp_path: Path
     rows = choose_rows(config, build("mlm", window=48), Origins())
     assert rows is not None
     assert rows.count == 6, "4 windows in 3 parts of 19 positions take 5 rows, and one more"
-    maker = Trainer(config, ALONE, Origins()).maker
+    maker = prepare(config, ALONE, Origins()).maker
     batches = [maker.batch(range(first, first + 4)) for first in range(0, sum(SIZES), 4)]
     assert {len(batch.tokens) for batch in batches} == {6 * 51}
 

@@ -20,6 +20,7 @@ from megapt.config import Origins, RunConfig
 from megapt.distributed.ranks import Ranks
 from megapt.errors import RunInterrupted
 from megapt.training import trainer
+from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 from tests.ranks import end_ranks, run_ranks
 from tests.training.runs import (
@@ -241,7 +242,7 @@ def test_what_does_not_touch_the_result_may_change_on_resume(
 
 def interrupt_all(ranks: Ranks, config: RunConfig) -> bool:
     """Send SIGINT to this rank and its loader process at once, as Ctrl-C in a terminal does."""
-    run = Trainer(config, ranks, Origins())
+    run = Trainer(prepare(config, ranks, Origins()))
     before_step(run, 3, lambda: os.killpg(0, SIGINT))
     try:
         run.train()

@@ -16,7 +16,7 @@ from megapt.data import Corpus
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError, DamagedError, MegaptError
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.corpora import write_corpus
 from tests.ranks import run_ranks
 from tests.training.runs import (
@@ -34,7 +34,7 @@ def refusal(
     output = Path(config.output)
     before = tree(output) if output.is_dir() else output.exists()
     with pytest.raises(kind) as raised:
-        Trainer(config, ALONE, origins or Origins())
+        prepare(config, ALONE, origins or Origins())
     assert (tree(output) if output.is_dir() else output.exists()) == before
     message = str(raised.value)
     assert "\n" not in message
@@ -261,7 +261,7 @@ def test_varlen_attention_that_cannot_train_the_run_on_a_gpu(
         training={"attention": "varlen", **training},
     )
     with pytest.raises(ConfigError) as raised:
-        Trainer(config, gpu, Origins())
+        prepare(config, gpu, Origins())
     assert said in str(raised.value)
     assert "varlen" in str(raised.value)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from megapt.config import ModelConfig, Origins, RunConfig, Section
-from megapt.errors import ConfigError
 from megapt.model.attention.backend import Backend
 from megapt.registry import Registry, own_settings
 
@@ -21,11 +20,16 @@ def find_backend(config: RunConfig, origins: Origins) -> type[Backend]:
     return BACKENDS.find(section.name, section.file, origins, path)
 
 
-def check_dropout(backend: type[Backend], config: ModelConfig) -> None:
-    """Raise ConfigError if the model drops attention weights, and the backend cannot."""
+def check_dropout(backend: type[Backend], config: ModelConfig, origins: Origins) -> None:
+    """Refuse a model that drops attention weights where the backend cannot.
+
+    Raises:
+        ConfigError: naming those that can.
+    """
     if config.dropout and not backend.drops:
         able = " or ".join(f"'{name}'" for name in sorted(BACKENDS) if BACKENDS[name].drops)
-        raise ConfigError(
-            f"model.dropout: {config.dropout}, but attention '{backend.name}' cannot drop "
-            f"weights; set it to 0, or training.attention to {able}"
+        raise origins.error(
+            "model.dropout",
+            f"{config.dropout}, but attention '{backend.name}' cannot drop weights; set it to 0, "
+            f"or training.attention to {able}",
         )

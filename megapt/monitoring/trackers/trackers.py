@@ -1,0 +1,42 @@
+"""Finds the trackers that a configuration names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from megapt.config import Origins, RunConfig
+from megapt.distributed.ranks import Ranks
+from megapt.monitoring.trackers.base import Tracker
+from megapt.registry import Registry, own_settings
+
+TRACKERS = Registry("tracker", Tracker, "megapt.monitoring.trackers", "megapt.trackers")  # type: ignore[type-abstract]
+
+Trackers = list[tuple[type[Tracker], Any]]
+"""Classes, and the settings of each."""
+
+
+def find_trackers(config: RunConfig, origins: Origins) -> Trackers:
+    """Return the trackers that `monitor.trackers` names.
+
+    Raises:
+        ConfigError: for an unknown name, a wrong setting, or code of the user's that defines no
+            tracker.
+    """
+    found = []
+    for number, section in enumerate(config.monitor.trackers):
+        path = f"monitor.trackers.{number}"
+        kind = TRACKERS.find(section.name, section.file, origins, path)
+        found.append((kind, own_settings(section, kind.Config, origins, path)))
+    return found
+
+
+def check_trackers(trackers: Trackers, ranks: Ranks, origins: Origins) -> None:
+    """Refuse trackers that cannot write from the first rank's machine.
+
+    Raises:
+        ConfigError: on every rank.
+    """
+    with ranks.together():
+        for number, (kind, own) in enumerate(trackers if ranks.main else []):
+            if problem := kind.problem(own):
+                raise origins.error(f"monitor.trackers.{number}", f"'{kind.name}': {problem}")

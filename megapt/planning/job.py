@@ -1,0 +1,32 @@
+"""Whether a job would start on a cluster, before it waits in a queue."""
+
+from __future__ import annotations
+
+from megapt.config import ClusterConfig, CompareConfig, Origins, RunConfig
+from megapt.data import TextFacts, open_corpora
+from megapt.training.parts import find_parts, first_rank
+
+
+def check_job(
+    cluster: ClusterConfig,
+    config: RunConfig | CompareConfig,
+    origins: Origins,
+    text: TextFacts | None = None,
+) -> None:
+    """Refuse a run or a comparison that would be refused on the nodes.
+
+    Args:
+        cluster: that the job is for.
+        config: of the run or comparison.
+        origins: of the configuration, for errors.
+        text: what is known of the corpus; None opens it.
+
+    Raises:
+        MegaptError: for whatever the job would refuse, but for what only the nodes know.
+    """
+    ranks, text = first_rank(cluster), text or open_corpora(config.data)
+    if isinstance(config, RunConfig):
+        find_parts(config, ranks, origins, text)
+        return
+    for name in config.members:
+        find_parts(config.member(name), ranks, origins, text, f"members.{name}")

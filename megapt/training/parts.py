@@ -1,0 +1,103 @@
+"""What the configuration of a run names, found and checked: the same for all commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from megapt.checkpoint.run_folder import objective_context
+from megapt.config import ClusterConfig, Origins, RunConfig, check_batches, check_groups
+from megapt.data import BatchSchedule, Rows, TextFacts
+from megapt.data.pieces import LengthSchedule
+from megapt.data.schedules import batch_schedule, length_schedule
+from megapt.distributed.deepspeed_config import deepspeed_config, zero_stage
+from megapt.distributed.mesh import Mesh
+from megapt.distributed.ranks import Ranks
+from megapt.model.attention import Backend, check_dropout, find_backend
+from megapt.monitoring.trackers import Trackers, find_trackers
+from megapt.objectives import Objective, build_objective
+from megapt.optim import OptimizerFactory, check_optimizer, find_optimizer
+from megapt.training.checks import check_attention, check_generators, check_metric, choose_rows
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """The parts of a run, which fit each other."""
+
+    config: RunConfig
+    ranks: Ranks
+    """Arranged as the run asks for."""
+    origins: Origins
+    """Of the configuration, for errors."""
+    path: str
+    """Of the objective's section in the configuration."""
+    batches: BatchSchedule
+    lengths: LengthSchedule
+    optimizer: OptimizerFactory
+    deepspeed: dict[str, Any]
+    """DeepSpeed's configuration."""
+    backend: type[Backend]
+    trackers: Trackers
+    objective: Objective
+    rows: Rows | None
+
+
+def find_parts(
+    config: RunConfig,
+    ranks: Ranks,
+    origins: Origins,
+    corpus: TextFacts,
+    path: str = "objective",
+) -> RunParts:
+    """Find the parts of a run, and refuse those that do not fit each other or these ranks.
+
+    `train`, its dry run, `compare`, `plan` and the SLURM launcher all call it. Nothing is asked of
+    this machine, because the last two speak of another one.
+
+    Args:
+        config: of the run.
+        ranks: of the job.
+        origins: of the configuration, for errors.
+        corpus: what is known of it.
+        path: of the objective's section in the configuration.
+
+    Raises:
+        ConfigError: for what cannot run.
+    """
+    check_groups(config, ranks.world, origins)
+    ranks = ranks.arranged(config.parallel.sequence)
+    check_batches(config, ranks.world, origins)
+    batches, lengths = batch_schedule(config, origins), length_schedule(config, origins)
+    optimizer = find_optimizer(config, origins)
+    check_optimizer(optimizer, config, zero_stage(config), origins)
+    settings = deepspeed_config(config, ranks, origins)
+    backend = find_backend(config, origins)
+    check_dropout(backend, config.model, origins)
+    trackers = find_trackers(config, origins)
+    context = objective_context(corpus, config)
+    objective = build_objective(config.objective, context, origins, path)
+    check_attention(backend, config, objective, ranks, origins)
+    check_generators(config, objective, ranks, origins)
+    check_metric(config, objective, origins)
+    return RunParts(
+        config=config,
+        ranks=ranks,
+        origins=origins,
+        path=path,
+        batches=batches,
+        lengths=lengths,
+        optimizer=optimizer,
+        deepspeed=settings,
+        backend=backend,
+        trackers=trackers,
+        objective=objective,
+        rows=choose_rows(config, objective, origins),
+    )
+
+
+def first_rank(cluster: ClusterConfig) -> Ranks:
+    """Return the first rank of a job on a cluster, which is not started."""
+    device = torch.device("cuda" if cluster.gpus_per_node else "cpu")
+    return Ranks(0, Mesh(cluster.ranks), device)
