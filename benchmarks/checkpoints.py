@@ -61,7 +61,7 @@ def be_rank(file: Path, updates: int) -> None:
     from megapt.distributed.engine import Engine
     from megapt.distributed.start import start_ranks
     from megapt.training.prepared import prepare
-from megapt.training.trainer import Trainer
+    from megapt.training.trainer import Trainer
 
     moments: list[float] = []
     seconds = {"newest": 0.0, "load": 0.0}

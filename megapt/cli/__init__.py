@@ -209,6 +209,22 @@ def classify(
         print("  ".join(f"{label} {share:.3f}" for label, share in result.items()))
 
 
+@add_command(app, "export")
+def export(
+    run: Run,
+    to: Annotated[str, typer.Option(help="Format.", metavar="NAME")],
+    output: Annotated[str, typer.Option(help="Folder to write.", metavar="DIR")],
+    file: Annotated[
+        str | None, typer.Option(help="Python file of your own that defines the format.")
+    ] = None,
+) -> None:
+    """Write a run in the format of another tool."""
+    from megapt.interop import export_run
+
+    export_run(run, to, file, output)
+    print(output)
+
+
 def _print(texts: list[str], as_json: bool) -> None:
     if as_json:
         print(json.dumps(texts, ensure_ascii=False))

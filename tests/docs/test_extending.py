@@ -28,7 +28,7 @@ from tests.windows import VOCABULARY, make_piece, random_piece
 
 WHOLE = read("extending.md")
 OPTIMIZER, BACKEND = section(WHOLE, "An optimizer"), section(WHOLE, "An attention backend")
-TRACKER = section(WHOLE, "A tracker")
+TRACKER, EXPORTER = section(WHOLE, "A tracker"), section(WHOLE, "An export format")
 PAGE = WHOLE.partition("\n## An optimizer\n")[0]
 [SOURCE], [SETTINGS], [DECLARED] = (blocks(PAGE, kind) for kind in ("python", "yaml", "toml"))
 [COMMANDS] = blocks(PAGE, "sh")
@@ -50,6 +50,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "dense.py").write_text(text, encoding="utf-8")
         [text] = blocks(TRACKER, "python")
         (folder / "csv_losses.py").write_text(text, encoding="utf-8")
+        [text] = blocks(EXPORTER, "python")
+        (folder / "weights.py").write_text(text, encoding="utf-8")
         yield folder
 
 
@@ -64,7 +66,7 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     shown = run(show)
     assert "objective mass: 3 examples" in shown
     assert "[MASK] [MASK]" in shown
-    parts = (OPTIMIZER, BACKEND, TRACKER)
+    parts = (OPTIMIZER, BACKEND, TRACKER, EXPORTER)
     of_parts = [command.strip() for part in parts for command in blocks(part, "sh")]
     for command in [*of_parts, *others]:
         [printed] = run_ranks(1, run_command, followed, shlex.split(command))
@@ -84,6 +86,7 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     assert (followed / "runs/examples/dense/training.attention.py").is_file()
     assert (followed / "runs/examples/sgd/optimizer.py").is_file()
     assert (followed / "runs/examples/csv/monitor.trackers.csv_losses.py").is_file()
+    assert (followed / "runs/examples/weights/weights.pt").is_file()
     lines = (followed / "runs/examples/csv/losses.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("train,10,")
     assert lines[-1].startswith("valid,")

@@ -1,0 +1,44 @@
+"""The command `megapt export`: a run in a format of another tool, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from megapt.config import Origins
+from megapt.errors import ConfigError
+from megapt.evaluation import load_run
+from megapt.interop.exporters.base import Exporter
+from megapt.registry import Registry
+
+EXPORTERS = Registry("export format", Exporter, "megapt.interop.exporters", "megapt.exporters")  # type: ignore[type-abstract]
+
+
+def export_run(folder: str, name: str, file: str | None, output: str) -> None:
+    """Write the newest checkpoint of a run to a new folder.
+
+    Args:
+        folder: of the run.
+        name: of the format.
+        file: Python file of the user's own that defines it; None for any other.
+        output: the folder to write; it must not exist, or be empty.
+
+    Raises:
+        ConfigError: for an unknown format, a run that does not fit it, or an output that is there.
+        DamagedError: if a file of the run is missing or damaged.
+    """
+    exporter = EXPORTERS.find(name, file, Origins(default="command line"), "export")()
+    place = Path(output)
+    if place.is_file() or (place.is_dir() and any(place.iterdir())):
+        raise ConfigError(f"{place}: is there already; choose another --output")
+    run = load_run(folder)
+    if problem := exporter.problem(run):
+        raise ConfigError(f"{folder}: does not fit '{name}': {problem}")
+    beside = place.with_name(f"{place.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)  # of an export that was killed
+    beside.mkdir(parents=True)
+    try:
+        exporter.export(run, beside)
+        beside.replace(place)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
