@@ -76,8 +76,8 @@ class Engine:
     ) -> None:
         self._ranks = ranks
         self._clip = config.optimizer.clip
-        settings = copy.deepcopy(dict(settings))
-        zero = settings["zero_optimization"]
+        own = copy.deepcopy(dict(settings))
+        zero = own["zero_optimization"]
         self.zero_stage: int = zero["stage"]
         """That is run."""
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -86,7 +86,7 @@ class Engine:
         zero.setdefault("reduce_bucket_size", min(_BUCKET, self.parameters))
         with ExitStack() as stack:
             stack.enter_context(deterministic(config.training.deterministic))
-            self._engine = self._wrap(model, optimizer, config, settings)
+            self._engine = self._wrap(model, optimizer, config, own)
             stack.callback(_release, self._engine)
             self._stack = stack.pop_all()
         decay = config.optimizer.average

@@ -31,7 +31,7 @@ SHORT = "schedule.windows=[{until: 0.5, length: 17}]"
 WRONG = [
     ("modle.layers=2", "modle: unknown key; did you mean 'model'?"),
     ("model.layers=0", "model.layers: should be greater than 0"),
-    ("model.heads=5", "hidden 32 should be a multiple of heads 5"),
+    ("model.heads=5", "hidden 16 should be a multiple of heads 5"),
     ("optimizer.lr=fast", "optimizer.lr: should be a valid number"),
     ("training.precision=fp8", "training.precision: should be "),
     ("parallel.offload_parameters=cpu", "offload_parameters needs zero_stage 3, not 0"),
@@ -64,7 +64,7 @@ WRONG = [
     ("training.row_length=20", "training.row_length: 20 positions are too few"),
     ("monitor.trackers=[tensorbord]", "no tracker named 'tensorbord'; did you mean 'tensorboard'?"),
     ("monitor.trackers=[{name: prometheus}]", "monitor.trackers.1.path: this key is required"),
-    ("data.corpus=nowhere", "nowhere: "),
+    ("data.corpus=nowhere", "nowhere/manifest.json: no such file"),
     ("objective=mlmm", "OBJECTIVE: no preset named 'mlmm'; did you mean 'mlm'?"),
     ("objective.name=mlmm", "OBJECTIVE.name: no objective named 'mlmm'; did you mean 'mlm'?"),
     ("objective=mlm objective.mask_rate=2.0", "OBJECTIVE.mask_rate: should be less than 1"),
@@ -79,18 +79,20 @@ def files(corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A run, a comparison of that alone, and a cluster of one rank."""
     monkeypatch.chdir(tmp_path)
     values = run_config(corpus_folder, tmp_path / "run").model_dump(exclude={"branch"})
-    write_yaml(tmp_path / "run.yaml", values)
     objective = values.pop("objective")
-    write_yaml(tmp_path / "compare.yaml", {**values, "members": {"only": objective}})
+    write_yaml(tmp_path / "shared.yaml", values)
+    shared = {"base": "shared.yaml"}
+    write_yaml(tmp_path / "run.yaml", {**shared, "objective": objective})
+    write_yaml(tmp_path / "compare.yaml", {**shared, "members": {"only": objective}})
     write_yaml(tmp_path / "cluster.yaml", CLUSTER)
     return tmp_path
 
 
-def slurm(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def slurm(capfd: pytest.CaptureFixture[str], *words: str) -> str:
     """The line with which the launcher refuses a job."""
     with pytest.raises(SystemExit) as end:
         slurm_app(["cluster.yaml", *words])
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     assert (end.value.code, said.out) == (2, "")
     [line] = said.err.splitlines()
     return line.removeprefix("megapt: error: ")
@@ -105,7 +107,7 @@ def of_member(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(("words", "says"), WRONG, ids=[words for words, _ in WRONG])
 def test_all_commands_refuse_it_in_the_same_line(
-    files: Path, megapt: Megapt, capsys: pytest.CaptureFixture[str], words: str, says: str
+    files: Path, megapt: Megapt, capfd: pytest.CaptureFixture[str], words: str, says: str
 ) -> None:
     wrong = split(words)
     line = megapt("train", "run.yaml", *wrong).refusal
@@ -113,14 +115,15 @@ def test_all_commands_refuse_it_in_the_same_line(
     cluster = ("--cluster", "cluster.yaml")
     assert megapt("train", "run.yaml", *wrong, "--dry-run").refusal == line
     assert megapt("plan", "run.yaml", *wrong, *cluster).refusal == line
-    assert slurm(capsys, "run.yaml", *wrong) == line
+    assert slurm(capfd, "run.yaml", *wrong) == line
     of_comparison = megapt("compare", "compare.yaml", *of_member(wrong)).refusal
     assert of_comparison == as_of_member(line)
-    assert slurm(capsys, "compare.yaml", "--job", "compare", *of_member(wrong)) == of_comparison
+    assert slurm(capfd, "compare.yaml", "--job", "compare", *of_member(wrong)) == of_comparison
     assert sorted(path.name for path in files.iterdir()) == [
         "cluster.yaml",
         "compare.yaml",
         "run.yaml",
+        "shared.yaml",
     ]
 
 
@@ -142,9 +145,9 @@ def split(words: str) -> list[str]:
     return found
 
 
-def test_what_is_right_is_let_pass(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_right_is_let_pass(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for words in (["run.yaml"], ["compare.yaml", "--job", "compare"]):
         with pytest.raises(SystemExit) as end:
             slurm_app(["cluster.yaml", *words])
         assert end.value.code == 0
-        assert "#SBATCH" in capsys.readouterr().out
+        assert "#SBATCH" in capfd.readouterr().out

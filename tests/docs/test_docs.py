@@ -14,7 +14,6 @@ import typer
 import yaml
 from pydantic.fields import FieldInfo
 
-from megapt.comparison.compare import member_config
 from megapt.comparison.results import Budget
 from megapt.config import (
     CompareConfig,
@@ -178,7 +177,7 @@ def test_the_comparison_of_the_page_is_right(tmp_path: Path) -> None:
     words = ["members.spans.mask_rate=0.3"]
     config, _ = load_config(CompareConfig, tmp_path / "masking.yaml", words)
     settings: dict[str, Any] = {
-        name: member_config(config, name).objective.model_dump() for name in config.members
+        name: config.member(name).objective.model_dump() for name in config.members
     }
     assert {name: values["name"] for name, values in settings.items()} == {
         "tokens": "mlm",

@@ -14,7 +14,7 @@ import typer
 
 from megapt.cli import plan
 from megapt.cli.command import add_command
-from megapt.config import load_cluster
+from megapt.config import ClusterConfig, load_cluster
 from megapt.data import open_corpora
 from megapt.errors import ConfigError
 from megapt.planning.command import plan_run
@@ -241,10 +241,14 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ("words", "machines", "message"),
     [
         ([], "example.yaml", "device: this section is missing"),
-        (["training.global_batch=7"], "h100-8x8.yaml", "7 windows do not divide by 64 shares"),
+        (["training.global_batch=7"], "h100-8x8.yaml", "7 windows do not divide by micro"),
         (["parallel.sequence=3"], "h100-8x8.yaml", "3 ranks do not divide the 64 ranks"),
-        (["training.attention=varlen"], "h100-8x8.yaml", "training.attention: 'varlen' computes"),
-        (["training.precision=fp16"], "laptop.yaml", "device.peak_flops: has no 'fp16'"),
+        (
+            ["training.attention=varlen", "training.micro_batch=1"],
+            "h100-8x8.yaml",
+            "training.attention: 'varlen' computes",
+        ),
+        (["training.precision=fp16"], "laptop.yaml", "training.precision: fp16 needs a GPU"),
     ],
 )
 def test_what_cannot_run_is_refused_by_path(
@@ -255,10 +259,17 @@ def test_what_cannot_run_is_refused_by_path(
         plan_run(file, words, where, vocabulary=2000)
 
 
+def test_a_device_has_to_have_the_precision_of_the_run() -> None:
+    known = {**DEVICE, "peak_flops": {"fp32": 1e14}}
+    machines = ClusterConfig.model_validate({**cluster().model_dump(), "device": known})
+    with pytest.raises(ConfigError, match=r"^device\.peak_flops: has no 'bf16'"):
+        planner(run(training={"precision": "bf16"}), machines)
+
+
 def test_without_a_corpus_a_vocabulary_is_asked_for(tmp_path: Path) -> None:
     file = str(small_model(tmp_path))
     machines = str(ROOT / "configs" / "cluster" / "h100-8x8.yaml")
-    with pytest.raises(ConfigError, match="no such corpus"):
+    with pytest.raises(ConfigError, match=r"^nowhere/manifest\.json: no such file"):
         plan_run(file, [], machines)
     with pytest.raises(ConfigError, match="--vocabulary: should be at least 226, not 10"):
         made_up_text(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ TEXT = made_up_text(2000, labels=2)
 
 
 def traced(config: RunConfig, windows: int = 4, device: str = "cpu") -> Trace:
-    parts = find_parts(config, ALONE, Origins(), TEXT)
+    parts = find_parts(config, replace(ALONE, device=torch.device(device)), Origins(), TEXT)
     batch = made_up_batch(TEXT, parts.objective, config.data.window, windows)
     return Tracer(config, parts, device).trace(batch)
 
@@ -89,8 +90,9 @@ def test_memory_grows_with_the_micro_batch_and_falls_with_recomputation() -> Non
     assert kinds[0] > 1.2 * kinds[1] > 1.2 * kinds[2]
 
 
-@pytest.mark.parametrize("attention", ["flex", "varlen"])
-@pytest.mark.parametrize("objective", ["arlm", "mgm"])
+@pytest.mark.parametrize(
+    ("objective", "attention"), [("arlm", "flex"), ("arlm", "varlen"), ("mgm", "flex")]
+)
 def test_kernels_without_masks_keep_less(objective: str, attention: str) -> None:
     training: dict[str, Any] = {"precision": "bf16"}
     grouped = traced(run(objective, training=training), device="cuda")

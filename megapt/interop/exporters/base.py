@@ -10,7 +10,7 @@ from megapt.evaluation import LoadedRun
 
 
 class Exporter(ABC):
-    """Base of all export formats: one class in one file of this folder, registered by its `name`."""
+    """Base of all export formats. A subclass is one file of this folder, found by its `name`."""
 
     name: ClassVar[str]
     """What users type."""
