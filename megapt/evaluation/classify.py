@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from megapt.errors import ConfigError
@@ -31,7 +30,7 @@ def classify(run: LoadedRun, texts: Sequence[str]) -> list[dict[str, float]]:
     for first in range(0, len(texts), _ROWS):
         examples = []
         for text in texts[first : first + _ROWS]:
-            ids = run.tokenizer.encode(text).astype(np.int64)[: run.longest_text]
+            ids = run.tokenizer.encode(text)[: run.longest_text]
             example = run.objective.classified(ids)
             assert example is not None  # it has the head
             examples.append(example)
