@@ -91,7 +91,7 @@ class Example:
     positions: Ints
     """Position ids, below W + RESERVED, any integer type [n]."""
     segments: Ints
-    """Segment (sentence) ids, 0 or 1, any integer type [n]."""
+    """Segment (sentence) ids, below `Objective.segments` or all 0, any integer type [n]."""
     visible: Bools
     """Keys that every query of the example may see: all in a bidirectional example, none in a
     causal one, the source of a prefix one."""

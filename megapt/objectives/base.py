@@ -75,6 +75,9 @@ class Objective(ABC):
     """What users type."""
     attention: Attention
     """What a token may look at; see `Example.visible`."""
+    segments: int = 2
+    """How many segments its examples tell apart: their segment ids are below this. 0 if all ids are
+    0, which tell nothing."""
     rewrites: bool = False
     """Whether a prompt is answered by the whole text, rather than by what follows it."""
     Config: ClassVar[type[Section]]

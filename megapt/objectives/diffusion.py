@@ -39,6 +39,7 @@ class Diffusion(Objective):
 
     name = "diffusion"
     attention = "bidirectional"
+    segments = 0
     Config = DiffusionConfig
 
     def cost(self, tokens: int) -> Cost:

@@ -89,6 +89,7 @@ class Mixture(Objective):
         self.members = dict(members)
         kinds = {member.attention for member in self.members.values()}
         self.attention = kinds.pop() if len(kinds) == 1 else "prefix"
+        self.segments = max(member.segments for member in self.members.values())
         # That of the member which answers prompts.
         nothing = np.zeros(0, dtype=np.int64)
         able = [m for m in self.members.values() if m.prompt(nothing) is not None]

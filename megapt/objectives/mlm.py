@@ -21,6 +21,7 @@ class Mlm(MaskingObjective):
 
     name = "mlm"
     attention = "bidirectional"
+    segments = 0
     Config = MaskingConfig
 
     def cost(self, tokens: int) -> Cost:

@@ -20,7 +20,7 @@ from megapt.planning.plan import Plan, Settings, StagePlan
 from megapt.planning.text import Text, made_up_batch
 from megapt.planning.timing import best_interval, step_time
 from megapt.planning.tracing import Tracer, parameters_by_part
-from megapt.training.checks import check_attention, check_engine, choose_rows
+from megapt.training.checks import check_attention, check_engine, check_segments, choose_rows
 
 _RECOMPUTATION = ("none", "selective", "full")
 _POSITIONS = 2**16
@@ -63,6 +63,7 @@ class Planner:
             )
         self.objective: Objective = build_objective(config.objective, text.context(config), origins)
         check_attention(config, self.objective, self.ranks, origins)
+        check_segments(config, self.objective, origins)
         check_engine(config, self.ranks, origins)
         self.optimizer = find_optimizer(config, origins)
         self._tracers: dict[str, Tracer] = {}

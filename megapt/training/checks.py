@@ -160,6 +160,21 @@ def check_attention(
     check_dropout(backend, config.model)
 
 
+def check_segments(config: RunConfig, objective: Objective, origins: Origins) -> None:
+    """Refuse an objective that tells more segments apart than the model has embeddings for.
+
+    Raises:
+        ConfigError: saying how many it needs.
+    """
+    rows, needed = config.model.segments, objective.segments
+    if needed > rows:
+        raise origins.error(
+            "model.segments",
+            f"{rows} is too few: '{objective.name}' tells {needed} segments apart; "
+            f"set it to {needed}",
+        )
+
+
 def check_generators(
     config: RunConfig, objective: Objective, ranks: Ranks, origins: Origins
 ) -> None:

@@ -24,6 +24,7 @@ from megapt.training.checks import (
     check_generators,
     check_metric,
     check_platform,
+    check_segments,
     check_size,
     check_targets,
     choose_rows,
@@ -89,6 +90,7 @@ class PreparedRun:
         stream = training_stream(self.corpus, config)
         check_size(stream, config, batches, origins)
         check_attention(config, self.objective, ranks, origins)
+        check_segments(config, self.objective, origins)
         check_generators(config, self.objective, ranks, origins)
         if config.training.compile:
             check_compiler(ranks.device)

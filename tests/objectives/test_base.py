@@ -74,7 +74,7 @@ def test_examples_are_well_formed_and_fit_their_row(
         assert ((example.tokens >= 0) & (example.tokens < V.size)).all()
         assert V.pad not in example.tokens
         assert ((example.positions >= 0) & (example.positions < size + RESERVED)).all()
-        assert set(example.segments) <= {0, 1}
+        assert set(example.segments) <= set(range(max(objective.segments, 1)))
         for head, target in example.targets.items():
             limit = heads[head].classes or V.size
             assert len(target.positions) == len(target.labels)
@@ -83,6 +83,15 @@ def test_examples_are_well_formed_and_fit_their_row(
             assert len(set(target.positions.tolist())) == len(target.positions)
             assert ((target.positions >= 0) & (target.positions < n)).all()
             assert ((target.labels >= 0) & (target.labels < limit)).all()
+
+
+@every_objective
+def test_all_segments_that_it_tells_apart_occur(name: str) -> None:
+    """A table of embeddings would have rows that nothing reads."""
+    objective = build(name)
+    examples = [e for key in range(20) for e in examples_of(objective, WINDOW, key)]
+    assert {id_ for e in examples for id_ in e.segments} == set(range(max(objective.segments, 1)))
+    assert objective.segments != 1
 
 
 @every_objective

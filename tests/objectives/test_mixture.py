@@ -161,6 +161,12 @@ def test_attention_is_that_of_the_members_or_any() -> None:
     assert mixture(members=members).attention == "bidirectional"
 
 
+def test_segments_are_the_most_that_a_member_tells_apart() -> None:
+    assert mixture().segments == 0
+    members = {"a": {"name": "arlm"}, "b": {"name": "mixture", "members": {"g": {"name": "mgm"}}}}
+    assert mixture(members=members).segments == 2
+
+
 def test_cost_is_the_mean_and_the_longest_example_the_longest() -> None:
     members = {"a": {"name": "arlm"}, "b": {"name": "mgm"}}
     objective = mixture(members=members, weights={"a": 3.0, "b": 1.0})

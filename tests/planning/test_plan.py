@@ -243,6 +243,11 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["training.global_batch=7"], "h100-8x8.yaml", "7 windows do not divide by 64 shares"),
         (["parallel.sequence=3"], "h100-8x8.yaml", "3 ranks do not divide the 64 ranks"),
         (["training.attention=varlen"], "h100-8x8.yaml", "training.attention: 'varlen' computes"),
+        (
+            ["objective=mgm", "model.segments=0"],
+            "h100-8x8.yaml",
+            "model.segments: 0 is too few: 'mgm",
+        ),
         (["training.precision=fp16"], "laptop.yaml", "device.peak_flops: has no 'fp16'"),
     ],
 )
