@@ -214,6 +214,24 @@ def test_what_it_is_asked_after_training_looks_like_its_examples(name: str) -> N
 
 
 @every_objective
+def test_it_names_the_heads_that_answer(name: str) -> None:
+    objective, text = build(name), np.array([50, V.mask, 53])
+    modules = {head.owner for head in objective.heads}
+    prompt, writes = objective.prompt(text), objective.next_token_head
+    assert (prompt is None) == (writes is None)
+    assert writes is None or (writes.kind == "token" and writes.owner in modules)
+    for asked, head in (
+        (objective.masked(text), objective.masked_token_head),
+        (objective.classified(text), objective.class_head),
+    ):
+        assert (asked is None) == (head is None)
+        if asked is not None and head is not None:
+            assert list(asked.targets) == [head.owner]
+            assert head.owner in modules
+    assert objective.uses_labels == (name == "msc")
+
+
+@every_objective
 def test_the_longest_example_is_that_of_the_longest_piece(name: str) -> None:
     """A bound that no example comes near would waste rows."""
     size = 32
