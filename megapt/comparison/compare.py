@@ -128,7 +128,7 @@ class Comparison:
             objective=objective.name,
             settings=objective.config.model_dump(),
             attention=objective.attention,
-            uses_labels=any(head.name == "class" for head in objective.heads),
+            uses_labels=objective.uses_labels,
             heldout_loss=scores["loss"],
             unigram_loss=unigram["loss"],
             heads=[

@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from megapt.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
+from megapt.config.section import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 
 class ModelConfig(Section):
@@ -23,8 +29,9 @@ class ModelConfig(Section):
     norm_eps: PositiveFloat = 1e-5
     positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"
     rotary_base: PositiveFloat = 10000.0
-    segments: PositiveInt = 2
-    """Rows of the segment (sentence) embedding table."""
+    segments: NonNegativeInt = 2
+    """Rows of the segment (sentence) embedding table, no fewer than the segments that the objective
+    tells apart; 0: there is no table."""
     bias: bool = False
     """Biases in the linear layers (and in LayerNorm)."""
     tied: bool = True

@@ -202,9 +202,9 @@ def collate(
     }
     positions = sum(map(len, examples))
     return PackedBatch(
-        tokens=narrow(joined(example.tokens for example in laid), np.uint16, np.uint32),
-        positions=narrow(joined(example.positions for example in laid), np.uint16, np.uint32),
-        segments=narrow(joined(example.segments for example in laid), np.uint8),
+        tokens=narrow(joined([example.tokens for example in laid]), np.uint16, np.uint32),
+        positions=narrow(joined([example.positions for example in laid]), np.uint16, np.uint32),
+        segments=narrow(joined([example.segments for example in laid]), np.uint8),
         visible=visible,
         starts=starts.astype(np.int32),
         targets=targets,

@@ -140,7 +140,7 @@ class Split:
         # The first token of a piece begins a word and a sentence of that piece, also after a cut.
         word_starts[:1] = sentence_starts[:1] = True
         return Piece(
-            tokens=data.tokens[where].astype(np.int64),
+            tokens=data.tokens[where],
             word_starts=word_starts,
             sentence_starts=sentence_starts,
             document=int(data.documents[in_block]),

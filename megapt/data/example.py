@@ -91,7 +91,7 @@ class Example:
     positions: Ints
     """Position ids, below W + RESERVED, any integer type [n]."""
     segments: Ints
-    """Segment (sentence) ids, 0 or 1, any integer type [n]."""
+    """Segment (sentence) ids, below `Objective.segments` or all 0, any integer type [n]."""
     visible: Bools
     """Keys that every query of the example may see: all in a bidirectional example, none in a
     causal one, the source of a prefix one."""
@@ -105,6 +105,7 @@ class Example:
 
 
 HeadKind = Literal["token", "sequence", "pair", "generator", "detection"]
+HeadRole = Literal["", "next", "masked", "class"]
 Share = Literal["all", "windows", "targets"]
 
 
@@ -127,6 +128,10 @@ class HeadSpec:
     """Names of the classes."""
     scale: float = 1.0
     """Width of a generator, as a share of the model's."""
+    role: HeadRole = ""
+    """What of a text it tells: `next`, the token after a position; `masked`, the token that belongs
+    there; `class`, the class of the document, at its first position. If it says nothing, what
+    `Objective.role` takes it for."""
     module: str = ""
     """Parts of one module share its weights; by default each part has its own."""
     shares: tuple[Share, ...] = ()

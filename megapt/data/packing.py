@@ -75,10 +75,11 @@ def first_fit(lengths: Iterable[int], row_length: int, open_rows: int) -> tuple[
 
 
 def filler(length: int, pad: int, bidirectional: bool) -> Example:
-    """Return an example of pad tokens that predicts nothing."""
-    zeros: Ints = np.zeros(length, dtype=np.int64)
+    """Return an example of pad tokens that predicts nothing, as narrow as what it stands beside."""
+    tokens: Ints = np.full(length, pad, dtype=np.min_scalar_type(pad))
+    zeros: Ints = np.zeros(length, dtype=np.uint8)
     visible: Bools = np.full(length, bidirectional)
-    return Example(zeros + pad, zeros, zeros, visible, targets={})
+    return Example(tokens, zeros, zeros, visible, targets={})
 
 
 def lay_in_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -92,20 +92,24 @@ def widened(values: NDArray[Any]) -> Tensor:
 def narrow(values: Ints, *types: type[np.unsignedinteger[Any]]) -> Unsigned:
     """Return `values` in the first of `types` that holds them all.
 
+    What is of the first type, as token ids of a shard are as a rule, is neither read nor copied.
+
     Raises:
         ValueError: if none does; no type holds a negative number.
     """
-    # A negative number read as an unsigned one is larger than all that a type holds.
-    largest = int(values.view(np.uint64).max(initial=0))
-    for kind in types:
-        if largest <= np.iinfo(kind).max:
-            return values.astype(kind)
+    if values.dtype == types[0]:
+        return values.astype(types[0], copy=False)
+    if values.min(initial=0) >= 0:
+        largest = int(values.max(initial=0))
+        for kind in types:
+            if largest <= np.iinfo(kind).max:
+                return values.astype(kind, copy=False)
     raise ValueError(f"{values.min()} to {values.max()} do not fit {types[-1].__name__}")
 
 
-def joined(parts: Iterable[Ints]) -> Ints:
-    """Return the parts end to end, int64; there may be none."""
-    return np.concatenate([_NONE, *parts])
+def joined(parts: Sequence[Ints]) -> Ints:
+    """Return the parts end to end, in the narrowest type that holds theirs; there may be none."""
+    return np.concatenate(parts) if parts else _NONE
 
 
 def _joined_floats(
@@ -131,10 +135,10 @@ def join_targets(starts: Ints, found: Sequence[Targets], windows: int) -> Packed
         windows: that those examples are of.
     """
     sizes = [len(target.labels) for target in found]
-    places = joined(target.positions for target in found) + np.repeat(starts, sizes)
+    places = joined([target.positions for target in found]) + np.repeat(starts, sizes)
     return PackedTargets(
         places=narrow(places, np.uint16, np.uint32),
-        labels=narrow(joined(target.labels for target in found), np.uint16, np.uint32),
+        labels=narrow(joined([target.labels for target in found]), np.uint16, np.uint32),
         size=sum(len(t.labels) if t.size is None else t.size for t in found),
         weights=_joined_floats(found, "weights"),
         draws=_joined_floats(found, "draws"),

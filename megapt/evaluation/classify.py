@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from megapt.errors import ConfigError
@@ -21,7 +20,7 @@ def classify(run: LoadedRun, texts: Sequence[str]) -> list[dict[str, float]]:
     Raises:
         ConfigError: if the run has no class head.
     """
-    head = next((head for head in run.objective.heads if head.owner == "class"), None)
+    head = run.objective.class_head
     if head is None:
         raise ConfigError(
             f"{run.folder}: was trained with '{run.objective.name}', which has no class head; "
@@ -31,12 +30,12 @@ def classify(run: LoadedRun, texts: Sequence[str]) -> list[dict[str, float]]:
     for first in range(0, len(texts), _ROWS):
         examples = []
         for text in texts[first : first + _ROWS]:
-            ids = run.tokenizer.encode(text).astype(np.int64)[: run.longest_text]
+            ids = run.tokenizer.encode(text)[: run.longest_text]
             example = run.objective.classified(ids)
             assert example is not None  # it has the head
             examples.append(example)
         with torch.no_grad():
-            shares = run.model.predict(run.batch(examples), "class").softmax(dim=-1)
+            shares = run.model.predict(run.batch(examples), head.owner).softmax(dim=-1)
         for row in shares.tolist():
             ranked = sorted(zip(head.labels, row, strict=True), key=lambda pair: -pair[1])
             results.append(dict(ranked))

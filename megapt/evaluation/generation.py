@@ -37,6 +37,13 @@ def generate(
     Raises:
         ConfigError: if the run's objective cannot generate, or a prompt is too long.
     """
+    unable = ConfigError(
+        f"{run.folder}: was trained with '{run.objective.name}', whose trunk sees both sides and "
+        f"cannot generate; runs of arlm, prefix_lm, mgm and others can"
+    )
+    head = run.objective.next_token_head
+    if head is None:
+        raise unable
     examples = []
     for prompt in prompts:
         try:
@@ -44,10 +51,7 @@ def generate(
         except ObjectiveError as error:
             raise ConfigError(str(error)) from None
         if example is None:
-            raise ConfigError(
-                f"{run.folder}: was trained with '{run.objective.name}', whose trunk sees both "
-                f"sides and cannot generate; runs of arlm, prefix_lm, mgm and others can"
-            )
+            raise unable
         run.check_length(prompt, "prompt")
         if excess := max(0, int(example.positions.max()) + 1 - run.longest_text - RESERVED):
             raise ConfigError(
@@ -60,6 +64,7 @@ def generate(
         examples,
         run.tokenizer.vocabulary,
         run.device,
+        head=head.owner,
         positions=run.config.data.window,
         max_tokens=max_tokens,
         temperature=temperature,

@@ -16,15 +16,15 @@ def mask_logits(run: LoadedRun, ids: Ints) -> torch.Tensor:
     Raises:
         ConfigError: if the run's objective predicts no masked token, or the text is too long.
     """
-    example = run.objective.masked(ids)
-    if example is None:
+    example, head = run.objective.masked(ids), run.objective.masked_token_head
+    if example is None or head is None:
         raise ConfigError(
             f"{run.folder}: was trained with '{run.objective.name}', which does not predict single "
             f"masked tokens where they stand; runs of mlm, msc, bert and diffusion can"
         )
     run.check_length(ids, "text")
     with torch.no_grad():
-        logits = run.model.predict(run.batch([example]), "tokens")
+        logits = run.model.predict(run.batch([example]), head.owner)
     logits[:, run.tokenizer.vocabulary.reserved] = float("-inf")
     return logits.cpu()
 

@@ -47,7 +47,8 @@ def rotary_angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, T
 class Embeddings(nn.Module):
     """Sum of word, position and segment embeddings.
 
-    Rotary positions enter in the attention instead; see `rotary_angles`.
+    Rotary positions enter in the attention instead; see `rotary_angles`. Without rows of segments
+    (`ModelConfig.segments`) there is no table of them, and segment ids change nothing.
 
     Args:
         config: of the model.
@@ -58,7 +59,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: ModelConfig, vocabulary: int, max_positions: int) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, config.hidden)
-        self.segments = nn.Embedding(config.segments, config.hidden)
+        self.segments = nn.Embedding(config.segments, config.hidden) if config.segments else None
         self.positions = (
             nn.Embedding(max_positions, config.hidden) if config.positions == "learned" else None
         )
@@ -72,7 +73,9 @@ class Embeddings(nn.Module):
             # Without this scale the sinusoids, of size 1, would drown the words (Vaswani et al.
             # 2017, section 3.4).
             words = words * math.sqrt(width) + sinusoids(positions, width).to(words.dtype)
-        total: Tensor = words + self.segments(segments)
+        total = words
+        if self.segments is not None:
+            total = total + self.segments(segments)
         if self.positions is not None:
             total = total + self.positions(positions)
         return total

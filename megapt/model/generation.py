@@ -13,8 +13,6 @@ from torch import Tensor
 from megapt.data import Batch, CounterRng, Example, Rows, Targets, Vocabulary, collate
 from megapt.data.example import Ints
 
-_HEAD = "tokens"
-
 
 class Predicts(Protocol):
     """What is needed of a model."""
@@ -56,6 +54,7 @@ def write(
     vocabulary: Vocabulary,
     device: torch.device,
     *,
+    head: str,
     positions: int,
     max_tokens: int,
     temperature: float = 0.8,
@@ -71,6 +70,7 @@ def write(
         examples: each ends where the first token is to be written.
         vocabulary: of the model.
         device: of the model.
+        head: module that predicts the next token.
         positions: no token is written at or after this one.
         max_tokens: most tokens to write.
         temperature: of the softmax; 0 takes the most likely token.
@@ -92,11 +92,11 @@ def write(
         live = [i for i in live if examples[i].positions[-1] < positions]
         if not live:
             break
-        asked = [_asked(examples[i]) for i in live]
+        asked = [_asked(examples[i], head) for i in live]
         rows = Rows(max(map(len, asked)), 1, 1) if in_rows else None
-        batch = collate(asked, pad=vocabulary.pad, heads=[_HEAD], rows=rows).widen().to(device)
+        batch = collate(asked, pad=vocabulary.pad, heads=[head], rows=rows).widen().to(device)
         with torch.no_grad():
-            logits = model.predict(batch, _HEAD)
+            logits = model.predict(batch, head)
         logits = logits.masked_fill(forbidden, float("-inf")).cpu()
         drawn = [float(CounterRng(seed, "generate", i, step).uniform(1)[0]) for i in live]
         tokens = agreed(
@@ -112,7 +112,7 @@ def write(
     return [np.array(tokens, dtype=np.int64) for tokens in written]
 
 
-def _asked(example: Example) -> Example:
+def _asked(example: Example, head: str) -> Example:
     """Return the example asked what comes after its last token."""
     last = Targets(np.array([len(example) - 1]), np.zeros(1, np.int64))
-    return replace(example, targets={_HEAD: last})
+    return replace(example, targets={head: last})

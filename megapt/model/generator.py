@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from megapt.config import LossConfig, ModelConfig
 from megapt.data import Batch
 from megapt.errors import ConfigError
+from megapt.model.attention import Prepared
 from megapt.model.heads import TokenHead
 from megapt.model.linear_cross_entropy import Losses
 from megapt.model.trunk import Blocks, Computation, make_norm
@@ -67,9 +68,12 @@ class Generator(nn.Module):
         self.final_norm = make_norm(self.config) if config.norm_position == "pre" else None
         self.head = TokenHead(config, words, terms, self.config.hidden)
 
-    def states(self, embedded: Tensor, batch: Batch) -> Tensor:
-        """Return states [N, generator's width] from the trunk's embeddings [n, hidden]."""
-        x = self.blocks(self.dense(embedded), batch)
+    def states(self, embedded: Tensor, batch: Batch, prepared: Prepared | None = None) -> Tensor:
+        """Return states [N, generator's width] from the trunk's embeddings [n, hidden].
+
+        See `Blocks` for `prepared`.
+        """
+        x = self.blocks(self.dense(embedded), batch, prepared)
         if self.final_norm is not None:
             x = self.final_norm(x)
         return self.sequence.join(x, len(batch.tokens))
@@ -82,6 +86,7 @@ class Generator(nn.Module):
         self,
         embedded: Tensor,
         batch: Batch,
+        prepared: Prepared,
         places: Tensor,
         labels: Tensor,
         weights: Tensor,
@@ -94,6 +99,6 @@ class Generator(nn.Module):
         draw within rounding of the border between two tokens.
         """
         losses: Losses = self.head(
-            self.states(embedded, batch), batch, places, labels, weights, draws
+            self.states(embedded, batch, prepared), batch, places, labels, weights, draws
         )
         return losses

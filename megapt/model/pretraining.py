@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from megapt.config import LossConfig, ModelConfig
 from megapt.config.updates import Recompute
 from megapt.data import Batch, HeadSpec
-from megapt.model.attention import Backend, GroupedAttention
+from megapt.model.attention import Backend, GroupedAttention, Prepared
 from megapt.model.generator import Generator
 from megapt.model.heads import make_head
 from megapt.model.initialisation import initialise
@@ -123,7 +123,7 @@ class PretrainingModel(nn.Module):
         super().__init__()
         self.config = config
         self.sequence = sequence or SequenceGroup()
-        how = Computation(attention, recompute, recompute_every, self.sequence)
+        self.how = how = Computation(attention, recompute, recompute_every, self.sequence)
         self.trunk = Transformer(config, vocabulary, max_positions, how)
         words = self.trunk.embeddings.words
         self.heads, self.generators = nn.ModuleDict(), nn.ModuleDict()
@@ -142,7 +142,7 @@ class PretrainingModel(nn.Module):
         initialise(self, config, seed)
 
     def _generate(
-        self, batch: Batch, factors: Mapping[str, float] | None = None
+        self, batch: Batch, prepared: Prepared, factors: Mapping[str, float] | None = None
     ) -> tuple[Batch, list[tuple[_Asked, Losses]]]:
         """Return the batch that the trunk reads, and what the generators made of `batch`.
 
@@ -160,6 +160,7 @@ class PretrainingModel(nn.Module):
             losses: Losses = generator(
                 self.trunk.embed(batch),
                 batch,
+                prepared,
                 asked.places,
                 asked.labels,
                 asked.scaled,
@@ -189,8 +190,9 @@ class PretrainingModel(nn.Module):
         if head in self.generators:
             module, states = self.generators[head], self.trunk.embed(batch)
         else:
-            batch, _ = self._generate(batch)
-            module, states = self.heads[head], self.trunk(batch)
+            prepared = self.how.prepare(batch)
+            batch, _ = self._generate(batch, prepared)
+            module, states = self.heads[head], self.trunk(batch, prepared)
         logits: Tensor = module.logits(states, batch, places)
         return logits.float()
 
@@ -204,8 +206,9 @@ class PretrainingModel(nn.Module):
             batch: with targets, maybe none, of every part.
             factors: part -> what its losses are multiplied with; by default 1.
         """
-        batch, results = self._generate(batch, factors)
-        states = self.trunk(batch)
+        prepared = self.how.prepare(batch)
+        batch, results = self._generate(batch, prepared, factors)
+        states = self.trunk(batch, prepared)
         for name, head in self.heads.items():
             asked = _Asked(batch, self.parts[name], factors, self.sequence)
             results.append((asked, head(states, batch, asked.places, asked.labels, asked.scaled)))

@@ -15,8 +15,10 @@ from megapt.model.attention import (
     AttentionPlan,
     Backend,
     GroupedAttention,
+    Prepared,
     check_dropout,
     plan_attention,
+    prepare_attention,
 )
 from megapt.model.embeddings import Embeddings
 from megapt.model.layout import feedforward_blocks
@@ -89,6 +91,10 @@ class Computation:
     sequence: SequenceGroup = field(default_factory=SequenceGroup)
     """The ranks that share the positions of each batch."""
 
+    def prepare(self, batch: Batch) -> Prepared:
+        """Return the attention of a batch, for every stack of blocks that reads it."""
+        return prepare_attention(batch, self.attention, self.sequence)
+
 
 class Blocks(nn.ModuleList):
     """A stack of blocks on the positions of this rank.
@@ -105,9 +111,17 @@ class Blocks(nn.ModuleList):
             how.recompute, how.recompute_every, dropout=config.dropout > 0
         )
 
-    def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        """Return [n, hidden] from x [n, hidden], n the positions of this rank."""
-        plan = plan_attention(batch, self.config, self.how.attention, self.how.sequence)
+    def forward(self, x: Tensor, batch: Batch, prepared: Prepared | None = None) -> Tensor:
+        """Return [n, hidden] from x [n, hidden], n the positions of this rank.
+
+        Args:
+            x: states of this rank.
+            batch: that they belong to.
+            prepared: attention of the batch, if another stack reads it too.
+        """
+        if prepared is None:
+            prepared = self.how.prepare(batch)
+        plan = plan_attention(batch, self.config, prepared, self.how.sequence)
         for number, block in enumerate(self):
             x = self.recomputation.run(number, block, x, plan)
         return x
@@ -154,9 +168,9 @@ class Transformer(nn.Module):
         embedded: Tensor = self.dropout(x)
         return embedded
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the hidden states of all positions, [N, hidden]."""
-        x = self.blocks(self.embed(batch), batch)
+    def forward(self, batch: Batch, prepared: Prepared | None = None) -> Tensor:
+        """Return the hidden states of all positions, [N, hidden]; see `Blocks` for `prepared`."""
+        x = self.blocks(self.embed(batch), batch, prepared)
         if self.final_norm is not None:
             x = self.final_norm(x)
         return self.sequence.join(x, len(batch.tokens))

@@ -52,8 +52,9 @@ class SampleWriter:
         Raises:
             MegaptError: on every rank, if one of them cannot read the windows.
         """
-        count = self._config.monitor.samples
-        if not count or self._objective.prompt(np.zeros(1, dtype=np.int64)) is None:
+        count, head = self._config.monitor.samples, self._objective.next_token_head
+        asked = self._objective.prompt(np.zeros(1, dtype=np.int64))
+        if not count or head is None or asked is None:
             return []
         with self._ranks.together():
             prompts = [self._prompt(number) for number in range(count)]
@@ -66,6 +67,7 @@ class SampleWriter:
             [example for example in examples if example is not None],
             self._corpus.vocabulary,
             self._ranks.device,
+            head=head.owner,
             positions=self._config.data.window,
             max_tokens=self._config.monitor.sample_tokens,
             seed=self._config.seed,

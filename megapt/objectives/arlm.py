@@ -26,6 +26,7 @@ class Arlm(Objective):
 
     name = "arlm"
     attention = "causal"
+    segments = 0
     Config = ArlmConfig
 
     def cost(self, tokens: int) -> Cost:

@@ -20,7 +20,7 @@ from megapt.data import (
     Vocabulary,
     Window,
 )
-from megapt.data.example import Ints, lay, make_example
+from megapt.data.example import HeadKind, HeadRole, Ints, lay, make_example
 
 SAMPLE_PROMPT = 16
 """Tokens of a text that a sample continues."""
@@ -75,6 +75,9 @@ class Objective(ABC):
     """What users type."""
     attention: Attention
     """What a token may look at; see `Example.visible`."""
+    segments: int = 2
+    """How many segments its examples tell apart: their segment ids are below this. 0 if all ids are
+    0, which tell nothing."""
     rewrites: bool = False
     """Whether a prompt is answered by the whole text, rather than by what follows it."""
     Config: ClassVar[type[Section]]
@@ -111,6 +114,41 @@ class Objective(ABC):
     def heads(self) -> tuple[HeadSpec, ...]:
         """The heads and the weights of their losses; unless others are given, one token head."""
         return (HeadSpec("tokens", "token"),)
+
+    def role(self, head: HeadSpec) -> HeadRole:
+        """Return what of a text a head of this objective tells; "" if it has a question of its own.
+
+        One over the vocabulary that does not say it tells `masked` if it is a generator, or if
+        attention is bidirectional, else `next`.
+        """
+        if head.role or not head.over_vocabulary:
+            return head.role
+        here = head.kind == "generator" or self.attention == "bidirectional"
+        return "masked" if here else "next"
+
+    def _head(self, kind: HeadKind, role: HeadRole) -> HeadSpec | None:
+        found = (head for head in self.heads if head.kind == kind and self.role(head) == role)
+        return next(found, None)
+
+    @property
+    def next_token_head(self) -> HeadSpec | None:
+        """The head that goes on with what `prompt` returns; None if there is none."""
+        return self._head("token", "next")
+
+    @property
+    def masked_token_head(self) -> HeadSpec | None:
+        """The head that `masked` asks; None if there is none."""
+        return self._head("token", "masked")
+
+    @property
+    def class_head(self) -> HeadSpec | None:
+        """The head that `classified` asks; None if there is none."""
+        return self._head("sequence", "class")
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it is told the classes of the documents."""
+        return self.class_head is not None
 
     @abstractmethod
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
@@ -151,24 +189,26 @@ class Objective(ABC):
         return tokens[:SAMPLE_PROMPT]
 
     def classified(self, tokens: Ints) -> Example | None:
-        """Return the text, its head `class` asked at [CLS] with label 0.
+        """Return the text, the module of `class_head` asked at [CLS] with label 0.
 
         None if the objective has no such head.
         """
-        if all(head.name != "class" for head in self.heads):
+        if self.class_head is None:
             return None
         anchor = Targets(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-        return replace(self.present(tokens), targets={"class": anchor})
+        return replace(self.present(tokens), targets={self.class_head.owner: anchor})
 
     def masked(self, tokens: Ints) -> Example | None:
-        """Return the example of a text with [MASK] tokens, its targets those, labels 0.
+        """Return a text with [MASK] tokens, of which the module of `masked_token_head` is asked.
 
-        None if the objective does not predict masked tokens where they stand.
+        Labels are 0. None if the objective does not predict masked tokens where they stand.
         """
         return None
 
-    def _asked_at_masks(self, tokens: Ints) -> Example:
+    def _asked_at_masks(self, tokens: Ints) -> Example | None:
         """Return what `masked` does for objectives that show text as `present` does here."""
+        if self.masked_token_head is None:
+            return None
         places = np.flatnonzero(tokens == self.vocabulary.mask)
         asked = Targets(places + 1, np.zeros(len(places), dtype=np.int64))
-        return replace(self.present(tokens), targets={"tokens": asked})
+        return replace(self.present(tokens), targets={self.masked_token_head.owner: asked})

@@ -88,6 +88,7 @@ class Bert(Mlm):
     """A pair, masked as in `mlm`; what stands in no pair is masked alone."""
 
     name = "bert"
+    segments = 2
     Config = BertConfig
 
     def __init__(self, config: BertConfig, context: Context) -> None:

@@ -39,6 +39,7 @@ class Diffusion(Objective):
 
     name = "diffusion"
     attention = "bidirectional"
+    segments = 0
     Config = DiffusionConfig
 
     def cost(self, tokens: int) -> Cost:
@@ -100,6 +101,6 @@ class Diffusion(Objective):
             )
         return examples
 
-    def masked(self, tokens: Ints) -> Example:
+    def masked(self, tokens: Ints) -> Example | None:
         """Return the text as it is shown to the trunk; each [MASK] is asked."""
         return self._asked_at_masks(tokens)

@@ -58,6 +58,7 @@ class Electra(MaskingObjective):
 
     name = "electra"
     attention = "bidirectional"
+    segments = 0
     Config = ElectraConfig
 
     @property

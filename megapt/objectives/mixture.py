@@ -5,7 +5,7 @@ L = sum_m (B_m / B) L_m, member m being given B_m of the B windows of a step
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -89,11 +89,13 @@ class Mixture(Objective):
         self.members = dict(members)
         kinds = {member.attention for member in self.members.values()}
         self.attention = kinds.pop() if len(kinds) == 1 else "prefix"
-        # That of the member which answers prompts.
+        self.segments = max(member.segments for member in self.members.values())
+        # The first members that write, that fill masks, that classify.
         nothing = np.zeros(0, dtype=np.int64)
-        able = [m for m in self.members.values() if m.prompt(nothing) is not None]
-        self._answers = able[0] if able else None
-        self.rewrites = self._answers is not None and self._answers.rewrites
+        self._writes = self._first(lambda member: member.prompt(nothing) is not None)
+        self._fills = self._first(lambda member: member.masked(nothing) is not None)
+        self._classifies = self._first(lambda member: member.class_head is not None)
+        self.rewrites = self._writes is not None and self.members[self._writes].rewrites
         self._starts, self._shares = self._stages()
 
     @classmethod
@@ -158,13 +160,43 @@ class Mixture(Objective):
         found = []
         for member, objective in self.members.items():
             for head in objective.heads:
-                kind = replace(head, name=head.owner, module="", weight=1.0, shares=())
+                kind = replace(head, name=head.owner, module="", weight=1.0, role="", shares=())
                 alike = seen.setdefault(head.owner, kind) == kind
                 module = head.owner if alike else f"{member}/{head.owner}"
                 name = f"{member}/{head.name}"
                 shares = (self.config.loss, *head.shares)
-                found.append(replace(head, name=name, module=module, shares=shares))
+                role = objective.role(head)
+                found.append(replace(head, name=name, role=role, module=module, shares=shares))
         return tuple(found)
+
+    def _part(
+        self, member: str | None, head_of: Callable[[Objective], HeadSpec | None]
+    ) -> HeadSpec | None:
+        """Return the part of the mixture that this head of a member is; None if there is none."""
+        head = None if member is None else head_of(self.members[member])
+        if head is None:
+            return None
+        return next(part for part in self.heads if part.name == f"{member}/{head.name}")
+
+    @property
+    def next_token_head(self) -> HeadSpec | None:
+        """That of the member which answers prompts."""
+        return self._part(self._writes, lambda member: member.next_token_head)
+
+    @property
+    def masked_token_head(self) -> HeadSpec | None:
+        """That of the member which fills masks."""
+        return self._part(self._fills, lambda member: member.masked_token_head)
+
+    @property
+    def class_head(self) -> HeadSpec | None:
+        """That of the first member which has one."""
+        return self._part(self._classifies, lambda member: member.class_head)
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether a member is told the classes of the documents."""
+        return any(member.uses_labels for member in self.members.values())
 
     def leaves(self, path: str) -> Iterator[tuple[str, Objective]]:
         """Yield those of the members."""
@@ -207,22 +239,35 @@ class Mixture(Objective):
 
     def prompt(self, tokens: Ints) -> Example | None:
         """Return the prompt of the first member that can generate."""
-        return self._first(member.prompt(tokens) for member in self.members.values())
+        return None if self._writes is None else self.members[self._writes].prompt(tokens)
 
     def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
         """Return that of the member which answers prompts."""
-        if self._answers is None:
+        if self._writes is None:
             return super().sample_prompt(tokens, rng)
-        return self._answers.sample_prompt(tokens, rng)
+        return self.members[self._writes].sample_prompt(tokens, rng)
 
     def classified(self, tokens: Ints) -> Example | None:
         """Return the text as the first member shows it that knows its class."""
-        return self._first(member.classified(tokens) for member in self.members.values())
+        member = self._classifies
+        return (
+            None if member is None else self._asked(member, self.members[member].classified(tokens))
+        )
 
     def masked(self, tokens: Ints) -> Example | None:
         """Return the masked text of the first member that predicts masked tokens."""
-        return self._first(member.masked(tokens) for member in self.members.values())
+        member = self._fills
+        return None if member is None else self._asked(member, self.members[member].masked(tokens))
 
-    @staticmethod
-    def _first(examples: Iterable[Example | None]) -> Example | None:
-        return next((example for example in examples if example is not None), None)
+    def _asked(self, member: str, example: Example | None) -> Example | None:
+        """Return what a member asks its modules, asked of those of the mixture."""
+        if example is None:
+            return None
+        mine = {part.name: part.owner for part in self.heads}
+        modules = {h.owner: mine[f"{member}/{h.name}"] for h in self.members[member].heads}
+        targets = {modules[module]: asked for module, asked in example.targets.items()}
+        return replace(example, targets=targets)
+
+    def _first(self, able: Callable[[Objective], bool]) -> str | None:
+        """Return the name of the first member that can."""
+        return next((name for name, member in self.members.items() if able(member)), None)

@@ -21,6 +21,7 @@ class Mlm(MaskingObjective):
 
     name = "mlm"
     attention = "bidirectional"
+    segments = 0
     Config = MaskingConfig
 
     def cost(self, tokens: int) -> Cost:
@@ -62,6 +63,6 @@ class Mlm(MaskingObjective):
             example(text, piece.document) for text, piece in zip(masked, window.pieces, strict=True)
         ]
 
-    def masked(self, tokens: Ints) -> Example:
+    def masked(self, tokens: Ints) -> Example | None:
         """Return the text as it is shown to the trunk; each [MASK] is asked."""
         return self._asked_at_masks(tokens)

@@ -90,7 +90,7 @@ class Msc(Mlm):
         weight = self.config.class_weight
         return (
             HeadSpec("tokens", "token"),
-            HeadSpec("class", "sequence", len(labels), weight, labels),
+            HeadSpec("class", "sequence", len(labels), weight, labels, role="class"),
         )
 
     def cost(self, tokens: int) -> Cost:

@@ -34,6 +34,7 @@ class PrefixLm(Objective):
 
     name = "prefix_lm"
     attention = "prefix"
+    segments = 0
     Config = PrefixLmConfig
 
     def __init__(self, config: PrefixLmConfig, context: Context) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from megapt.config import ObjectiveSection, Origins, Section, validate
-from megapt.data import Example
-from megapt.data.example import Ints
 from megapt.objectives.base import Context, Objective
 from megapt.objectives.catalogue import build_objective
 from megapt.objectives.mixture import Mixture, MixtureConfig
@@ -96,6 +94,6 @@ class Ul2(Mixture):
         }
         return cls(mixture, context, members)
 
-    def prompt(self, tokens: Ints) -> Example | None:
-        """Return the prompt of the sequential denoiser, which continues texts."""
-        return self.members["s"].prompt(tokens)
+    def __init__(self, config: Any, context: Context, members: Mapping[str, Objective]) -> None:
+        super().__init__(config, context, members)
+        self._writes = "s"  # The sequential denoiser continues texts.

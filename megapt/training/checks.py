@@ -148,6 +148,21 @@ def check_attention(
         raise origins.error("training.attention", f"'{backend.name}' {problem}")
 
 
+def check_segments(config: RunConfig, objective: Objective, origins: Origins) -> None:
+    """Refuse an objective that tells more segments apart than the model has embeddings for.
+
+    Raises:
+        ConfigError: saying how many it needs.
+    """
+    rows, needed = config.model.segments, objective.segments
+    if needed > rows:
+        raise origins.error(
+            "model.segments",
+            f"{rows} is too few: '{objective.name}' tells {needed} segments apart; "
+            f"set it to {needed}",
+        )
+
+
 def check_generators(
     config: RunConfig, objective: Objective, ranks: Ranks, origins: Origins
 ) -> None:

@@ -19,7 +19,13 @@ from megapt.model.attention import Backend, check_dropout, find_backend
 from megapt.monitoring.trackers import Trackers, find_trackers
 from megapt.objectives import Objective, build_objective
 from megapt.optim import OptimizerFactory, check_optimizer, find_optimizer
-from megapt.training.checks import check_attention, check_generators, check_metric, choose_rows
+from megapt.training.checks import (
+    check_attention,
+    check_generators,
+    check_metric,
+    check_segments,
+    choose_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ def find_parts(
     context = objective_context(corpus, config)
     objective = build_objective(config.objective, context, origins, path)
     check_attention(backend, config, objective, ranks, origins)
+    check_segments(config, objective, origins)
     check_generators(config, objective, ranks, origins)
     check_metric(config, objective, origins)
     return RunParts(

@@ -10,15 +10,15 @@ from megapt.data.example import Ints
 from megapt.objectives import Objective, ObjectiveError
 
 
-def _check_ids(what: str, values: Ints, length: int, stop: int) -> None:
-    """Refuse what is not `length` integers from 0 to `stop` - 1."""
+def _check_ids(what: str, values: Ints, length: int, stop: int, told_by: str = "") -> None:
+    """Refuse what is not `length` integers from 0 to `stop` - 1, which `told_by` says."""
     if not np.issubdtype(values.dtype, np.integer):
         raise ObjectiveError(f"{what} are {values.dtype}; they should be integers")
     if values.shape != (length,):
         raise ObjectiveError(f"{what} have the shape {values.shape}; it should be ({length},)")
     if length and not 0 <= values.min() <= values.max() < stop:
         wrong = values[(values < 0) | (values >= stop)][0]
-        raise ObjectiveError(f"{what} hold {wrong}; they should be from 0 to {stop - 1}")
+        raise ObjectiveError(f"{what} hold {wrong}; they should be from 0 to {stop - 1}{told_by}")
 
 
 def _check_targets(head: HeadSpec, asked: Targets, length: int, vocabulary: int) -> None:
@@ -48,7 +48,8 @@ def check_example(example: Example, objective: Objective) -> None:
         raise ObjectiveError(f"it has {n} positions; `longest_example` allows 1 to {longest}")
     _check_ids("tokens", example.tokens, n, vocabulary)
     _check_ids("position ids", example.positions, n, window + RESERVED)
-    _check_ids("segments", example.segments, n, 2)
+    told_by = f", as its `segments = {objective.segments}` says"
+    _check_ids("segments", example.segments, n, max(objective.segments, 1), told_by)
     if example.visible.shape != (n,) or example.visible.dtype != np.bool_:
         raise ObjectiveError(f"`visible` should be {n} booleans")
     heads = {head.name: head for head in objective.heads}

@@ -70,6 +70,7 @@ WRONG = [
     ("objective=mlm objective.mask_rate=2.0", "OBJECTIVE.mask_rate: should be less than 1"),
     ("objective=mlm objective.mask_rat=0.2", "OBJECTIVE.mask_rat: unknown key"),
     ("objective=span_corruption objective.mean_span=0.0", "OBJECTIVE.mean_span: "),
+    ("objective=mgm model.segments=0", "model.segments: 0 is too few: 'mgm'"),
     ("checkpoint.keep_best=2 checkpoint.metric=loss/none", "'loss/none' is no held-out score"),
 ]
 

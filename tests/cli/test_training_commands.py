@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from megapt.distributed.ranks import Ranks
 from tests.cli.answers import Answer, Megapt, command, trained_by
@@ -20,6 +21,20 @@ def test_train_says_where_the_run_is_and_what_it_reached(config_file: Path) -> N
     assert "held-out loss" in line
     again = trained_by("train", config_file)
     assert again == Answer(0, f"{run}: finished already; nothing to do\n", "")
+
+
+def test_a_model_without_segments_is_trained_and_used(megapt: Megapt, config_file: Path) -> None:
+    run = config_file.with_name("run")
+    assert trained_by("train", config_file, "model.segments=0").code == 0
+    weights = next((run / "checkpoints").glob("*/model.safetensors"))
+    with safe_open(weights, "pt") as file:
+        assert "trunk.embeddings.words.weight" in file.keys()  # noqa: SIM118  # no mapping
+        assert not [name for name in file.keys() if "segments" in name]  # noqa: SIM118
+    answer = megapt("generate", run, "--prompt", "The old ship", "--max-tokens", "3")
+    assert answer.code == 0
+    refused = trained_by("train", config_file)
+    assert refused.code == 2
+    assert "holds a run with model.segments = 0, not 2" in refused.errors
 
 
 def test_compare_ends_with_the_table_and_where_the_report_is(compare_file: Path) -> None:
@@ -48,6 +63,8 @@ def test_compare_ends_with_the_table_and_where_the_report_is(compare_file: Path)
         (["model=modrn"], ["model: ", "'modern'"]),
         (["data.window=8"], ["data.window: ", "16"]),
         (["data.window=16", "objective=nsp"], ["'nsp'", "16 tokens", "data.window"]),
+        (["objective=nsp", "model.segments=0"], ["line: model.segments: 0 is too", "'nsp'", "2"]),
+        (["model.segments=-1"], ["model.segments: ", "-1"]),
         (["data.corpus=nowhere"], ["nowhere/manifest.json: ", "megapt-prep build"]),
         (["training.global_batch=7"], ["training.global_batch: 7", "micro_batch 2"]),
         (["training.budget.amount=.inf"], ["training.budget.amount: ", "finite"]),

@@ -39,6 +39,18 @@ def test_classification_without_classes_is_refused_though_it_comes_last(
     assert "--label-field" in message
 
 
+def test_a_member_that_tells_more_segments_apart_than_the_model_is_refused(
+    corpus_folder: Path, tmp_path: Path
+) -> None:
+    usual = compare_config(corpus_folder, tmp_path / "out", "arlm", "mgm")
+    model = {**usual.model.model_dump(), "segments": 1}
+    config = CompareConfig.model_validate({**usual.model_dump(), "model": model})
+    message = refusal(config, Origins({"model.segments": "compare.yaml:4"}))
+    assert message == (
+        "compare.yaml:4: model.segments: 1 is too few: 'mgm' tells 2 segments apart; set it to 2"
+    )
+
+
 def test_a_misspelt_member_names_the_nearest_objective(corpus_folder: Path, tmp_path: Path) -> None:
     message = refusal(compare_config(corpus_folder, tmp_path / "out", "arlm", "mlmm"))
     assert "members.mlmm.name" in message

@@ -231,10 +231,27 @@ def test_large_vocabularies_take_wider_types(largest: int, dtype: type) -> None:
     assert batch.targets["tokens"].labels.tolist() == [largest]
 
 
-@pytest.mark.parametrize("wrong", [-1, 2**32])
-def test_a_number_that_no_type_holds_is_refused(wrong: int) -> None:
+@pytest.mark.parametrize(("wrong", "dtype"), [(-1, "i2"), (-1, "i4"), (-1, "i8"), (2**32, "i8")])
+def test_a_number_that_no_type_holds_is_refused(wrong: int, dtype: str) -> None:
     with pytest.raises(ValueError, match="do not fit uint32"):
-        narrow(np.array([3, wrong]), np.uint16, np.uint32)
+        narrow(np.array([3, wrong], dtype), np.uint16, np.uint32)
+
+
+def test_a_batch_does_not_depend_on_how_wide_its_examples_are() -> None:
+    def packed(dtype: str) -> PackedBatch:
+        numbers = np.array([0, 1, 2], dtype)
+        asked = Targets(numbers[1:2], numbers[:1])
+        targets = {"tokens": Targets(numbers, 7 + numbers), "class": asked}
+        example = make_example(
+            5 + numbers, "causal", targets, positions=numbers, segments=numbers % 2
+        )
+        return pack([example, example], Rows(8, 2, 1), raw_tokens=6)
+
+    narrowest = pickle.dumps(packed("u1"))
+    for dtype in ("u2", "u4", "i2", "i4", "i8"):
+        assert pickle.dumps(packed(dtype)) == narrowest
+    mixed = [make_example(np.array([5], dtype), "causal", {}) for dtype in ("u2", "u4", "i8")]
+    assert pack(mixed).tokens.dtype == np.uint16
 
 
 @given(some, st.integers(8, 20), st.integers(0, 9), openings)

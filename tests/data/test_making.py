@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from megapt.data import (
     BatchMaker,
@@ -20,6 +22,8 @@ from megapt.data import (
     heldout_batches,
 )
 from megapt.data.making import PackedText
+from megapt.data.targets import narrow
+from megapt.objectives import OBJECTIVES
 from tests.data.loading import assert_same, joined
 from tests.objectives.building import build
 
@@ -30,7 +34,7 @@ MakeMaker = Callable[..., BatchMaker]
 @pytest.fixture(scope="module")
 def make_maker(corpus: Corpus, make_stream: MakeStream) -> MakeMaker:
     def make(name: str, seed: int = 5, split: str = "train") -> BatchMaker:
-        objective = build(name, corpus.vocabulary, corpus.labels)
+        objective = build(name, corpus.vocabulary, corpus.labels, window=64)
         return BatchMaker(make_stream(split), objective, corpus.vocabulary.pad, seed)
 
     return make
@@ -42,6 +46,25 @@ def test_a_batch_is_that_of_its_windows_one_after_another(make_maker: MakeMaker)
     numbers = [last - 1, last, 3]
     tokens = [e.tokens for w in maker.stream.windows(numbers) for e in maker.examples(w)]
     assert maker.batch(numbers).widen().tokens.tolist() == np.concatenate(tokens).tolist()
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_ids_stay_as_narrow_as_the_shards_hold_them(
+    make_maker: MakeMaker, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nothing is converted before they cross to another process, and then there is no need."""
+    crossing: list[tuple[NDArray[Any], NDArray[Any]]] = []
+
+    def watched(values: NDArray[Any], *types: Any) -> NDArray[Any]:
+        crossing.append((values, narrow(values, *types)))
+        return crossing[-1][1]
+
+    monkeypatch.setattr("megapt.data.batch.narrow", watched)
+    maker = make_maker(name)
+    packed = maker.batch(range(8))
+    [(laid, crossed), *_] = crossing
+    assert maker.stream.windows([0])[0].pieces[0].tokens.dtype == laid.dtype == np.uint16
+    assert packed.tokens is crossed is laid
 
 
 @pytest.mark.parametrize("part", ["epoch", "index"])

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +18,14 @@ import pytest
 import yaml
 
 from data_prep.files import partial_name
-from megapt.data import Example, HeadSpec, Targets, make_example
+from megapt.data import Attention, Example, HeadSpec, Targets, make_example
 from megapt.errors import ConfigError
 from megapt.evaluation.show import show_window
 from megapt.evaluation.show.describe import (
     ShownExample,
     describe_example,
 )
-from megapt.objectives import OBJECTIVES
+from megapt.objectives import OBJECTIVES, Objective
 from tests.corpora import write_corpus
 from tests.evaluation.showing import Page
 from tests.training.runs import run_config
@@ -33,9 +34,12 @@ from tests.windows import VOCABULARY
 HEADS = (HeadSpec("tokens", "token"),)
 
 
-def described(made: Example, *heads: HeadSpec) -> ShownExample:
+def described(
+    made: Example, *heads: HeadSpec, attention: Attention = "bidirectional"
+) -> ShownExample:
     tokenizer = SimpleNamespace(piece=str)
-    objective = SimpleNamespace(heads=heads, vocabulary=VOCABULARY)
+    objective = SimpleNamespace(heads=heads, vocabulary=VOCABULARY, attention=attention)
+    objective.role = partial(Objective.role, objective)
     return describe_example(made, objective, tokenizer)  # type: ignore[arg-type]
 
 
@@ -57,7 +61,7 @@ def test_nothing_is_replaced_where_the_next_token_is_predicted(prefix: int) -> N
     places = np.arange(max(prefix - 1, 0), 3)
     targets = {"tokens": Targets(places, places + 51)}
     made = make_example([50, 51, 52], "prefix", targets, prefix=prefix)
-    assert described(made, *HEADS)["roles"] == ["text"] * 3
+    assert described(made, *HEADS, attention="prefix")["roles"] == ["text"] * 3
 
 
 def test_weights_and_sizes_are_shown_where_there_are_any() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from megapt.config import ModelConfig
 from megapt.data import Attention as Kind
-from megapt.model.attention import Attention, plan_attention
+from megapt.model.attention import Attention, plan_attention, prepare_attention
 from megapt.model.attention.grouped import GroupedAttention, group_mask
 from tests.model.making import MODERN, make_batch, random_example
 
@@ -47,7 +47,7 @@ def test_attention_is_the_published_formula() -> None:
     torch.manual_seed(0)
     layer, x = Attention(config), torch.randn(16, 16)
     batch = make_batch([random_example(9, "prefix"), random_example(7, "causal")])
-    states = layer(x, plan_attention(batch, config))
+    states = layer(x, plan_attention(batch, config, prepare_attention(batch)))
     places, examples = torch.arange(16), torch.tensor([0] * 9 + [1] * 7)
     before = (places[None] <= places[:, None]) | batch.visible[None]
     allowed = before & (examples[None] == examples[:, None])

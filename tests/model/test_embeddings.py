@@ -79,6 +79,7 @@ def test_embeddings_are_a_sum(positions: str) -> None:
     config = ModelConfig(**{**MODERN, "positions": positions})
     embeddings = Embeddings(config, 10, 8)
     tokens, places, segments = torch.tensor([3]), torch.tensor([5]), torch.tensor([1])
+    assert embeddings.segments is not None
     expected = embeddings.words.weight[3] + embeddings.segments.weight[1]
     if positions == "learned":
         assert embeddings.positions is not None
@@ -86,6 +87,18 @@ def test_embeddings_are_a_sum(positions: str) -> None:
     if positions == "sinusoidal":
         expected = expected + 3 * embeddings.words.weight[3] + sinusoids(places, 16)[0]
     torch.testing.assert_close(embeddings(tokens, places, segments)[0], expected)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+def test_without_segments_there_is_no_table_and_their_ids_change_nothing(positions: str) -> None:
+    config = ModelConfig(**{**MODERN, "positions": positions, "segments": 0})
+    embeddings = Embeddings(config, 10, 8)
+    assert not [name for name in embeddings.state_dict() if "segments" in name]
+    tokens = torch.tensor([3, 7, 7, 9])
+    first, second = (
+        embeddings(tokens, torch.arange(4), torch.tensor([0, i, i, 5])) for i in (0, 1)
+    )
+    assert torch.equal(first, second)
 
 
 def test_only_learned_positions_have_a_table() -> None:

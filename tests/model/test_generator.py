@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from torch.nn import functional
 
 from megapt.config import ModelConfig
 from megapt.data import Batch, Example, HeadSpec, Targets
+from megapt.data import batch as batches
 from megapt.model import PretrainingModel
+from megapt.model.attention import GroupedAttention
 from megapt.model.generator import Generator, generator_config
 from tests.chance import assert_fits
 from tests.model.making import (
@@ -122,6 +126,33 @@ def test_the_trunk_reads_its_samples_at_the_masks() -> None:
     expected[asked.places] = samples
     assert torch.equal(read_by_trunk(model, batch), expected)
     assert (batch.tokens[asked.places] == MASK).all(), "the batch itself stays as it was"
+
+
+def test_what_attention_asks_of_a_batch_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For generator, trunk and heads, after the batch has moved, and where tokens are replaced."""
+    calls: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> None:
+        made = getattr(owner, name)
+
+        def called(*args: Any) -> Any:
+            calls[name] += 1
+            return made(*args)
+
+        monkeypatch.setattr(owner, name, called)
+
+    count(batches, "group_examples")
+    count(GroupedAttention, "__init__")
+    heads = [*HEADS, HeadSpec("pair", "pair", classes=2), TOKENS]
+    model = make_model(ModelConfig(**MODERN), heads)
+    examples = [masked_example(9, 1), masked_example(12, 2), random_example(7, "prefix", targets=2)]
+    batch = make_batch(examples, heads=heads).to(torch.device("cpu"))
+    model(replace(batch, tokens=batch.tokens.clone())).loss.backward()
+    assert calls == {"group_examples": 1, "__init__": 1}
+    for head in ("generator", "detection", "tokens"):
+        calls.clear()
+        model.predict(batch, head)
+        assert calls == {"__init__": 1}, head
 
 
 def test_samples_do_not_depend_on_what_else_is_in_the_batch() -> None:

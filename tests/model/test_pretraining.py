@@ -56,6 +56,28 @@ def test_the_loss_is_the_sum_over_the_target_positions(style: str) -> None:
     assert part.correct.item() == hits
 
 
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+def test_without_segments_a_model_trains_as_with_a_table_of_zeros(positions: str) -> None:
+    usual = {**MODERN, "positions": positions}
+    zeros, none = (make_model(ModelConfig(**{**usual, "segments": n}), BOTH) for n in (2, 0))
+    table = zeros.trunk.embeddings.segments
+    assert table is not None
+    torch.nn.init.zeros_(table.weight).requires_grad_(False)
+    batch, losses = three_examples(), []
+    for model in (zeros, none):
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.02)
+        for _ in range(4):
+            optimizer.zero_grad()
+            losses.append(model(batch).loss)
+            losses[-1].backward()
+            optimizer.step()
+    assert losses[:4] == losses[4:]
+    trained = zeros.state_dict()
+    assert not trained.pop("trunk.embeddings.segments.weight").any()
+    assert trained.keys() == none.state_dict().keys()
+    assert all(torch.equal(trained[name], value) for name, value in none.state_dict().items())
+
+
 def test_heads_read_target_positions_alone() -> None:
     model, batch = make_model(ModelConfig(**MODERN), BOTH), three_examples()
     rows: dict[str, int] = {}

@@ -9,6 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from megapt.config import RunConfig
+from megapt.evaluation import generate, load_run
 from tests.objectives.building import preset
 from tests.ranks import run_ranks
 from tests.training.runs import records_of, run_config, train, without_clock
@@ -45,6 +46,40 @@ def test_what_was_written_is_shown(alone: RunConfig) -> None:
     board = EventAccumulator(str(Path(alone.output) / "tensorboard"), {"tensors": 0})
     board.Reload()
     assert len(board.Tensors("samples/1/text_summary")) == len(texts)
+
+
+RENAMED = """
+from dataclasses import replace
+from megapt.data import HeadSpec
+from megapt.objectives.arlm import Arlm
+
+class Own(Arlm):
+    name = "own"
+
+    @property
+    def heads(self):
+        return (HeadSpec("written", "token"),)
+
+    def examples(self, window, rng):
+        return [
+            replace(example, targets={"written": example.targets["tokens"]})
+            for example in super().examples(window, rng)
+        ]
+"""
+
+
+def test_an_objective_may_call_its_head_what_it_likes(
+    corpus_folder: Path, tmp_path: Path, alone: RunConfig
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(RENAMED, encoding="utf-8")
+    section = {"name": "own", "file": str(file)}
+    config = run_of(corpus_folder, tmp_path / "run", 1, 0, SAMPLES, objective=section)
+    assert texts_of(config) == texts_of(alone)
+    runs = [load_run(folder) for folder in (config.output, alone.output)]
+    prompt = runs[0].tokenizer.encode("The old ship")
+    [mine, theirs] = [generate(run, [prompt], max_tokens=4)[0].tolist() for run in runs]
+    assert mine == theirs
 
 
 @pytest.mark.parametrize("stage", [0, 2, 3])

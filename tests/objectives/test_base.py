@@ -74,7 +74,7 @@ def test_examples_are_well_formed_and_fit_their_row(
         assert ((example.tokens >= 0) & (example.tokens < V.size)).all()
         assert V.pad not in example.tokens
         assert ((example.positions >= 0) & (example.positions < size + RESERVED)).all()
-        assert set(example.segments) <= {0, 1}
+        assert set(example.segments) <= set(range(max(objective.segments, 1)))
         for head, target in example.targets.items():
             limit = heads[head].classes or V.size
             assert len(target.positions) == len(target.labels)
@@ -83,6 +83,15 @@ def test_examples_are_well_formed_and_fit_their_row(
             assert len(set(target.positions.tolist())) == len(target.positions)
             assert ((target.positions >= 0) & (target.positions < n)).all()
             assert ((target.labels >= 0) & (target.labels < limit)).all()
+
+
+@every_objective
+def test_all_segments_that_it_tells_apart_occur(name: str) -> None:
+    """A table of embeddings would have rows that nothing reads."""
+    objective = build(name)
+    examples = [e for key in range(20) for e in examples_of(objective, WINDOW, key)]
+    assert {id_ for e in examples for id_ in e.segments} == set(range(max(objective.segments, 1)))
+    assert objective.segments != 1
 
 
 @every_objective
@@ -202,6 +211,24 @@ def test_what_it_is_asked_after_training_looks_like_its_examples(name: str) -> N
         assert masked.tokens[asked.positions].tolist() == [V.mask]
         assert asked.labels.tolist() == [0]
     assert not objective.rewrites or prompt is not None
+
+
+@every_objective
+def test_it_names_the_heads_that_answer(name: str) -> None:
+    objective, text = build(name), np.array([50, V.mask, 53])
+    modules = {head.owner for head in objective.heads}
+    prompt, writes = objective.prompt(text), objective.next_token_head
+    assert (prompt is None) == (writes is None)
+    assert writes is None or (writes.kind == "token" and writes.owner in modules)
+    for asked, head in (
+        (objective.masked(text), objective.masked_token_head),
+        (objective.classified(text), objective.class_head),
+    ):
+        assert (asked is None) == (head is None)
+        if asked is not None and head is not None:
+            assert list(asked.targets) == [head.owner]
+            assert head.owner in modules
+    assert objective.uses_labels == (name == "msc")
 
 
 @every_objective

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megapt.config import ObjectiveSection, Origins
-from megapt.data import CounterRng, Window
+from megapt.data import CounterRng, Example, HeadSpec, Window
 from megapt.errors import ConfigError
-from megapt.objectives import Context, build_objective
-from megapt.objectives.mixture import Mixture
+from megapt.objectives import Context, Cost, Objective, build_objective
+from megapt.objectives.mixture import Mixture, MixtureConfig
 from tests.chance import assert_fits
 from tests.objectives.building import LABELS, build
 from tests.windows import VOCABULARY, keys, make_piece, windows
@@ -161,6 +161,12 @@ def test_attention_is_that_of_the_members_or_any() -> None:
     assert mixture(members=members).attention == "bidirectional"
 
 
+def test_segments_are_the_most_that_a_member_tells_apart() -> None:
+    assert mixture().segments == 0
+    members = {"a": {"name": "arlm"}, "b": {"name": "mixture", "members": {"g": {"name": "mgm"}}}}
+    assert mixture(members=members).segments == 2
+
+
 def test_cost_is_the_mean_and_the_longest_example_the_longest() -> None:
     members = {"a": {"name": "arlm"}, "b": {"name": "mgm"}}
     objective = mixture(members=members, weights={"a": 3.0, "b": 1.0})
@@ -184,6 +190,42 @@ def test_it_answers_as_the_first_member_that_can() -> None:
     assert mixture(members={"n": {"name": "nsp"}}).masked(tokens) is None
 
 
+class Odd(Objective):
+    """Calls its heads as others do, though they are of another kind."""
+
+    name = "odd"
+    attention = "bidirectional"
+
+    @property
+    def heads(self) -> tuple[HeadSpec, ...]:
+        return (HeadSpec("tokens", "sequence", 2), HeadSpec("class", "sequence", 5))
+
+    def examples(self, window: Window, rng: CounterRng) -> list[Example]:
+        return []
+
+    def cost(self, tokens: int) -> Cost:
+        return Cost(1, 1)
+
+
+def test_what_is_asked_of_it_is_asked_of_the_modules_of_the_member_that_answers() -> None:
+    usual = mixture(members={name: {"name": name} for name in ("nsp", "arlm", "mlm", "msc")})
+    members = {"odd": Odd(None, usual.context), **usual.members}
+    sections = {name: ObjectiveSection(name=name) for name in members}
+    objective = Mixture(MixtureConfig(members=sections), usual.context, members)
+    text = np.array([50, VOCABULARY.mask])
+    masked, classified = objective.masked(text), objective.classified(text)
+    heads = (objective.next_token_head, objective.masked_token_head, objective.class_head)
+    names = [head.owner for head in heads if head is not None]
+    assert names == ["arlm/tokens", "mlm/tokens", "msc/class"]
+    assert masked is not None
+    assert classified is not None
+    assert [*masked.targets, *classified.targets] == names[1:]
+    assert objective.uses_labels
+    assert not mixture().uses_labels
+    nobody = mixture(members={"n": {"name": "nsp"}})
+    assert not any((nobody.next_token_head, nobody.masked_token_head, nobody.class_head))
+
+
 def test_mixtures_may_be_mixed() -> None:
     members = {"inner": {"name": "mixture", "members": TWO}, "mgm": {"name": "mgm"}}
     objective = mixture(members=members)
@@ -192,6 +234,10 @@ def test_mixtures_may_be_mixed() -> None:
         ("inner/right/tokens", "tokens", ("windows", "windows")),
         ("mgm/tokens", "tokens", ("windows",)),
     ]
+    masked, head = objective.masked(np.array([50])), objective.masked_token_head
+    assert head is not None
+    assert masked is not None
+    assert (head.name, [*masked.targets]) == ("inner/right/tokens", ["tokens"])
     for key in range(20):
         for example in objective.examples(window_at(0), CounterRng(key)):
             assert set(example.targets) <= {head.name for head in objective.heads}

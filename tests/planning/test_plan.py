@@ -248,6 +248,11 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             "h100-8x8.yaml",
             "training.attention: 'varlen' computes",
         ),
+        (
+            ["objective=mgm", "model.segments=0", "training.micro_batch=1"],
+            "h100-8x8.yaml",
+            "model.segments: 0 is too few: 'mgm",
+        ),
         (["training.precision=fp16"], "laptop.yaml", "training.precision: fp16 needs a GPU"),
     ],
 )

@@ -139,7 +139,10 @@ def asked(**changes: Any) -> Callable[[Example], Example]:
         (lambda e: replace(e, tokens=np.tile(e.tokens, 99)), "`longest_example` allows 1 to 11"),
         (lambda e: replace(e, tokens=e.tokens * 1.0), "tokens are float64"),
         (lambda e: replace(e, positions=e.positions[1:]), "position ids have the shape"),
-        (lambda e: replace(e, segments=e.segments + 2), "segments hold 2"),
+        (
+            lambda e: replace(e, segments=e.segments + 1),
+            "segments hold 1; they should be from 0 to 0, as its `segments = 0` says",
+        ),
         (lambda e: replace(e, visible=e.segments), "`visible` should be"),
         (asked(labels=np.array([40])), "labels of the targets of head 'tokens' have the shape"),
         (asked(positions=np.array([[0]])), "positions of the targets of head 'tokens' have"),
@@ -155,6 +158,14 @@ def test_what_an_example_promises_is_checked(
     check_example(example, objective)
     with pytest.raises(ObjectiveError, match=re.escape(says)):
         check_example(spoil(example), objective)
+
+
+def test_segments_are_those_that_the_objective_tells_apart() -> None:
+    objective = build("mgm", window=8)
+    [example] = objective.examples(Window(0, 0, (PIECE,)), CounterRng("right"))
+    check_example(example, objective)
+    with pytest.raises(ObjectiveError, match="segments hold 2; they should be from 0 to 1, as"):
+        check_example(replace(example, segments=example.segments + 1), objective)
 
 
 def test_a_generator_without_draws_is_refused() -> None:

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict, final
 import numpy as np
 
 from data_prep.tokenizers import Tokenizer
-from megapt.data import AnyCorpus, BatchMaker, Example, HeadSpec, Piece, Vocabulary
+from megapt.data import AnyCorpus, BatchMaker, Example, HeadSpec, Piece
 from megapt.data.counts import attended_pairs
 from megapt.objectives import Objective
 
@@ -112,17 +112,14 @@ def _piece(piece: Piece, tokenizer: Tokenizer, labels: Sequence[str]) -> ShownPi
     }
 
 
-def _roles(example: Example, heads: Sequence[HeadSpec], vocabulary: Vocabulary) -> list[Role]:
-    tokens = example.tokens
+def _roles(example: Example, objective: Objective) -> list[Role]:
+    tokens, vocabulary = example.tokens, objective.vocabulary
     roles = np.where(vocabulary.reserved_table[tokens], "special", "text").astype(object)
-    for head in heads:
+    for head in objective.heads:
         target = example.targets.get(head.name)
-        # Where all is seen, tokens are predicted where they stand. Only what continues a text is
-        # asked at the last position, one place ahead.
-        if target is not None and head.over_vocabulary and example.visible.all():
-            here = target.positions < len(tokens) - 1
-            places, labels = target.positions[here], target.labels[here]
-            roles[places] = np.where(tokens[places] == labels, "kept", "replaced")
+        if target is not None and objective.role(head) == "masked":
+            same = tokens[target.positions] == target.labels
+            roles[target.positions] = np.where(same, "kept", "replaced")
     roles[np.isin(tokens, vocabulary.sentinels)] = "sentinel"
     roles[tokens == vocabulary.mask] = "mask"
     listed: list[Role] = roles.tolist()
@@ -173,7 +170,7 @@ def describe_example(example: Example, objective: Objective, tokenizer: Tokenize
     return {
         "document": example.document,
         "input": [tokenizer.piece(token) for token in example.tokens.tolist()],
-        "roles": _roles(example, heads, objective.vocabulary),
+        "roles": _roles(example, objective),
         "targets": [
             target for head in heads for target in _targets(example, head, heads, tokenizer)
         ],

@@ -3,7 +3,13 @@
 from megapt.model.attention.backend import Backend, Use
 from megapt.model.attention.backends import BACKENDS, check_dropout, find_backend
 from megapt.model.attention.grouped import GroupedAttention
-from megapt.model.attention.layer import Attention, AttentionPlan, plan_attention
+from megapt.model.attention.layer import (
+    Attention,
+    AttentionPlan,
+    Prepared,
+    plan_attention,
+    prepare_attention,
+)
 
 __all__ = [
     "BACKENDS",
@@ -11,8 +17,10 @@ __all__ = [
     "AttentionPlan",
     "Backend",
     "GroupedAttention",
+    "Prepared",
     "Use",
     "check_dropout",
     "find_backend",
     "plan_attention",
+    "prepare_attention",
 ]

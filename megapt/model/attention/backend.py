@@ -31,6 +31,8 @@ class Use:
 class Backend(ABC):
     """Attention over the examples of one batch, prepared once and shared by all layers.
 
+    Those of a generator are among them: the trunk then reads other tokens at the same places.
+
     A subclass is one file of this folder; its `name` registers it.
 
     Query i sees key j of its example if j <= i or `visible[j]`, and nothing of other examples.

@@ -1,4 +1,4 @@
-"""The attention layer, and the plan of a batch that all layers share."""
+"""The attention layer, and what of a batch all layers share."""
 
 from __future__ import annotations
 
@@ -15,35 +15,45 @@ from megapt.model.embeddings import rotary_angles, rotate
 from megapt.model.layout import QUERIES
 from megapt.model.sequence import SequenceGroup
 
+Prepared = Backend | UlyssesAttention
+"""A backend that has looked at a batch: every stack of blocks that reads the batch shares it."""
+
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """What all layers share: which states attend to which, and where they stand."""
+    """What all layers of a stack share: which states attend to which, and where they stand."""
 
-    backend: Backend | UlyssesAttention
+    backend: Prepared
     rotary: tuple[Tensor, Tensor] | None
     """Cosines and sines of the positions of this rank, float32 [n, 1, head width]."""
+
+
+def prepare_attention(
+    batch: Batch,
+    backend: type[Backend] = GroupedAttention,
+    sequence: SequenceGroup = SequenceGroup(),
+) -> Prepared:
+    """Return the backend of a batch, for ranks of which each holds a slice of its states.
+
+    Raises:
+        ConfigError: if the backend cannot compute this batch.
+    """
+    whole = backend(batch)
+    return whole if sequence.size == 1 else UlyssesAttention(whole, sequence, len(batch.tokens))
 
 
 def plan_attention(
     batch: Batch,
     config: ModelConfig,
-    backend: type[Backend] = GroupedAttention,
+    prepared: Prepared,
     sequence: SequenceGroup = SequenceGroup(),
 ) -> AttentionPlan:
-    """Return the plan of a batch, for ranks of which each holds a slice of its states.
-
-    Raises:
-        ConfigError: if the backend cannot compute this batch.
-    """
+    """Return the plan of a batch for a stack of blocks of this configuration."""
     rotary = None
     if config.positions == "rotary":
         width = config.hidden // config.heads
         rotary = rotary_angles(sequence.slice(batch.positions), width, config.rotary_base)
-    whole = backend(batch)
-    if sequence.size == 1:
-        return AttentionPlan(whole, rotary)
-    return AttentionPlan(UlyssesAttention(whole, sequence, len(batch.tokens)), rotary)
+    return AttentionPlan(prepared, rotary)
 
 
 def _attend(plan: AttentionPlan, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
