@@ -17,6 +17,7 @@ from megapt.distributed.mesh import Mesh
 from megapt.distributed.patches import patch
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.sequence import device_mesh
+from megapt.errors import UnavailableError
 
 
 def uses_cuda() -> bool:
@@ -91,8 +92,31 @@ class _Before:
 _before: list[_Before] = []
 
 
+def _join() -> None:
+    """Join the process group that the environment describes.
+
+    Raises:
+        UnavailableError: on the first rank, where the others look for it, if another process
+            listens there.
+    """
+    try:
+        import_deepspeed().init_distributed(verbose=False)
+    except torch.distributed.DistNetworkError as error:
+        if "address already in use" not in str(error).lower():
+            raise
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UnavailableError(
+            f"{place}: the port at which the ranks meet is taken by another process; give the "
+            f"launcher another --master_port"
+        ) from None
+
+
 def start_ranks() -> Ranks:
-    """Join the process group that the launcher describes, or form one of this process alone."""
+    """Join the process group that the launcher describes, or form one of this process alone.
+
+    Raises:
+        UnavailableError: the port at which the ranks meet is taken.
+    """
     if not torch.distributed.is_initialized():
         variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         limits = (
@@ -104,7 +128,7 @@ def start_ranks() -> Ranks:
         alone = ("0", "0", "1", "127.0.0.1", str(_free_port()))
         os.environ.update(zip(_VARIABLES, alone, strict=True))
     if not torch.distributed.is_initialized():
-        import_deepspeed().init_distributed(verbose=False)
+        _join()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if uses_cuda() else torch.device("cpu")
     if device.type == "cuda":
