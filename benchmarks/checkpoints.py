@@ -10,14 +10,13 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import folder_bytes, header, print_header, spread, table
+from benchmarks.common import folder_bytes, header, print_header, run_ranks, spread, table
 from megapt.config import Origins, RunConfig
 
 WORLD = 2
@@ -100,28 +99,9 @@ def train(config: RunConfig, updates: int, world: int, folder: Path) -> Times:
     """Train on `world` ranks, one thread each."""
     file = folder / "config.json"
     file.write_text(config.model_dump_json())
-    port = 20000 + os.getpid() % 10000
     command = [sys.executable, "-m", "benchmarks.checkpoints", "--rank", str(file)]
-    ranks = []
-    for rank in range(world):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
-        place |= {"OMP_NUM_THREADS": 1}
-        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1"}
-        environment |= {name: str(value) for name, value in place.items()}
-        ranks.append(
-            subprocess.Popen(
-                [*command, "--updates", str(updates)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-        )
-    ended = [rank.communicate() for rank in ranks]
-    for rank, (_, errors) in zip(ranks, ended, strict=True):
-        if rank.returncode:
-            sys.exit(f"a rank failed:\n{errors[-3000:]}")
-    found: Times = json.loads(ended[0][0].splitlines()[-1])
+    printed, *_ = run_ranks([*command, "--updates", str(updates)], world)
+    found: Times = json.loads(printed.splitlines()[-1])
     return found
 
 

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -90,6 +91,42 @@ def run(command: Sequence[str], cores: int | None = None) -> Finished:
             sys.exit(f"{' '.join(command)}\nfailed:\n{errors.read().decode()[-2000:]}")
         cpu = usage.ru_utime + usage.ru_stime
         return Finished(seconds, cpu, usage.ru_maxrss * 1024, output.read().decode())
+
+
+def run_ranks(command: Sequence[str], world: int, **variables: str) -> list[str]:
+    """Run a command as each rank of a job on this machine, one thread each.
+
+    Args:
+        command: joins the job that the environment describes, as under a launcher.
+        world: number of ranks.
+        variables: more of the environment.
+
+    Returns:
+        What each rank printed.
+
+    Raises:
+        SystemExit: one failed; its own words are printed.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    usual = {**os.environ, **job, "OMP_NUM_THREADS": "1", **variables}
+    ranks = [
+        subprocess.Popen(
+            command,
+            env={**usual, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    ended = [rank.communicate() for rank in ranks]
+    for rank, (_, errors) in zip(ranks, ended, strict=True):
+        if rank.returncode:
+            sys.exit(f"a rank failed:\n{errors[-3000:]}")
+    return [printed for printed, _ in ended]
 
 
 class Sample(NamedTuple):

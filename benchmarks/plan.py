@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.common import header, print_header, table
+from benchmarks.common import header, print_header, run_ranks, table
 
 _SMALL = {"layers": 6, "hidden": 512, "heads": 8, "feedforward": 1536}
 _BUCKET = {"zero_optimization": {"reduce_bucket_size": 8_000_000}}
@@ -124,31 +122,14 @@ def _be_rank(sections: _Sections, vocabulary: int) -> None:
 
 def measure(world: int, sections: _Sections, vocabulary: int, cuda: bool = False) -> float:
     """Return the peak bytes of the rank that takes most."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", __spec__.name, "--rank", json.dumps([sections, vocabulary])]
-    usual = {
-        **os.environ,
-        "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "OMP_NUM_THREADS": "1",
+    variables = {
         # glibc maps each tensor by itself and gives it back at once.
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "MALLOC_ARENA_MAX": "1",
         **({} if cuda else {"DS_ACCELERATOR": "cpu"}),
     }
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**usual, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    printed, *_ = [process.communicate()[0] for process in ranks]
+    printed, *_ = run_ranks(command, world, **variables)
     found: float = json.loads(printed.splitlines()[-1])
     return found
 

@@ -1,47 +1,113 @@
 """Save at one ZeRO stage on some ranks, resume at another on others: do the losses go on?
 
-    python -m benchmarks.resume_matrix
+    python -m benchmarks.resume_matrix --corpus runs/demo/corpus
 
 Every pair of (stage, ranks) of `--stages` and `--ranks`, each way. One tiny run (BERT, dropout,
 weight decay, global batch 8, fp32) is trained without a break; for every (stage, ranks) it
 is stopped by SIGTERM after step 3, and resumed from there in every other. Printed is the largest
 relative difference of a training loss or held-out score from the unbroken run, after the resume.
-Exit code 1 if one is above `--tolerance`. The ranks are forked from a server, as in the tests.
+Exit code 1 if one is above `--tolerance`. Ranks train all runs of their number one after another.
 """
 
 import argparse
 import itertools
+import json
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.common import header, print_header, table
-from megapt.config import RunConfig
-from tests.corpora import write_corpus
-from tests.ranks import run_ranks
-from tests.training.runs import records_of, run_config, train, train_with_signal
+from benchmarks.common import header, print_header, run_ranks, table
+from megapt.checkpoint.run_folder import RunFolder
+from megapt.config import Origins, RunConfig
+from megapt.errors import RunInterrupted
+from megapt.exits import guarded, leave
+from megapt.monitoring.metrics import read_metrics
 
 STOP = 3
+
+_RUN: dict[str, Any] = {
+    "seed": 3,
+    "objective": {"name": "bert"},
+    "model": {"layers": 1, "hidden": 16, "heads": 2, "feedforward": 24, "dropout": 0.1},
+    # A large epsilon: Adam divides by the gradient's size, and with a small one it would turn
+    # rounding errors of gradients near zero into whole steps.
+    "optimizer": {"lr": 1e-2, "eps": 1e-4},
+    "schedule": {"name": "linear", "warmup": 0.2},
+    "training": {
+        "budget": {"axis": "raw_tokens", "amount": 5000.0},
+        "global_batch": 8,
+        # Dropout belongs to the micro-batch, whose size is that of the largest job.
+        "micro_batch": 2,
+        "validate_every": 3,
+        "validation_windows": 8,
+        "log_every": 1,
+    },
+    "checkpoint": {"every": 0},
+}
 
 Layout = tuple[int, int]
 """ZeRO stage, ranks."""
 
 
+def name_of(layout: Layout) -> str:
+    """The layout as the table has it."""
+    stage, ranks = layout
+    return f"{stage} × {ranks}"
+
+
 def configure(corpus: Path, output: Path, layout: Layout) -> RunConfig:
     """The run, at this ZeRO stage."""
-    stage, _ = layout
-    return run_config(
-        corpus,
-        output,
-        objective={"name": "bert"},
-        model={"dropout": 0.1},
-        parallel={"zero_stage": stage},
-        # Dropout belongs to the micro-batch, whose size is that of the largest job.
-        training={"micro_batch": 2},
-    )
+    place = {"output": str(output), "data": {"corpus": str(corpus), "window": 128}}
+    return RunConfig.model_validate({**_RUN, **place, "parallel": {"zero_stage": layout[0]}})
+
+
+def be_rank(file: Path) -> None:
+    """Train the runs of a file, as the rank that the environment names.
+
+    Args:
+        file: JSON list of configurations, and whether the run is stopped after step `STOP`.
+    """
+    from megapt.distributed.engine import Engine
+    from megapt.distributed.start import start_ranks
+    from megapt.training.trainer import Trainer
+
+    ranks, step, updates = start_ranks(), Engine.step, 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if stopped and updates == STOP and ranks.rank == ranks.world - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*args, **kwargs)
+
+    Engine.step = counted  # type: ignore[method-assign]
+    for values, stopped in json.loads(file.read_text()):
+        updates = 0
+        trainer = Trainer(RunConfig.model_validate(values), ranks, Origins())
+        try:
+            trainer.train()
+        except RunInterrupted:
+            if not stopped:
+                raise
+
+
+def train(folder: Path, world: int, runs: Iterable[RunConfig], *, stopped: bool = False) -> None:
+    """Train runs one after another on `world` ranks."""
+    file = folder / "runs.json"
+    file.write_text(json.dumps([(run.model_dump(mode="json"), stopped) for run in runs]))
+    run_ranks([sys.executable, "-m", "benchmarks.resume_matrix", "--rank", str(file)], world)
+
+
+def records_of(config: RunConfig) -> list[dict[str, Any]]:
+    """The records of training and validation."""
+    records = read_metrics(RunFolder(config.output).metrics_file)
+    return [record for record in records if record["split"] in ("train", "valid")]
 
 
 def difference(found: RunConfig, expected: RunConfig) -> float:
@@ -54,43 +120,61 @@ def difference(found: RunConfig, expected: RunConfig) -> float:
     return max(differences)
 
 
+def measure(
+    corpus: Path, folder: Path, layouts: Sequence[Layout]
+) -> dict[tuple[Layout, Layout], float]:
+    """Train, stop and resume the run.
+
+    Returns:
+        (Layout that it was saved in, that it was resumed in) -> largest relative difference.
+    """
+    whole = configure(corpus, folder / "whole", (0, 1))
+    saved = {layout: configure(corpus, folder / name_of(layout), layout) for layout in layouts}
+    resumed = {
+        (source, target): configure(
+            corpus, folder / f"{name_of(source)}, {name_of(target)}", target
+        )
+        for source, target in itertools.product(layouts, repeat=2)
+    }
+    train(folder, 1, [whole])
+    worlds = sorted({ranks for _, ranks in layouts})
+    for world in worlds:
+        runs = [config for (_, ranks), config in saved.items() if ranks == world]
+        train(folder, world, runs, stopped=True)
+    for (source, _), config in resumed.items():
+        shutil.copytree(saved[source].output, config.output)
+    for world in worlds:
+        train(folder, world, [run for (_, (_, ranks)), run in resumed.items() if ranks == world])
+    return {pair: difference(config, whole) for pair, config in resumed.items()}
+
+
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--corpus", type=Path)
     parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--tolerance", type=float, default=1e-5)
-    arguments = parser.parse_args()
-    layouts = list(itertools.product(arguments.stages, arguments.ranks))
-    names = [f"{stage} × {ranks}" for stage, ranks in layouts]
+    parser.add_argument("--rank", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rank:
+        leave(guarded(lambda: be_rank(options.rank)))
+    if options.corpus is None:
+        parser.error("--corpus is missing")
+    layouts = list(itertools.product(options.stages, options.ranks))
     began = time.monotonic()
-    worst = 0.0
-    rows = []
-    with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        corpus = write_corpus(folder)
-        whole = configure(corpus, folder / "whole", (0, 1))
-        run_ranks(1, train, whole)
-        for source, name in zip(layouts, names, strict=True):
-            stopped = configure(corpus, folder / "stopped", source)
-            run_ranks(source[1], train_with_signal, stopped, signal.SIGTERM, STOP, timeout=300)
-            row = [f"**{name}**"]
-            for target in layouts:
-                resumed = configure(corpus, folder / "resumed", target)
-                shutil.copytree(stopped.output, resumed.output)
-                run_ranks(target[1], train, resumed, timeout=300)
-                found = difference(resumed, whole)
-                worst = max(worst, found)
-                row.append(f"{found:.0e}")
-                shutil.rmtree(resumed.output)
-            rows.append(row)
-            shutil.rmtree(stopped.output)
-            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(options.corpus.resolve(), Path(folder), layouts)
+    worst = max(found.values())
+    rows = [
+        [f"**{name_of(source)}**", *(f"{found[source, target]:.0e}" for target in layouts)]
+        for source in layouts
+    ]
     print_header(header(("torch", "deepspeed")))
-    print(table(["saved at stage × ranks, resumed at", *names], rows))
-    pairs = len(layouts) ** 2
-    print(f"{pairs} pairs in {time.monotonic() - began:.0f} s; largest difference {worst:.1e}")
-    sys.exit(worst > arguments.tolerance)
+    print(table(["saved at stage × ranks, resumed at", *map(name_of, layouts)], rows))
+    seconds = time.monotonic() - began
+    print(f"{len(found)} pairs in {seconds:.0f} s; largest difference {worst:.1e}")
+    sys.exit(worst > options.tolerance)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The commands that make corpora of finished ones: merge, reshard."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import typer
 from data_prep.commands import options
 from data_prep.commands.looking import CorpusFolder, Splits
 from data_prep.corpora.rearranging import Sizes, merge_corpora, reshard_corpus
-from data_prep.execution import open_executor
+from data_prep.execution import Executor, ExecutorKind, open_executor
 from data_prep.manifest import Manifest
 
 Output = Annotated[Path, typer.Option(help="Folder of the new corpus.")]
@@ -34,19 +36,16 @@ def merge_command(
 ) -> None:
     """Put corpora with one tokenizer into one, without tokenizing again."""
     sizes = Sizes(block_tokens, shard_tokens)
-    with open_executor(executor, workers) as opened:
-        if opened is None:  # an MPI rank that has done its part
-            return
-        manifest, written = merge_corpora(
-            corpora,
-            output,
-            sizes,
-            opened,
-            names=names or (),
-            drop_ids=drop_ids,
-            overwrite=overwrite,
-        )
-    _print_result(output, manifest, "merged" if written else "already there", as_json)
+    merge = partial(
+        merge_corpora,
+        corpora,
+        output,
+        sizes,
+        names=names or (),
+        drop_ids=drop_ids,
+        overwrite=overwrite,
+    )
+    _rearrange(merge, executor, workers, output, "merged", as_json)
 
 
 def reshard_command(
@@ -62,16 +61,35 @@ def reshard_command(
 ) -> None:
     """Write a corpus again with blocks and shards of other sizes."""
     sizes = Sizes(block_tokens, shard_tokens)
+    reshard = partial(
+        reshard_corpus, corpus, output, sizes, splits=split or (), overwrite=overwrite
+    )
+    _rearrange(reshard, executor, workers, output, "resharded", as_json)
+
+
+def _rearrange(
+    make: Callable[[Executor], tuple[Manifest, bool]],
+    executor: ExecutorKind,
+    workers: int | None,
+    output: Path,
+    verb: str,
+    as_json: bool,
+) -> None:
+    """Make a corpus and print what became of it.
+
+    Args:
+        make: returns its manifest, and whether it was written now.
+        executor: what does the work.
+        workers: number of its processes.
+        output: folder of the corpus.
+        verb: what was done, if it was not there already.
+        as_json: print JSON.
+    """
     with open_executor(executor, workers) as opened:
         if opened is None:  # an MPI rank that has done its part
             return
-        manifest, written = reshard_corpus(
-            corpus, output, sizes, opened, splits=split or (), overwrite=overwrite
-        )
-    _print_result(output, manifest, "resharded" if written else "already there", as_json)
-
-
-def _print_result(output: Path, manifest: Manifest, done: str, as_json: bool) -> None:
+        manifest, written = make(opened)
+    done = verb if written else "already there"
     if as_json:
         print(json.dumps({"done": done, **manifest.summary()}, ensure_ascii=False))
         return

@@ -3,7 +3,6 @@
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
-from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 from data_prep.errors import PrepError
@@ -94,9 +93,12 @@ class Executor(ABC):
             raise _exception(failure, tasks[end])
 
     @property
-    @abstractmethod
     def _room(self) -> int:
-        """Number of tasks that may be handed out and not collected."""
+        """Number of tasks that may be handed out and not collected.
+
+        One more for each worker, to begin with while the caller is busy with a result.
+        """
+        return 2 * self.workers
 
     @abstractmethod
     def _begin(self, module: str, function: bytes) -> None:
@@ -114,23 +116,18 @@ class Executor(ABC):
     def _stop(self) -> None:
         """End what is in flight; nobody wants it."""
 
-    @abstractmethod
     def _abandon(self) -> None:
         """Do as `_stop`, at any point of this process's own work."""
+        self._stop()
 
-    @abstractmethod
     def close(self) -> None:
-        """End the workers."""
+        """End what is in flight, and the workers that are this executor's own."""
+        self._stop()
 
     def __enter__(self) -> "Executor":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 

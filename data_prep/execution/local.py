@@ -28,11 +28,6 @@ class LocalExecutor(Executor):
         self.record_seconds = record_seconds
         self._client: Client | None = acquire_client(preload)
 
-    @property
-    def _room(self) -> int:
-        # One more for each worker, to begin with while the caller is busy with a result.
-        return 2 * self.workers
-
     def _begin(self, module: str, function: bytes) -> None:
         self._client = self._client or acquire_client()
         self._client.start_stage(module, function, self.workers, self.record_seconds)
@@ -46,15 +41,12 @@ class LocalExecutor(Executor):
         return self._client.collect()
 
     def _stop(self) -> None:
-        self.close()
+        # The workers end; their supervisor stays for the next executor of this process.
+        if self._client:
+            release_client(self._client)
+        self._client = None
 
     def _abandon(self) -> None:
         if self._client:
             self._client.end()
-        self._client = None
-
-    def close(self) -> None:
-        """End the workers; their supervisor stays for the next executor of this process."""
-        if self._client:
-            release_client(self._client)
         self._client = None

@@ -101,10 +101,6 @@ class MpiExecutor(Executor):
         self._done: SimpleQueue[_Answer] = SimpleQueue()
         self._messages: list[MPI.Request] = []
 
-    @property
-    def _room(self) -> int:
-        return 2 * self.workers
-
     def _begin(self, module: str, function: bytes) -> None:
         self._maps += 1
         self._stage = _RankStage(self._maps, module, function, self.record_seconds)
@@ -123,19 +119,13 @@ class MpiExecutor(Executor):
         return answer.result()
 
     def _stop(self) -> None:
+        # The ranks go on serving until `open_ranks` ends.
         if not self._in_flight:
             return
         for rank in range(1, MPI.COMM_WORLD.size):
             self._messages.append(MPI.COMM_WORLD.isend(self._maps, rank, _CANCEL_TAG))
         wait(self._in_flight)
         self._in_flight.clear()
-
-    def _abandon(self) -> None:
-        self._stop()
-
-    def close(self) -> None:
-        """End what is in flight; the ranks go on serving until `open_ranks` ends."""
-        self._stop()
 
 
 @contextmanager

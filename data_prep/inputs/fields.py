@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data_prep.inputs.records import DocumentError
@@ -100,22 +100,39 @@ def _optional_value(fields: Mapping[str, Any], name: str) -> Any:
         return None
 
 
-def read_label(fields: Mapping[str, Any], name: str, *, replace: bool) -> Label | None:
-    """The label in a field; None if it is absent or null.
+def _read_value(
+    fields: Mapping[str, Any], name: str, what: str, types: Sequence[str], *, replace: bool
+) -> str | int | None:
+    """The value of a field, which is a string or of one of `types`; None if absent or null.
 
     Raises:
-        DocumentError: "label_type", or "utf8".
+        DocumentError: "`what`_type", or "utf8".
     """
     value = _optional_value(fields, name)
     if value is None:
         return None
     kind = kind_of_value(value)
     if kind == "string":
-        return Label(read_text(value, replace=replace).characters, kind)
-    if kind not in ("integer", "boolean"):
+        return read_text(value, replace=replace).characters
+    if kind not in types:
+        *others, last = ["string", *types]
         raise DocumentError(
-            "label_type", f"the label is of type {kind}, not string, integer or boolean"
+            f"{what}_type", f"the {what} is of type {kind}, not {', '.join(others)} or {last}"
         )
+    found: int = value  # a boolean is one
+    return found
+
+
+def read_label(fields: Mapping[str, Any], name: str, *, replace: bool) -> Label | None:
+    """The label in a field; None if it is absent or null.
+
+    Raises:
+        DocumentError: "label_type", or "utf8".
+    """
+    value = _read_value(fields, name, "label", ("integer", "boolean"), replace=replace)
+    if value is None:
+        return None
+    kind = kind_of_value(value)
     return Label(str(value).lower() if kind == "boolean" else str(value), kind)
 
 
@@ -125,14 +142,9 @@ def read_id(fields: Mapping[str, Any], name: str, *, replace: bool) -> str:
     Raises:
         DocumentError: "id_missing", "id_type", or "utf8".
     """
-    value = _optional_value(fields, name)
+    value = _read_value(fields, name, "id", ("integer",), replace=replace)
     if value is None:
         raise DocumentError("id_missing", f"no field {name!r} for the id")
-    kind = kind_of_value(value)
-    if kind == "string":
-        return read_text(value, replace=replace).characters
-    if kind != "integer":
-        raise DocumentError("id_type", f"the id is of type {kind}, not string or integer")
     return str(value)
 
 
@@ -142,12 +154,7 @@ def read_group(fields: Mapping[str, Any], name: str, *, replace: bool) -> bytes:
     Raises:
         DocumentError: "group_missing", "group_type", or "utf8".
     """
-    value = _optional_value(fields, name)
+    value = _read_value(fields, name, "group", ("integer", "boolean"), replace=replace)
     if value is None:
         raise DocumentError("group_missing", f"no field {name!r} to group by")
-    kind = kind_of_value(value)
-    if kind == "string":
-        value = read_text(value, replace=replace).characters
-    elif kind not in ("integer", "boolean"):
-        raise DocumentError("group_type", f"the group is of type {kind}, not string or integer")
     return json.dumps(value).encode()

@@ -110,7 +110,6 @@ class Tokenizer(ABC):
             UnicodeEncodeError: the text holds half a surrogate pair, which is no character.
         """
 
-    @abstractmethod
     def decode(self, ids: Iterable[int] | NDArray[np.integer], *, inside: bool = False) -> str:
         """The text of ids; reserved ids have none and are left out.
 
@@ -119,6 +118,17 @@ class Tokenizer(ABC):
             inside: the tokens stand inside a text, so that a space before the first of them
                 is a part of it. At the beginning of a text it may be the tokenizer's own.
         """
+        listed = [int(id_) for id_ in ids]
+        text = self._decode(listed)
+        return " " + text if inside and listed and self._loses_space(listed[0]) else text
+
+    @abstractmethod
+    def _decode(self, ids: list[int]) -> str:
+        """The text that the library makes of ids."""
+
+    @abstractmethod
+    def _loses_space(self, id_: int) -> bool:
+        """Whether `_decode` takes a space from this piece when it comes first."""
 
     @abstractmethod
     def align(self, text: str, ids: NDArray[np.int32]) -> tuple[str, NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,12 +118,12 @@ class HuggingFaceTokenizer(Tokenizer):
             self._spelled[id_] = known or [self.vocabulary.unk]
         return self._spelled[id_]
 
-    def decode(self, ids: Iterable[int] | NDArray[np.integer], *, inside: bool = False) -> str:
-        """See `Tokenizer.decode`."""
-        listed = [int(id_) for id_ in ids]
-        text: str = self._tokenizer.decode(listed, skip_special_tokens=True)
-        takes = inside and listed and self._takes_space and self._begins_with_space(listed[0])
-        return " " + text if takes else text
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _loses_space(self, id_: int) -> bool:
+        return self._takes_space and self._begins_with_space(id_)
 
     def _begins_with_space(self, id_: int) -> bool:
         return self.surfaces[id_].startswith(b" ")

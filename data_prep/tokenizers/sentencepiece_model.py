@@ -1,6 +1,6 @@
 """SentencePiece models as tokenizers."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import sentencepiece as spm
@@ -147,13 +147,12 @@ class SentencePieceTokenizer(Tokenizer):
     def _encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
         return [self._encode_inside(part) for part in parts]
 
-    def decode(self, ids: Iterable[int] | NDArray[np.integer], *, inside: bool = False) -> str:
-        """See `Tokenizer.decode`."""
-        listed = [int(id_) for id_ in ids]
-        text: str = self._processor.decode(listed)
-        # SentencePiece takes the space from the first piece.
-        takes = inside and listed and self.pieces[listed[0]].startswith(WORD_MARK)
-        return " " + text if takes else text
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._processor.decode(ids)
+        return text
+
+    def _loses_space(self, id_: int) -> bool:
+        return self.pieces[id_].startswith(WORD_MARK)
 
     def align(self, text: str, ids: NDArray[np.int32]) -> tuple[str, NDArray[np.int64]]:
         """See `Tokenizer.align`; the text is the one that the model made of it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -56,11 +56,12 @@ _BEGUN = {"corpus.json", *TOKENIZER_NAMES, "environment.json", "config.yaml", "c
 been fetched."""
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted path -> value of a configuration's sections."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat
@@ -106,7 +107,7 @@ def _parts(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     """Return what is to be the same when a run is resumed, by dotted path."""
-    flat = _flatten(values)
+    flat = flatten(values)
     flat["corpus fingerprint"] = fingerprint
     for path, section in _sections(values.get("objective"), "objective"):
         if isinstance(section.get("members"), dict):  # A window's draw goes by their order.

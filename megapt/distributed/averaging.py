@@ -61,16 +61,21 @@ class WeightAverage:
             mine.copy_(before)
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Inside, the average is where the weights are. All ranks must enter and leave."""
+    def _exchanged(self) -> Iterator[None]:
+        """Inside, the average is where the optimizer has its float32 weights."""
         self._exchange()
-        publish(self._engine)
         try:
             yield
-        except BaseException:
-            self._exchange()  # Another rank may not have failed, so nothing is done together.
-            raise
-        self._exchange()
+        finally:
+            self._exchange()
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the average is where the weights are. All ranks must enter and leave."""
+        with self._exchanged():
+            publish(self._engine)
+            yield
+        # Not after an error: another rank may not have failed, so nothing is done together.
         publish(self._engine)
 
     def state(self, keep: bool) -> dict[str, Tensor]:
@@ -79,16 +84,10 @@ class WeightAverage:
         Args:
             keep: whether this rank needs it; the others get an empty dictionary.
         """
-        self._exchange()
-        try:
+        with self._exchanged():
             return gather(self._engine, keep)
-        finally:
-            self._exchange()
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Go on from an average that `state` has returned, on any ranks, at any stage."""
-        self._exchange()
-        try:
+        with self._exchanged():
             scatter(self._engine, weights)
-        finally:
-            self._exchange()

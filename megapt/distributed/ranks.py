@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.distributed import ProcessGroup
 
 from megapt.distributed.mesh import Mesh
 from megapt.errors import MegaptError
@@ -20,6 +21,9 @@ class Ranks:
     rank: int
     mesh: Mesh
     device: torch.device
+    group: ProcessGroup | None = None
+    """The group of what ranks tell each other, on the CPU: it waits for no device and takes none of
+    its memory. None: the default group, where that is gloo's."""
 
     def arranged(self, sequence: int) -> Ranks:
         """Return this process where `sequence` neighbouring ranks share positions."""
@@ -64,8 +68,8 @@ class Ranks:
         """Return the sums of `values` over all ranks, in float64."""
         if self.world == 1:
             return [float(value) for value in values]
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(tensor)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(tensor, group=self.group)
         return [float(value) for value in tensor.tolist()]
 
     def any(self, flag: bool) -> bool:
@@ -77,7 +81,7 @@ class Ranks:
         if self.world == 1:
             return [mine]
         parts: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(parts, mine)
+        torch.distributed.all_gather_object(parts, mine, group=self.group)
         return parts
 
     def agree(self, error: MegaptError | None) -> None:
@@ -109,6 +113,6 @@ class Ranks:
         self.agree(found)
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait for all ranks; for what their devices still do, nobody waits."""
         if self.world > 1:
-            torch.distributed.barrier()
+            torch.distributed.barrier(group=self.group)

@@ -11,12 +11,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch.distributed import distributed_c10d
+from torch.distributed import ProcessGroup, distributed_c10d
 
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.patches import patch
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.sequence import device_mesh
+from megapt.errors import UnavailableError
 
 
 def uses_cuda() -> bool:
@@ -59,6 +60,17 @@ def limit_waits(seconds: float) -> None:
         distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
 
+@cache
+def _control_group() -> ProcessGroup | None:
+    """Return the group for `Ranks`; all ranks call it. It ends with the job's process group."""
+    if torch.distributed.get_world_size() == 1 or torch.distributed.get_backend() == "gloo":
+        return None
+    from deepspeed.constants import default_pg_timeout  # what the default group has
+
+    group: ProcessGroup = torch.distributed.new_group(backend="gloo", timeout=default_pg_timeout)
+    return group
+
+
 def _set_limit(gloo: timedelta, nccl: timedelta | None) -> None:
     """Set the limits of the groups to come."""
     distributed_c10d.default_pg_timeout = gloo
@@ -80,8 +92,31 @@ class _Before:
 _before: list[_Before] = []
 
 
+def _join() -> None:
+    """Join the process group that the environment describes.
+
+    Raises:
+        UnavailableError: on the first rank, where the others look for it, if another process
+            listens there.
+    """
+    try:
+        import_deepspeed().init_distributed(verbose=False)
+    except torch.distributed.DistNetworkError as error:
+        if "address already in use" not in str(error).lower():
+            raise
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UnavailableError(
+            f"{place}: the port at which the ranks meet is taken by another process; give the "
+            f"launcher another --master_port"
+        ) from None
+
+
 def start_ranks() -> Ranks:
-    """Join the process group that the launcher describes, or form one of this process alone."""
+    """Join the process group that the launcher describes, or form one of this process alone.
+
+    Raises:
+        UnavailableError: the port at which the ranks meet is taken.
+    """
     if not torch.distributed.is_initialized():
         variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         limits = (
@@ -92,14 +127,14 @@ def start_ranks() -> Ranks:
     if "RANK" not in os.environ:
         alone = ("0", "0", "1", "127.0.0.1", str(_free_port()))
         os.environ.update(zip(_VARIABLES, alone, strict=True))
-    deepspeed = import_deepspeed()
     if not torch.distributed.is_initialized():
-        deepspeed.init_distributed(verbose=False)
+        _join()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if uses_cuda() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    return Ranks(torch.distributed.get_rank(), Mesh(torch.distributed.get_world_size()), device)
+    mesh = Mesh(torch.distributed.get_world_size())
+    return Ranks(torch.distributed.get_rank(), mesh, device, _control_group())
 
 
 def end_ranks() -> None:
@@ -111,10 +146,11 @@ def end_ranks() -> None:
     before = _before.pop()
     if torch.distributed.get_world_size() > 1:
         ports: list[Any] = [_free_port()]
-        torch.distributed.broadcast_object_list(ports)
+        torch.distributed.broadcast_object_list(ports, group=_control_group())
         before.variables["MASTER_PORT"] = str(ports[0])
     import_deepspeed().comm.destroy_process_group()
     device_mesh.cache_clear()
+    _control_group.cache_clear()
     for name in _VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(before.variables)

@@ -5,9 +5,15 @@ Nothing here imports torch: a rank hears requests before it spends seconds on th
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
+from typing import NoReturn
+
+from megapt.errors import Exit, RunInterrupted
+from megapt.exits import guarded
 
 _AGAIN = (signal.SIGTERM, signal.SIGUSR1)
 """What batch systems send before they end a job that they may start again."""
@@ -26,6 +32,40 @@ def remember_requests() -> None:
 
     for number in _AGAIN:
         signal.signal(number, remember)
+
+
+def _interrupt() -> NoReturn:
+    raise RunInterrupted("stopped before the ranks have met", Exit.START_AGAIN)
+
+
+@contextmanager
+def ended_by_requests() -> Iterator[None]:
+    """Inside, a SIGTERM or SIGUSR1 ends the process at once: nothing is there yet to be saved.
+
+    A wait in C++, such as that of ranks for each other, lets no handler of Python's run and can be
+    left by no exception. What runs meanwhile is a thread.
+
+    Raises:
+        RunInterrupted: there was a request before.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def watch() -> None:
+        with open(read, "rb", buffering=0) as signals:
+            while number := signals.read(1):
+                if number[0] in _AGAIN:
+                    os._exit(guarded(_interrupt))
+
+    before = signal.set_wakeup_fd(write)
+    Thread(target=watch, name="requests", daemon=True).start()
+    try:
+        if _early:
+            _interrupt()
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(write)
 
 
 class StopRequested(BaseException):

@@ -10,6 +10,7 @@ from megapt.config import CompareConfig, Origins, RunConfig, load_config
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import start_ranks
 from megapt.errors import ConfigError
+from megapt.resilience.stopping import ended_by_requests
 from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 
@@ -34,12 +35,14 @@ def begin(
     """Load the configuration and join the ranks.
 
     Under a launcher the ranks meet first: it ends all of them once one has failed, and the first,
-    which speaks for all, might not have come to speak.
+    which speaks for all, might not have come to speak. Where the first cannot meet the others, the
+    launcher ends these by a SIGTERM.
     """
     if "RANK" not in os.environ:
         config, origins = load_config(schema, config_file, overrides)
         return config, origins, start_ranks()
-    ranks = start_ranks()
+    with ended_by_requests():
+        ranks = start_ranks()
     with ranks.together():
         config, origins = load_config(schema, config_file, overrides)
     return config, origins, ranks

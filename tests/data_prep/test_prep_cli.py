@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prep_support import Prep, build, command, environment, make_documents, write_jsonl
 
+from data_prep import cli
 from data_prep.cli import repeat_input_option
 from data_prep.commands.building import read_config
 from data_prep.progress import ByteProgress
@@ -120,6 +121,31 @@ def test_options_stand_over_set_and_set_over_the_file(tmp_path: Path) -> None:
     assert chosen.deduplicate.exact
     assert chosen.deduplicate.near
     assert chosen.deduplicate.near.threshold == 0.9
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "out"), "out: No space left on device"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("no such thing"), "no such thing"),
+    ],
+)
+def test_a_fault_of_the_system_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: OSError,
+    line: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "_handle_signals", lambda _: None)  # of the process of the tests
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"megapt-prep: error: {line}\n"
 
 
 def test_missing_tokenizer_and_output_are_told(prep: Prep, corpus_file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -262,3 +263,32 @@ def test_a_request_is_heard_before_torch_is_imported(corpus_folder: Path, tmp_pa
     assert process.returncode == Exit.START_AGAIN, errors
     assert "stopped after step 0" in errors
     run_ranks(1, train, config)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_rank_that_does_not_meet_the_others_ends_when_it_is_asked(late: bool) -> None:
+    """Where the first rank should be, somebody listens and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(patience(60))
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "RANK": "1",
+            "LOCAL_RANK": "1",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(other.getsockname()[1]),
+        }
+        command = [sys.executable, "-m", "megapt.training", "run.yaml"]
+        with Popen(command, env=environment, stderr=PIPE, text=True) as process:
+            if late:
+                connection, _ = other.accept()
+            else:
+                wait_until_heard(process, signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=patience(60))
+            if late:
+                connection.close()
+    assert process.returncode == Exit.START_AGAIN, errors
+    assert errors == ""

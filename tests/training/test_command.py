@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ import yaml
 
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import RunConfig
-from megapt.errors import ConfigError, RunInterrupted, TrainingError
+from megapt.errors import ConfigError, Exit, RunInterrupted, TrainingError
 from megapt.exits import guarded
 from megapt.training.launch import arguments
+from tests.patience import patience
 from tests.ranks import free_port
 from tests.training.runs import assert_follows, records_of, run_config
 
@@ -90,6 +92,28 @@ def test_the_launcher_of_deepspeed_trains_on_two_ranks(
     assert_follows(records_of(config), records_of(trained("arlm")))
 
 
+def test_a_port_that_is_taken_ends_the_job_in_one_line(tmp_path: Path) -> None:
+    launcher = Path(sys.executable).with_name("deepspeed")
+    lines: list[str] = []
+    told = 0.0
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        words = ("--num_gpus=2", f"--master_port={port}", "--module", "megapt.training")
+        running = start(launcher, *words, "run.yaml", folder=tmp_path)
+        assert running.stderr is not None
+        for line in running.stderr:
+            lines.append(line.rstrip())
+            told = told or time.monotonic() * line.startswith("megapt: ")
+        running.communicate(timeout=60)
+    # The launcher gives a rank 30 seconds to hear its SIGTERM.
+    assert time.monotonic() - told < patience(15)
+    assert running.returncode == Exit.START_AGAIN, lines
+    assert lines == [
+        f"megapt: error: 127.0.0.1:{port}: the port at which the ranks meet is taken by another "
+        f"process; give the launcher another --master_port"
+    ]
+
+
 def test_the_words_of_a_launcher() -> None:
     words = ["--local_rank=1", "run.yaml", "seed=3", "objective=mlm"]
     assert arguments(words) == ("run.yaml", ["seed=3", "objective=mlm"])
@@ -107,6 +131,8 @@ def test_the_words_of_a_launcher() -> None:
             1,
             "megapt: error: runs/a: No space left on device",
         ),
+        (OSError(28, "No space left on device"), 1, "megapt: error: No space left on device"),
+        (OSError("no such thing"), 1, "megapt: error: no such thing"),
         (
             RunInterrupted("runs/a: stopped after step 3"),
             130,

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from megapt.checkpoint.run_folder import flatten
 from megapt.config import RunConfig
 from megapt.monitoring.metrics import Metrics, numbers
 from megapt.monitoring.trackers.base import Start, Tracker
@@ -20,18 +21,11 @@ def hyperparameters(config: RunConfig) -> dict[str, bool | float | str]:
     """Return dotted path -> value of what runs differ in; a list is written out as text."""
     values = config.model_dump(include=set(_COMPARED))
     values["window"] = config.data.window
-
-    def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                flat.update(flatten(value, f"{prefix}{key}."))
-            elif value is not None:
-                plain = isinstance(value, bool | int | float | str)
-                flat[f"{prefix}{key}"] = value if plain else str(value)
-        return flat
-
-    return flatten(values)
+    return {
+        path: value if isinstance(value, bool | int | float | str) else str(value)
+        for path, value in flatten(values).items()
+        if value is not None
+    }
 
 
 class TensorBoard(Tracker):
