@@ -62,6 +62,10 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> Iterable[tuple[str, int]
             path = f"{prefix}{key.value}"
             yield path, key.start_mark.line + 1
             yield from _lines(value, f"{path}.")
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield f"{prefix}{number}", item.start_mark.line + 1
+            yield from _lines(item, f"{prefix}{number}.")
 
 
 def _preset(section: str, name: str, path: str, user: Path, origins: Origins) -> Path:
@@ -150,7 +154,7 @@ def _load_named(
     return _load(file, path, kind, origins, users)
 
 
-def _find_file(values: dict[str, Any], key: str, user: Path) -> dict[str, Any]:
+def _find_file(values: Any, key: str, user: Path) -> Any:
     """Find the Python file of a part beside the YAML file `user`, which names it."""
     part = values.get(key) if key else values
     if not isinstance(part, dict) or not isinstance(part.get("file"), str):
@@ -200,6 +204,8 @@ def _expand_sections(values: dict[str, Any], user: Path, origins: Origins) -> No
         elif key == "members" and isinstance(value, dict):
             for name, member in value.items():
                 value[name] = _expand(member, f"members.{name}", "objective", user, origins)
+        elif key == "measures" and isinstance(value, list):
+            values[key] = [_find_file(measure, "", user) for measure in value]
 
 
 def _apply(values: dict[str, Any], override: str, user: Path, origins: Origins) -> dict[str, Any]:
@@ -229,6 +235,8 @@ def _apply(values: dict[str, Any], override: str, user: Path, origins: Origins) 
         for name in gone if parent is not None else ():
             parent.pop(name, None)
             origins.forget_inside(".".join([*parents, name]))
+    if isinstance(named, list):
+        origins.forget_inside(key)
     origins.places[key] = "command line"
     if kind is not None:
         if isinstance(named, str) and named.endswith((".yaml", ".yml")):
