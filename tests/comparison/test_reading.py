@@ -57,7 +57,7 @@ def test_of_a_measure_whose_low_values_are_better_the_lowest_is_best() -> None:
         "next, a: 5.100 nats (5.000–5.200)." in text
     )
     assert (
-        "Against the unigram, 6.500 nats, intervals lie across it for c; below it for a, b." in text
+        "Against the unigram, 6.500 nats, intervals lie across it for c; below it for b, a." in text
     )
     assert "untrained" not in text
     page = render(results)
