@@ -31,8 +31,7 @@ _SMALL_COMPARISON = [
     *(word for word in _SMALL if not word.startswith("training.validation")),
     "training.validation_windows=8",
     "heldout_windows=8",
-    "probe.train_documents=60",
-    "probe.heldout_documents=40",
+    "measures=[{name: probe, train_documents: 60, heldout_documents: 40}, repetition]",
     "samples=1",
     "sample_tokens=4",
 ]

@@ -17,6 +17,7 @@ import pytest as pytest
 import torch
 
 from megapt.distributed.start import import_deepspeed, start_ranks
+from megapt.evaluation.measures import MEASURES
 from megapt.objectives import OBJECTIVES
 
 
@@ -70,7 +71,7 @@ USED = (
 """What the test modules import, which a rank imports with its function, or a run at its start."""
 
 import_deepspeed()
-len(OBJECTIVES)  # imports them
+len(OBJECTIVES), len(MEASURES)  # imports them
 for module in USED:
     importlib.import_module(module)
 for module in _ask_a_child():

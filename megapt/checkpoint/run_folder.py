@@ -134,6 +134,12 @@ def objective_context(corpus: TextFacts, config: RunConfig) -> Context:
     )
 
 
+def keep_sources(folder: Path, sources: Mapping[str, bytes]) -> None:
+    """Write the Python files of the user's own parts into a folder, named by their dotted paths."""
+    for path, source in sources.items():
+        write_atomically(folder / f"{path}.py", source)
+
+
 class RunFolder:
     """Paths and records of one run.
 
@@ -254,8 +260,7 @@ class RunFolder:
         )
         tokenizer = corpus.tokenizer_file()
         write_atomically(self.folder / tokenizer.name, tokenizer.read_bytes())
-        for path, source in self._sources.items():
-            write_atomically(self._copy(path), source)
+        keep_sources(self.folder, self._sources)
         packages = ("torch", "deepspeed", "numpy", "sentencepiece", "webdataset")
         write_json(
             self.environment_file,

@@ -5,30 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 import megapt
-from megapt.checkpoint.run_folder import RunFolder
-from megapt.comparison.probe import choose_probe
+from megapt.checkpoint.run_folder import RunFolder, keep_sources
+from megapt.comparison.measuring import ask, choose_measures
 from megapt.comparison.results import (
     Budget,
     CorpusRecord,
     CurvePoint,
     HeadScores,
     Member,
-    ProbeRecord,
     Results,
-    Sample,
+    dump,
     load,
 )
-from megapt.comparison.samples import member_samples
 from megapt.config import CompareConfig, Origins
 from megapt.data import Corpus
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
-from megapt.evaluation import heldout_scores, load_run
+from megapt.evaluation import (
+    Sample,
+    heldout_scores,
+    load_run,
+    sample_texts,
+    untrained_run,
+    write_samples,
+)
+from megapt.evaluation.measures import Measure, Score
 from megapt.files import write_text
-from megapt.model import build_model
 from megapt.monitoring.metrics import read_metrics
 from megapt.objectives import Objective
 from megapt.training.checks import check_targets
+from megapt.training.parts import check_comparison
 from megapt.training.prepared import PreparedRun, open_corpus, prepare, verify_corpus
 from megapt.training.trainer import Trainer
 
@@ -39,7 +45,7 @@ _HELD_EQUAL = (
     "the trunk: architecture and initial weights",
     "the optimiser, the learning rate and its schedule over the budget",
     "the number of windows an update, and the precision",
-    "the held-out windows, and the documents of the probe",
+    "the held-out windows, and the items of each measure",
 )
 
 
@@ -63,8 +69,7 @@ class Comparison:
         self.runs = {name: config.member(name) for name in config.members}
         if RunFolder(self.folder).config_file.is_file():
             raise ConfigError(f"{self.folder}: holds a run; choose another folder for 'output'")
-        if config.data.mixture is not None:
-            raise origins.error("data.mixture", "a comparison reads one corpus; name data.corpus")
+        check_comparison(config, origins)
         first = next(iter(self.runs.values()))
         corpus = open_corpus(first, ranks)
         assert isinstance(corpus, Corpus)  # of one corpus
@@ -76,7 +81,7 @@ class Comparison:
             prepared = prepare(run, ranks, origins, corpus, path)
             check_targets(prepared.heldout, prepared.parts.objective, ranks, origins, path, windows)
             self.prepared[name] = prepared
-        self._probe = choose_probe(config, self.corpus, ranks)
+        self._measures = choose_measures(config, self.corpus, ranks, origins)
 
     def run(self) -> Results:
         """Train and measure every member; write results.json and report.html.
@@ -84,6 +89,9 @@ class Comparison:
         A member that finished before is not trained again; the measures are taken anew, since
         they cost little and their settings may have changed.
         """
+        if self.ranks.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            keep_sources(self.folder, self._measures.sources)
         members = []
         for name, prepared in self.prepared.items():
             # It goes with its engine: a comparison takes the memory of one member.
@@ -92,7 +100,7 @@ class Comparison:
             self._say(members[-1])
         results = self._results(members)
         if self.ranks.main:
-            write_text(self.folder / RESULTS, results.model_dump_json(indent=2) + "\n")
+            write_text(self.folder / RESULTS, dump(results))
             # What is reported is what was written.
             # matplotlib, which only the rank that writes the report has to wait for.
             from megapt.comparison.report import render
@@ -113,14 +121,13 @@ class Comparison:
         run = load_run(self.runs[name].output, self.ranks.device)
         windows = self.config.heldout_windows
         scores, unigram = heldout_scores(run, self.corpus, windows, self.ranks)
-        accuracy = interval = None
-        if self._probe is not None:
-            accuracy, interval = self._probe.score(run.model, objective)
+        answers, unanswered = ask(self._measures.chosen, run)
         samples: list[Sample] = []
         if self.ranks.main:
-            samples = member_samples(run, self.corpus, self.config)
+            texts = sample_texts(self.corpus, self.config.samples, self.config.data.window)
+            longest, seed = self.config.sample_tokens, self.config.seed
+            samples = write_samples(run, texts, max_tokens=longest, seed=seed)
         self.ranks.barrier()
-        rates = [sample.repetition for sample in samples if sample.repetition is not None]
         folder = RunFolder(self.runs[name].output)
         summary = folder.summary()
         return Member(
@@ -145,40 +152,35 @@ class Comparison:
                 for head in objective.heads
                 if f"loss/{head.name}" in scores
             ],
-            probe_accuracy=accuracy,
-            probe_interval=interval,
-            majority_accuracy=self._probe.majority if self._probe else None,
+            scores=answers,
+            unanswered=unanswered,
             tokens_per_second=summary["tokens_per_second"],
             budget=Budget(**summary["spent"]),
             steps=summary["steps"],
             parameters=sum(p.numel() for p in run.model.parameters()),
             samples=samples,
-            repetition_rate=sum(rates) / len(rates) if rates else None,
             curve=_curve(folder),
             ranks=folder.ranks,
             run=f"members/{name}",
         )
 
+    def _untrained(self, members: list[Member]) -> dict[str, Score]:
+        """Return the scores of the trunk before its training, as the first to answer reads."""
+        scores: dict[str, Score] = {}
+        wanted = [measure for measure in self._measures.chosen if measure.untrained]
+        for member in members:
+            due = [m for m in wanted if m.name in member.scores and m.name not in scores]
+            if due:
+                run = untrained_run(load_run(self.runs[member.name].output, self.ranks.device))
+                scores |= ask(due, run)[0]
+        return scores
+
     def _results(self, members: list[Member]) -> Results:
-        config, manifest = self.config, self.corpus.manifest
+        config, manifest, measures = self.config, self.corpus.manifest, self._measures
         train, valid = manifest.splits["train"], manifest.splits["valid"]
-        probe = None
-        if self._probe is not None:
-            # As the first member reads it; no trunk is trained here.
-            name, prepared = next(iter(self.prepared.items()))
-            objective = prepared.parts.objective
-            model = build_model(self.runs[name], objective.heads, self.corpus.vocabulary.size)
-            model = model.to(self.ranks.device).eval()
-            accuracy, interval = self._probe.score(model, objective)
-            probe = ProbeRecord(
-                train_documents=len(self._probe.train),
-                heldout_documents=len(self._probe.heldout),
-                untrained_accuracy=accuracy,
-                untrained_interval=interval,
-                majority_accuracy=self._probe.majority,
-            )
+        untrained = self._untrained(members)
         return Results(
-            format="megapt-comparison/1",
+            format="megapt-comparison/2",
             megapt_version=megapt.__version__,
             title=config.title,
             corpus=CorpusRecord(
@@ -197,9 +199,13 @@ class Comparison:
             device=str(self.ranks.device.type),
             window=config.data.window,
             policy=config.data.policy,
-            probe=probe,
+            measures=[
+                record.model_copy(update={"untrained": untrained.get(record.name)})
+                for record in measures.records
+            ],
+            left_out=measures.left_out,
             held_equal=list(_HELD_EQUAL),
-            not_equal=_not_equal(config, members),
+            not_equal=_not_equal(config, members, measures.chosen),
             members=members,
         )
 
@@ -213,7 +219,7 @@ def _curve(folder: RunFolder) -> list[CurvePoint]:
     ]
 
 
-def _not_equal(config: CompareConfig, members: list[Member]) -> list[str]:
+def _not_equal(config: CompareConfig, members: list[Member], measures: list[Measure]) -> list[str]:
     """Say what differs between the members beside the objective, as far as it is known."""
     axis = config.training.budget.axis
     others = [name for name in Budget.model_fields if name != axis]
@@ -235,8 +241,10 @@ def _not_equal(config: CompareConfig, members: list[Member]) -> list[str]:
         said.append(f"the number of ranks ({min(ranks)} to {max(ranks)}), and so tokens a second")
     labelled = [member.name for member in members if member.uses_labels]
     if labelled:
+        asking = " and ".join(f"the {m.name}" for m in measures if m.uses_labels)
+        asked = f", which {asking} asks for" if asking else ""
         said.append(
-            f"{', '.join(labelled)} saw the classes of the training documents that the probe asks "
-            f"for; the others never saw a class before the probe"
+            f"{', '.join(labelled)} saw the classes of the training documents{asked}; the others "
+            f"never saw a class before they were measured"
         )
     return said

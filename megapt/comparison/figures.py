@@ -8,12 +8,14 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from megapt.comparison.results import Results
+from megapt.comparison.reading import in_unit
+from megapt.comparison.results import MeasureRecord, Results
 from megapt.config.section import Axis
 
 AXES: dict[Axis, str] = {
@@ -29,6 +31,7 @@ _INK = "#012345"  # Stands for the page's text colour, which is another one on a
 # Okabe & Ito 2008, told apart by colour-blind readers; without black and the too light yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # Another number: pairs repeat after 42 members.
+_LINES = ("--", "-.", (0, (1, 3)))  # Of baselines; dots alone are the untrained trunk's.
 _STYLE = {
     # Text stays text: the reader's browser has fonts for Chinese, matplotlib's own has no glyphs.
     "svg.fonttype": "none",
@@ -118,38 +121,41 @@ def learning_curves(results: Results) -> str:
         )
 
 
-def probe_accuracies(results: Results) -> str:
-    """Return the probe accuracy of every member that has one, with its interval."""
-    probed = [
-        (i, member.name, member.probe_accuracy, member.probe_interval)
+def measured(results: Results, measure: MeasureRecord) -> str:
+    """Return the score of every member that has one, with its interval, beside the baselines."""
+    answered = [
+        (i, member.name, member.scores[measure.name])
         for i, member in enumerate(results.members)
-        if member.probe_accuracy is not None
+        if measure.name in member.scores
     ]
-    names = [name for _, name, _, _ in probed]
+    names = [name for _, name, _ in answered]
     with _style():
-        figure = Figure(figsize=(_WIDTH, 1.3 + 0.34 * len(probed)), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, 1.3 + 0.34 * len(answered)), layout="constrained")
         axes = figure.subplots()
-        if (probe := results.probe) is not None:
-            axes.axvline(probe.majority_accuracy, color=_INK, ls="--", lw=1, label="majority class")
-            if probe.untrained_accuracy is not None:
-                axes.axvline(
-                    probe.untrained_accuracy, color=_INK, ls=":", lw=1.5, label="untrained trunk"
-                )
-            if probe.untrained_interval is not None:
-                axes.axvspan(*probe.untrained_interval, color=_INK, alpha=0.12, lw=0)
-        for row, (i, _, accuracy, interval) in enumerate(probed):
+        for (name, value), style in zip(measure.baselines.items(), cycle(_LINES)):
+            axes.axvline(value, color=_INK, ls=style, lw=1, label=name)
+        if (untrained := measure.untrained) is not None:
+            axes.axvline(untrained.value, color=_INK, ls=":", lw=1.5, label="untrained trunk")
+            if untrained.interval is not None:
+                axes.axvspan(*untrained.interval, color=_INK, alpha=0.12, lw=0)
+        for row, (i, _, score) in enumerate(answered):
             colour = _COLOURS[i % len(_COLOURS)]
-            if interval is not None:
-                axes.plot(interval, (row, row), color=colour, lw=2)
-            axes.plot(accuracy, row, color=colour, marker=_MARKERS[i % len(_MARKERS)])
+            if score.interval is not None:
+                axes.plot(score.interval, (row, row), color=colour, lw=2)
+            axes.plot(score.value, row, color=colour, marker=_MARKERS[i % len(_MARKERS)])
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-        axes.set_xlabel("Probe accuracy")
+        label = measure.title
+        if measure.unit == "share":
+            axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+        elif measure.unit:
+            label += f", {measure.unit}"
+        axes.set_xlabel(label)
         axes.grid(axis="x", alpha=0.3)
-        figure.legend(loc="outside upper right", ncols=2, frameon=False)
-        values = [f"{name} {accuracy:.1%}" for _, name, accuracy, _ in probed]
-        return _svg(figure, "Probe accuracy with 95 % intervals: " + ", ".join(values))
+        if measure.baselines or untrained is not None:
+            figure.legend(loc="outside upper right", ncols=2, frameon=False)
+        values = [f"{name} {in_unit(score.value, measure.unit)}" for _, name, score in answered]
+        return _svg(figure, f"{measure.title} with 95 % intervals: {', '.join(values)}")
 
 
 def budgets(results: Results) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megapt.comparison.results import Interval, Member, Results
+from megapt.comparison.results import MeasureRecord, Member, Results
+from megapt.evaluation.scores import Interval, Score
 
 NONE = "–"
 
@@ -14,11 +15,19 @@ def percent(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.1f} %"
 
 
-def share_with_interval(share: float | None, interval: Interval | None) -> str:
-    """Return a share in per cent with the ends of its interval."""
+def in_unit(value: float, unit: str, interval: Interval | None = None) -> str:
+    """Return a value with its unit, shares in per cent, and the ends of its interval."""
+    scale, digits, sign = (100, 1, "%") if unit == "share" else (1, 3, unit)
+    text = f"{scale * value:.{digits}f} {sign}".rstrip()
     if interval is None:
-        return percent(share)
-    return f"{percent(share)} ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
+        return text
+    low, high = (f"{scale * end:.{digits}f}" for end in interval)
+    return f"{text} ({low}–{high})"
+
+
+def written(score: Score | None, unit: str) -> str:
+    """Return a score with its unit and the ends of its interval; a dash for None."""
+    return NONE if score is None else in_unit(score.value, unit, score.interval)
 
 
 def _read_losses(members: Sequence[Member]) -> str:
@@ -44,61 +53,74 @@ def _above(interval: Interval, other: Interval) -> bool:
     return interval[0] > other[1]
 
 
-def _read_best(ranking: Sequence[tuple[Member, Interval]]) -> str:
-    """Say which probe is best, and whether its interval lets it be called better than the next."""
-    best, interval = ranking[0]
-    value = share_with_interval(best.probe_accuracy, interval)
-    text = f"The probe is most accurate for {best.name}: {value}"
+Ranking = Sequence[tuple[str, Score, Interval]]
+"""Members that have an interval, the best first: name, score, its interval."""
+
+
+def ranked(members: Sequence[Member], measure: MeasureRecord) -> Ranking:
+    """Return the members whose score of a measure has an interval, the best first."""
+    found = [
+        (member.name, score, score.interval)
+        for member in members
+        if (score := member.scores.get(measure.name)) and score.interval
+    ]
+    return sorted(found, key=lambda entry: entry[1].value, reverse=measure.better == "higher")
+
+
+def _read_best(measure: MeasureRecord, ranking: Ranking) -> str:
+    """Say whose score is best, and whether its interval lets it be called better than the next."""
+    end, side = ("highest", "above") if measure.better == "higher" else ("lowest", "below")
+    best, score, interval = ranking[0]
+    text = f"{measure.title} is {end} for {best}: {written(score, measure.unit)}"
     if len(ranking) == 1:
         return f"{text}."
-    second, other = ranking[1]
-    value = share_with_interval(second.probe_accuracy, other)
-    if _above(interval, other):
-        return f"{text}; its interval lies above that of the next, {second.name}: {value}."
+    second, next_score, other = ranking[1]
+    value = written(next_score, measure.unit)
+    apart = _above(interval, other) if measure.better == "higher" else _above(other, interval)
+    if apart:
+        return f"{text}; its interval lies {side} that of the next, {second}: {value}."
     return (
-        f"{text}; its interval overlaps that of the next, {second.name}: {value}, so the probe "
+        f"{text}; its interval overlaps that of the next, {second}: {value}, so this measure "
         "does not tell the two apart."
     )
 
 
-def _read_against(ranking: Sequence[tuple[Member, Interval]], what: str, other: Interval) -> str:
+def _read_against(ranking: Ranking, what: str, other: Interval) -> str:
     """Say whose interval lies above, across or below another one."""
     groups: dict[str, list[str]] = {"above": [], "across": [], "below": []}
-    for member, interval in ranking:
+    for name, _, interval in ranking:
         if _above(interval, other):
-            groups["above"].append(member.name)
+            groups["above"].append(name)
         elif _above(other, interval):
-            groups["below"].append(member.name)
+            groups["below"].append(name)
         else:
-            groups["across"].append(member.name)
+            groups["across"].append(name)
     parts = [f"{place} it for {', '.join(names)}" for place, names in groups.items() if names]
     return f"Against {what}, intervals lie {'; '.join(parts)}."
+
+
+def _read_measure(measure: MeasureRecord, ranking: Ranking) -> list[str]:
+    """Say who is best, and how all stand against what is reached without training."""
+    sentences = [_read_best(measure, ranking)]
+    for name, value in measure.baselines.items():
+        what = f"the {name}, {in_unit(value, measure.unit)}"
+        sentences.append(_read_against(ranking, what, (value, value)))
+    untrained = measure.untrained
+    if untrained is not None and untrained.interval is not None:
+        what = f"the untrained trunk, {written(untrained, measure.unit)}"
+        sentences.append(_read_against(ranking, what, untrained.interval))
+    return sentences
 
 
 def reading(results: Results) -> str:
     """Say in words what the numbers show, and nothing that the intervals do not carry."""
     sentences = [_read_losses(results.members)]
-    ranking = sorted(
-        (
-            (member, member.probe_interval)
-            for member in results.members
-            if member.probe_interval is not None
-        ),
-        key=lambda pair: pair[0].probe_accuracy or 0.0,
-        reverse=True,
-    )
-    probe = results.probe
-    if probe is None or not ranking:
-        sentences.append("No probe was measured, so the members share no measure.")
-    else:
-        sentences.append(_read_best(ranking))
-        majority = probe.majority_accuracy
-        what = f"the majority class, {percent(majority)}"
-        sentences.append(_read_against(ranking, what, (majority, majority)))
-        if probe.untrained_interval is not None:
-            value = share_with_interval(probe.untrained_accuracy, probe.untrained_interval)
-            what = f"the untrained trunk, {value}"
-            sentences.append(_read_against(ranking, what, probe.untrained_interval))
+    rankings = [(measure, ranked(results.members, measure)) for measure in results.measures]
+    for measure, ranking in rankings:
+        if ranking:
+            sentences += _read_measure(measure, ranking)
+    if not any(ranking for _, ranking in rankings):
+        sentences.append("No measure with an interval was taken, so the members share none.")
     sentences.append(
         f"Every member is one run with seed {results.seed}: how much runs differ from seed to seed "
         "was not measured."

@@ -14,10 +14,10 @@ from megapt.comparison.figures import (
     amount,
     budgets,
     learning_curves,
-    probe_accuracies,
+    measured,
 )
-from megapt.comparison.reading import NONE, percent, reading, share_with_interval
-from megapt.comparison.results import Member, Results
+from megapt.comparison.reading import NONE, in_unit, percent, ranked, reading, written
+from megapt.comparison.results import MeasureRecord, Member, Results
 from megapt.evaluation.html_page import html_page
 
 _CSS = """
@@ -49,37 +49,41 @@ dd { margin: 0 0 0.5rem; overflow-wrap: anywhere; }
   table { font-size: 8pt; } th, td { padding: 0.2rem 0.3rem; } }
 """
 # Nothing may be fetched or executed, whatever a model wrote into a sample.
-_SUMMARY = (
-    "Member",
-    "Held-out loss",
-    "Unigram loss",
-    "Ratio",
-    "Probe accuracy (95 %)",
-    "Repetition",
-    "Tokens/s",
-)
+_LOSSES = ("Held-out loss", "Unigram loss", "Ratio")
 
 
-def _summary(member: Member) -> list[str]:
-    """Return the cells under `_SUMMARY`."""
+def _losses(member: Member) -> list[str]:
+    """Return the cells under `_LOSSES`."""
     return [
-        member.name,
         f"{member.heldout_loss:.3f}",
         f"{member.unigram_loss:.3f}",
         f"{member.loss_ratio:.3f}",
-        share_with_interval(member.probe_accuracy, member.probe_interval),
-        percent(member.repetition_rate),
-        f"{member.tokens_per_second:,.0f}",
     ]
+
+
+def _speed(member: Member) -> str:
+    return f"{member.tokens_per_second:,.0f}"
+
+
+def _title(results: Results, measure: MeasureRecord) -> str:
+    """Return what stands above the scores of a measure."""
+    return f"{measure.title} (95 %)" if ranked(results.members, measure) else measure.title
+
+
+def _score(member: Member, measure: MeasureRecord) -> str:
+    return written(member.scores.get(measure.name), measure.unit)
 
 
 def table(results: Results) -> Table:
     """Return the summary for the terminal."""
     summary = Table(title=escape(results.title))
-    for i, title in enumerate(_SUMMARY):
+    measures = [_title(results, measure) for measure in results.measures]
+    for i, title in enumerate(["Member", *_LOSSES, *measures, "Tokens/s"]):
         summary.add_column(title, justify="left" if i == 0 else "right", overflow="fold")
     for member in results.members:
-        summary.add_row(*map(escape, _summary(member)))
+        scores = [_score(member, measure) for measure in results.measures]
+        row = [member.name, *_losses(member), *scores, _speed(member)]
+        summary.add_row(*map(escape, row))
     return summary
 
 
@@ -130,27 +134,33 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _scores(results: Results) -> str:
-    header = [
-        _SUMMARY[0],
-        "Objective",
-        "Attention",
-        *_SUMMARY[1:5],
-        "Majority class",
-        *_SUMMARY[5:],
-    ]
-    rows = []
-    for member in results.members:
-        name, *cells = _summary(member)
-        majority = percent(member.majority_accuracy)
-        rows.append([name, member.objective, member.attention, *cells[:4], majority, *cells[4:]])
-    caption = (
+    header = ["Member", "Objective", "Attention", *_LOSSES]
+    rows = [[m.name, m.objective, m.attention, *_losses(m)] for m in results.members]
+    for measure in results.measures:
+        header += [_title(results, measure), *(name.capitalize() for name in measure.baselines)]
+        baselines = [in_unit(value, measure.unit) for value in measure.baselines.values()]
+        for row, member in zip(rows, results.members, strict=True):
+            row += [_score(member, measure), *baselines]
+    for row, member in zip(rows, results.members, strict=True):
+        row.append(_speed(member))
+    captions = [
         "Losses in nats a target on held-out text, weighted over the heads. Unigram loss: label "
-        "frequencies predicted everywhere. Ratio: the first divided by the second. Probe: "
-        "documents classified from the frozen trunk, with 95 % Wilson interval. Repetition: "
-        "4-grams of the samples that occurred before in the same text. Tokens/s: raw tokens in "
-        "training."
-    )
-    return _html_table(caption, header, rows, texts=3)
+        "frequencies predicted everywhere. Ratio: the first divided by the second.",
+        *(f"{measure.title}: {measure.about}." for measure in results.measures),
+        "Tokens/s: raw tokens in training.",
+    ]
+    return _html_table(" ".join(captions), [*header, "Tokens/s"], rows, texts=3)
+
+
+def _unanswered(results: Results) -> str:
+    """Say which scores there are not, and why."""
+    reasons = [f"{name}: {why}" for name, why in results.left_out.items()]
+    reasons += [
+        f"{name} of {member.name}: {why}"
+        for member in results.members
+        for name, why in member.unanswered.items()
+    ]
+    return f"<p>Not measured:</p>\n{_list(reasons)}" if reasons else ""
 
 
 def _heads(results: Results) -> str:
@@ -197,12 +207,14 @@ def _figures(results: Results) -> str:
             "windows than the final loss of the table."
         )
         parts.append(_figure(learning_curves(results), caption))
-    if any(member.probe_accuracy is not None for member in results.members):
-        caption = (
-            "The measure that all members share: accuracy of a classifier on the frozen trunk, "
-            "with 95 % intervals. The band is the interval of the untrained trunk."
-        )
-        parts.append(_figure(probe_accuracies(results), caption))
+    for measure in results.measures:
+        if ranked(results.members, measure):
+            caption = f"{measure.title}: {measure.about}. Items: {measure.material}."
+            if all(measure.name in member.scores for member in results.members):
+                caption += " All members share this measure."
+            if measure.untrained is not None and measure.untrained.interval is not None:
+                caption += " The band is the interval of the untrained trunk."
+            parts.append(_figure(measured(results, measure), caption))
     caption = "What each member spent; bars are shares of the largest member on that axis."
     return "".join([*parts, _figure(budgets(results), caption)])
 
@@ -223,7 +235,7 @@ def _samples(results: Results) -> str:
 
 
 def _setup(results: Results) -> str:
-    corpus, probe = results.corpus, results.probe
+    corpus = results.corpus
     values = {
         "Corpus": corpus.name or NONE,
         "Corpus fingerprint": corpus.fingerprint,
@@ -236,12 +248,12 @@ def _setup(results: Results) -> str:
         "Ranks": f"{results.ranks} on {results.device}",
         "megapt": results.megapt_version,
     }
-    if probe is not None:
-        values["Probe"] = (
-            f"{probe.train_documents:,} training and {probe.heldout_documents:,} held-out "
-            f"documents; majority class {percent(probe.majority_accuracy)}, untrained trunk "
-            f"{share_with_interval(probe.untrained_accuracy, probe.untrained_interval)}"
-        )
+    for measure in results.measures:
+        reached = [f"{name} {in_unit(v, measure.unit)}" for name, v in measure.baselines.items()]
+        if measure.untrained is not None:
+            reached.append(f"untrained trunk {written(measure.untrained, measure.unit)}")
+        said = [measure.material, ", ".join(reached), _settings(measure.settings)]
+        values[measure.title] = "; ".join(filter(None, said))
     for member in results.members:
         values[member.name] = (
             f"{member.objective}: {_settings(member.settings)}; run folder {member.run}"
@@ -252,7 +264,7 @@ def _setup(results: Results) -> str:
 def render(results: Results) -> str:
     """Return the report: one HTML page that fetches nothing and runs nothing."""
     sections = {
-        "Scores": _scores(results) + _heads(results),
+        "Scores": _scores(results) + _unanswered(results) + _heads(results),
         "Budget": _budget(results),
         "Figures": _figures(results),
         "What was held equal": _list(results.held_equal),

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from megapt.config.section import Axis, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from megapt.data.example import HeadKind
 from megapt.errors import ConfigError, DamagedError, MegaptError
+from megapt.evaluation import Sample
+from megapt.evaluation.scores import Number, Record, Score
 
-Loss = Annotated[float, Field(strict=False)]
-"""Nats. JSON has no number for a diverged loss, so it is written as the string "NaN"."""
-Interval = tuple[Fraction, Fraction]
-"""Low and high end of a 95 % confidence interval of a share."""
-
-
-class Record(BaseModel):
-    """Base of all records: unknown keys and wrong types are refused, values cannot change."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        use_attribute_docstrings=True,
-        ser_json_inf_nan="strings",
-    )
+Loss = Number
+"""Nats."""
+_NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')
 
 
 class HeadScores(Record):
@@ -44,16 +34,6 @@ class HeadScores(Record):
     unigram_accuracy: Fraction
     """Accuracy of predicting the most frequent label everywhere."""
     targets: NonNegativeInt
-
-
-class Sample(Record):
-    """One generated text."""
-
-    kind: Literal["continuation", "rewriting", "filling"]
-    prompt: str
-    text: str
-    repetition: Fraction | None
-    """Share of 4-grams that occurred before in the text; None for less than 4 tokens."""
 
 
 class CurvePoint(Record):
@@ -93,17 +73,16 @@ class Member(Record):
     """Settings of the objective."""
     attention: str
     uses_labels: bool
-    """Whether it was trained on the document classes that the probe asks for."""
+    """Whether it was trained on the documents' classes."""
     heldout_loss: Loss
     """Nats, weighted over the heads. Not comparable between different objectives."""
     unigram_loss: PositiveFloat
     """The same measure if label frequencies are predicted everywhere."""
     heads: list[HeadScores]
-    probe_accuracy: Fraction | None
-    """Share of held-out documents that are classified rightly from the frozen trunk."""
-    probe_interval: Interval | None
-    majority_accuracy: Fraction | None
-    """Share of the most frequent class among the same documents."""
+    scores: dict[str, Score]
+    """By measure."""
+    unanswered: dict[str, str]
+    """Measure -> why the member has no score of it."""
     tokens_per_second: NonNegativeFloat
     """Raw tokens a second of training, over all ranks."""
     budget: Budget
@@ -111,8 +90,6 @@ class Member(Record):
     parameters: NonNegativeInt
     """Trained parameters, heads included."""
     samples: list[Sample]
-    repetition_rate: Fraction | None
-    """Mean repetition of the samples."""
     curve: list[CurvePoint]
     ranks: NonNegativeInt
     """Processes that trained it."""
@@ -138,21 +115,32 @@ class CorpusRecord(Record):
     """Names of the document classes; empty if the corpus has none."""
 
 
-class ProbeRecord(Record):
-    """The measure that all members share: classification from the frozen trunk."""
+class MeasureRecord(Record):
+    """One measure: what was asked of all members alike."""
 
-    train_documents: NonNegativeInt
-    heldout_documents: NonNegativeInt
-    untrained_accuracy: Fraction | None
-    """Of the trunk as it was initialised, before any training."""
-    untrained_interval: Interval | None
-    majority_accuracy: Fraction
+    name: str
+    title: str
+    """What tables call its value."""
+    about: str
+    """What the value is."""
+    unit: str
+    """Of the value: `share`, or another."""
+    better: Literal["higher", "lower"]
+    settings: dict[str, Any]
+    items: NonNegativeInt
+    material: str
+    """What was asked, in words."""
+    baselines: dict[str, Number]
+    """What is reached without a model -> value."""
+    untrained: Score | None
+    """Of the model before its training, read as the first member that answers reads; None if the
+    measure does not ask for it."""
 
 
 class Results(Record):
     """A whole comparison."""
 
-    format: Literal["megapt-comparison/1"]
+    format: Literal["megapt-comparison/2"]
     megapt_version: str
     title: str
     corpus: CorpusRecord
@@ -168,11 +156,19 @@ class Results(Record):
     """Positions a window."""
     policy: str
     """How documents are laid into windows."""
-    probe: ProbeRecord | None
-    """None if the corpus has no labels."""
+    measures: list[MeasureRecord]
+    left_out: dict[str, str]
+    """Measure that is usual -> what the corpus lacks for it."""
     held_equal: list[str]
     not_equal: list[str]
     members: list[Member]
+
+
+def dump(results: Results) -> str:
+    """Return the text of a results file. Lists of numbers stand on one line each."""
+    text = results.model_dump_json(indent=2)
+    # No string holds a line break.
+    return _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
 
 
 def load(path: str | Path) -> Results:
@@ -192,18 +188,3 @@ def load(path: str | Path) -> Results:
         place = ".".join(map(str, first["loc"])) or "file"
         kind: type[MegaptError] = ConfigError if place == "format" else DamagedError
         raise kind(f"{path}: {place}: {first['msg']}") from None
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson 1927).
-
-    Unlike the normal approximation it stays within [0, 1] and keeps its width at shares of 0 and 1.
-
-    Raises:
-        ValueError: unless 0 <= correct <= total and total > 0.
-    """
-    # A second, which only the rank that scores has to wait for.
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)

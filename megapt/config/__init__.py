@@ -9,7 +9,6 @@ from megapt.config.model import LossConfig, ModelConfig
 from megapt.config.run import (
     CompareConfig,
     ObjectiveSection,
-    ProbeConfig,
     RunConfig,
     SharedConfig,
 )
@@ -49,7 +48,6 @@ __all__ = [
     "ParallelConfig",
     "PartSection",
     "Precision",
-    "ProbeConfig",
     "ReadingConfig",
     "RunConfig",
     "ScheduleConfig",

@@ -28,7 +28,7 @@ _KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
 _MEMBER = re.compile(r"(objective\.)?members\.[^.]+(\.members\.[^.]+)*")
 """Path of a member: of a comparison or of a mixture, which may be a member itself."""
 _PART = re.compile(
-    rf"objective|{_MEMBER.pattern}|optimizer|training\.attention|monitor\.trackers\.\d+"
+    rf"objective|{_MEMBER.pattern}|optimizer|training\.attention|monitor\.trackers\.\d+|measures\.\d+"
 )
 """Path of what names a part, which may be in a Python file of the user's own."""
 _SECTIONS = ("data", "model", "objective", "loss", "optimizer", "schedule", "training")
@@ -63,6 +63,10 @@ def _lines(node: yaml.Node | None, prefix: str = "") -> Iterable[tuple[str, int]
             path = f"{prefix}{key.value}"
             yield path, key.start_mark.line + 1
             yield from _lines(value, f"{path}.")
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield f"{prefix}{number}", item.start_mark.line + 1
+            yield from _lines(item, f"{prefix}{number}.")
 
 
 def _preset(section: str, name: str, path: str, user: Path, origins: Origins) -> Path:
@@ -233,6 +237,8 @@ def _apply(values: dict[str, Any], override: str, user: Path, origins: Origins) 
         for name in gone if parent is not None else ():
             parent.pop(name, None)
             origins.forget_inside(".".join([*parents, name]))
+    if isinstance(named, list):
+        origins.forget_inside(key)
     origins.places[key] = "command line"
     if kind is not None:
         if isinstance(named, str) and named.endswith((".yaml", ".yml")):

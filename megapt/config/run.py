@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from megapt.config.data import DataConfig
 from megapt.config.model import LossConfig, ModelConfig
@@ -21,10 +21,11 @@ from megapt.config.running import (
 from megapt.config.section import (
     MemberName,
     NonNegativeInt,
+    Part,
     PartSection,
-    PositiveFloat,
     PositiveInt,
     Section,
+    as_name,
 )
 from megapt.config.updates import OptimizerConfig, ScheduleConfig, TrainingConfig
 
@@ -100,23 +101,17 @@ class RunConfig(SharedConfig):
         return None if stages is None else sum(steps for steps, _ in stages)
 
 
-class ProbeConfig(Section):
-    """The measure that all members share: classification from the frozen trunk."""
-
-    train_documents: PositiveInt = 6000
-    heldout_documents: PositiveInt = 4000
-    """At most so many labelled documents of each split are read."""
-    inverse_regularisation: PositiveFloat = 1.0
-    """C of the logistic regression, on standardised features; the same for all members."""
-
-
 class CompareConfig(SharedConfig):
     """Several objectives under one budget: `megapt compare`."""
 
     title: str = "Comparison of pretraining objectives"
     members: Annotated[dict[MemberName, ObjectiveSection], Field(min_length=1)]
     """Name of a member, which is also that of its folder -> its objective."""
-    probe: ProbeConfig = ProbeConfig()
+    measures: list[Part] = Field(
+        default_factory=lambda: [PartSection(name="probe"), PartSection(name="repetition")]
+    )
+    """What all members are asked. Without this key, of the two what the corpus allows; what is
+    named here has to be possible."""
     heldout_windows: PositiveInt = 512
     """Held-out windows of the final evaluation; all of them if the split has fewer."""
     samples: NonNegativeInt = 4
@@ -132,3 +127,11 @@ class CompareConfig(SharedConfig):
             place = f"{self.checkpoint.copy_to.rstrip('/')}/{name}"
             shared["checkpoint"] = self.checkpoint.model_copy(update={"copy_to": place})
         return RunConfig(**shared, objective=self.members[name])
+
+    @field_validator("measures")
+    @classmethod
+    def _named_once(cls, measures: list[PartSection]) -> list[PartSection]:
+        names = [as_name(measure.name) for measure in measures]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"names '{twice}' twice")
+        return measures

@@ -23,7 +23,12 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
-def _as_name(name: str) -> str:
+def as_name(name: str) -> str:
+    """Return a name that may be that of a file.
+
+    Raises:
+        ValueError: it may not.
+    """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise ValueError(
             "a name should be of letters, digits, _, - and . alone, with no - or . in front"
@@ -31,7 +36,7 @@ def _as_name(name: str) -> str:
     return name
 
 
-MemberName = Annotated[str, AfterValidator(_as_name)]
+MemberName = Annotated[str, AfterValidator(as_name)]
 
 Axis = Literal["raw_tokens", "positions", "targets", "model_flops", "wall_clock"]
 """The axes on which every run is counted. Units: tokens, positions, predictions, FLOPs, seconds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -83,3 +83,10 @@ def load_run(folder: str | Path, device: torch.device | None = None) -> LoadedRu
     return LoadedRun(
         run.folder, config, objective, model.to(device).eval(), tokenizer, step, device
     )
+
+
+def untrained_run(run: LoadedRun) -> LoadedRun:
+    """Return the run as it was before its first update."""
+    heads, size = run.objective.heads, run.tokenizer.vocabulary.size
+    model = build_model(run.config, heads, size).to(run.device).eval()
+    return replace(run, model=model, step=0)

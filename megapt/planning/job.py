@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from megapt.config import ClusterConfig, CompareConfig, Origins, RunConfig
 from megapt.data import TextFacts, open_corpora
-from megapt.training.parts import find_parts, first_rank
+from megapt.training.parts import check_comparison, find_parts, first_rank
 
 
 def check_job(
@@ -24,9 +24,11 @@ def check_job(
     Raises:
         MegaptError: for whatever the job would refuse, but for what only the nodes know.
     """
-    ranks, text = first_rank(cluster), text or open_corpora(config.data)
+    ranks = first_rank(cluster)
     if isinstance(config, RunConfig):
-        find_parts(config, ranks, origins, text)
+        find_parts(config, ranks, origins, text or open_corpora(config.data))
         return
+    check_comparison(config, origins)
+    text = text or open_corpora(config.data)
     for name in config.members:
         find_parts(config.member(name), ranks, origins, text, f"members.{name}")

@@ -8,13 +8,21 @@ from typing import Any
 import torch
 
 from megapt.checkpoint.run_folder import objective_context
-from megapt.config import ClusterConfig, Origins, RunConfig, check_batches, check_groups
+from megapt.config import (
+    ClusterConfig,
+    CompareConfig,
+    Origins,
+    RunConfig,
+    check_batches,
+    check_groups,
+)
 from megapt.data import BatchSchedule, Rows, TextFacts
 from megapt.data.pieces import LengthSchedule
 from megapt.data.schedules import batch_schedule, length_schedule
 from megapt.distributed.deepspeed_config import deepspeed_config, zero_stage
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
+from megapt.evaluation.measures import find_measure
 from megapt.model.attention import Backend, check_dropout, find_backend
 from megapt.monitoring.trackers import Trackers, find_trackers
 from megapt.objectives import Objective, build_objective
@@ -102,6 +110,18 @@ def find_parts(
         objective=objective,
         rows=choose_rows(config, objective, origins),
     )
+
+
+def check_comparison(config: CompareConfig, origins: Origins) -> None:
+    """Refuse what is wrong with a comparison beside its members, which `find_parts` looks at.
+
+    Raises:
+        ConfigError: saying what is right.
+    """
+    if config.data.mixture is not None:
+        raise origins.error("data.mixture", "a comparison reads one corpus; name data.corpus")
+    for number, section in enumerate(config.measures):
+        find_measure(section, origins, f"measures.{number}")
 
 
 def first_rank(cluster: ClusterConfig) -> Ranks:

@@ -64,7 +64,10 @@ def compare_file(corpus_folder: Path, tmp_path: Path) -> Path:
     values = {
         **run.model_dump(exclude={"objective", "branch"}),
         "members": {"arlm": "arlm", "mlm": "mlm"},
-        "probe": {"train_documents": 40, "heldout_documents": 20},
+        "measures": [
+            {"name": "probe", "train_documents": 40, "heldout_documents": 20},
+            {"name": "repetition", "texts": 1, "max_tokens": 4},
+        ],
         "heldout_windows": 8,
         "samples": 1,
         "sample_tokens": 4,

@@ -146,6 +146,23 @@ def split(words: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("measures=[prob]", "measures.0.name: no measure named 'prob'; did you mean 'probe'?"),
+        ("measures=[{name: probe, docs: 5}]", "measures.0.docs: unknown key"),
+        ("measures=[probe,probe]", "measures: names 'probe' twice"),
+        ("data={mixture: {corpora: {a: {path: a}}}}", "data.mixture: a comparison reads one"),
+    ],
+)
+def test_what_only_a_comparison_has_is_refused_before_it_waits_in_a_queue(
+    files: Path, megapt: Megapt, capfd: pytest.CaptureFixture[str], words: str, says: str
+) -> None:
+    line = megapt("compare", "compare.yaml", *split(words)).refusal
+    assert says in line
+    assert slurm(capfd, "compare.yaml", "--job", "compare", *split(words)) == line
+
+
 def test_what_is_right_is_let_pass(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for words in (["run.yaml"], ["compare.yaml", "--job", "compare"]):
         with pytest.raises(SystemExit) as end:

@@ -122,7 +122,11 @@ def test_the_kinds_of_config_file_are_told_apart(
         (["members.mlm=mlmm"], "'mlm'"),
         (["members.mlm.name=mlmm"], "members.mlm.name"),
         (["members.nsp=nsp", "data.window=16"], "members.nsp"),
-        (["probe.train_document=3"], "'train_documents'"),
+        (["measures=[{name: probe, train_document: 3}]"], "'train_documents'"),
+        (["measures=[prob]"], "command line: measures.0.name: no measure named 'prob'"),
+        (["measures=probe"], "measures: "),
+        (["measures.0.train_documents=3"], "'measures' holds no keys"),
+        (["probe.train_documents=3"], "probe: unknown key"),
     ],
 )
 def test_a_wrong_member_is_refused_before_another_is_trained(

@@ -21,6 +21,11 @@ ALL = ("arlm", "mlm", "msc", "mgm", "nsp")
 CLOCK = ("wall_clock", "tokens_per_second")
 
 
+def probe(train: int, heldout: int) -> dict[str, Any]:
+    """The section of a small probe."""
+    return {"name": "probe", "train_documents": train, "heldout_documents": heldout}
+
+
 def compare_config(
     corpus: Path,
     output: Path,
@@ -35,7 +40,7 @@ def compare_config(
         {
             **run.model_dump(exclude={"objective", "branch"}),
             "members": {name: {"name": name} for name in members},
-            "probe": {"train_documents": 60, "heldout_documents": 30},
+            "measures": [probe(60, 30), {"name": "repetition", "texts": 2, "max_tokens": 5}],
             "heldout_windows": 10,
             "samples": 2,
             "sample_tokens": 5,

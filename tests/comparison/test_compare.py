@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from megapt.comparison.compare import Comparison
 from megapt.comparison.results import Results, load
 from megapt.config import CompareConfig, Origins
 from megapt.data import Corpus
+from megapt.evaluation import load_run
 from megapt.model import build_model
 from tests.comparison.comparing import (
     ALL,
     compare,
     compare_config,
     compare_until_killed,
+    probe,
     refusal,
     trained_files,
     without_clock,
@@ -51,11 +54,44 @@ def test_results_hold_what_programs_are_promised(compared: CompareConfig) -> Non
     for member in written["members"]:
         assert member["heldout_loss"] > 0
         assert member["unigram_loss"] > 0
-        assert 0 <= member["probe_accuracy"] <= 1
-        assert 0 < member["majority_accuracy"] < 1
+        probed = member["scores"]["probe"]
+        assert probed["value"] == sum(probed["items"]) / 30
+        assert len(probed["items"]) == 30
+        low, high = probed["interval"]
+        assert 0 <= low <= probed["value"] <= high <= 1
         assert member["tokens_per_second"] > 0
         assert tuple(member["budget"]) == AXES
         assert all(amount > 0 for amount in member["budget"].values())
+    names = [measure["name"] for measure in written["measures"]]
+    assert names == ["probe", "repetition"]
+    for measure in written["measures"]:
+        assert measure["better"] in ("higher", "lower")
+        assert measure["unit"] == "share"
+        assert measure["items"] > 0
+
+
+def test_each_member_has_its_scores_or_the_reason_why_not(results: Results) -> None:
+    reasons = {member.name: member.unanswered for member in results.members}
+    assert reasons == {
+        "arlm": {},
+        "mlm": {"repetition": "'mlm' does not generate text"},
+        "msc": {"repetition": "'msc' does not generate text"},
+        "mgm": {},
+        "nsp": {"repetition": "'nsp' does not generate text"},
+    }
+    for member in results.members:
+        assert {*member.scores, *member.unanswered} == {"probe", "repetition"}
+
+
+def test_repetition_is_that_of_the_samples(results: Results) -> None:
+    """It writes from the same texts, as many and as long here, with the same draws."""
+    for member in results.members:
+        if "repetition" in member.scores:
+            score = member.scores["repetition"]
+            rates = [sample.repetition for sample in member.samples]
+            assert score.items == rates
+            counted = [rate for rate in rates if rate is not None]
+            assert score.value == sum(counted) / len(counted)
 
 
 def test_all_members_read_the_same_amount_of_text(results: Results) -> None:
@@ -111,7 +147,7 @@ def test_the_budget_holds_on_the_axis_that_was_declared(
         "nsp",
         training=training,
         samples=0,
-        probe={"train_documents": 8, "heldout_documents": 4},
+        measures=[probe(8, 4)],
     )
     [found] = run_ranks(1, compare, config)
     for member in found.members:
@@ -136,11 +172,26 @@ def test_the_scores_are_those_of_the_runs_themselves(
 def test_the_majority_is_counted_on_the_documents_of_the_probe(
     results: Results, corpus: Corpus
 ) -> None:
-    assert results.probe is not None
-    assert results.probe.heldout_documents == 30
+    measure = results.measures[0]
+    assert measure.items == 30
+    assert measure.material == "60 training and 30 held-out documents"
     chosen = np.arange(30) * len(corpus.valid) // 30
     share = np.bincount(corpus.valid.labels[chosen]).max() / 30
-    assert {member.majority_accuracy for member in results.members} == {share}
+    assert measure.baselines == {"majority class": share}
+
+
+def test_the_untrained_trunk_is_the_one_that_training_begins_with(
+    compared: CompareConfig, results: Results, corpus: Corpus
+) -> None:
+    comparison = Comparison(compared, ALONE, Origins())
+    [measure] = [m for m in comparison._measures.chosen if m.name == "probe"]
+    run = load_run(Path(compared.output) / "members" / "arlm")
+    objective = comparison.objectives["arlm"]
+    model = build_model(comparison.runs["arlm"], objective.heads, corpus.vocabulary.size)
+    expected = measure.score(replace(run, model=model.eval()))
+    assert results.measures[0].untrained == expected
+    assert expected != results.members[0].scores["probe"]
+    assert results.measures[1].untrained is None
 
 
 def test_each_objective_has_its_own_heads_and_kind_of_sample(results: Results) -> None:
@@ -225,27 +276,31 @@ def test_two_ranks_give_the_results_of_one(
     for mine, theirs in zip(shared.members, results.members, strict=True):
         assert mine.heldout_loss == pytest.approx(theirs.heldout_loss, rel=ROUNDING)
         assert mine.unigram_loss == theirs.unigram_loss
-        assert mine.majority_accuracy == theirs.majority_accuracy
         # Rounding may move a document that lies on the border of two classes.
-        assert mine.probe_accuracy == pytest.approx(theirs.probe_accuracy, abs=1.5 / 30)
+        found, expected = mine.scores["probe"], theirs.scores["probe"]
+        assert found.value == pytest.approx(expected.value, abs=1.5 / 30)
         assert mine.parameters == theirs.parameters
         assert without_clock(mine.budget.model_dump()) == without_clock(theirs.budget.model_dump())
     # Every rank knows the scores; the first alone writes samples.
     assert [m.heldout_loss for m in other.members] == [m.heldout_loss for m in shared.members]
-    assert [m.probe_accuracy for m in other.members] == [m.probe_accuracy for m in shared.members]
+    assert [m.scores for m in other.members] == [m.scores for m in shared.members]
+    assert other.measures == shared.measures
 
 
-def test_without_classes_there_is_no_probe(unlabelled: Path, tmp_path: Path) -> None:
-    config = compare_config(unlabelled, tmp_path / "out", "arlm", "mlm", "nsp")
-    run_ranks(1, compare, config)
+def test_without_classes_there_is_no_probe_unless_it_is_named(
+    unlabelled: Path, tmp_path: Path
+) -> None:
+    named = compare_config(unlabelled, tmp_path / "out", "arlm", "mlm", "nsp")
+    values = named.model_dump(exclude={"measures"})
+    run_ranks(1, compare, CompareConfig.model_validate(values))
     found = load(tmp_path / "out" / "results.json")
-    assert found.probe is None
+    assert [measure.name for measure in found.measures] == ["repetition"]
+    assert "two classes" in found.left_out["probe"]
     assert found.corpus.labels == []
-    for member in found.members:
-        assert member.probe_accuracy is None
-        assert member.probe_interval is None
-        assert member.majority_accuracy is None
-    assert "No probe was measured" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert all("probe" not in member.scores for member in found.members)
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "No measure with an interval was taken" in page
+    assert "probe: needs training documents of two classes" in page
 
 
 def test_a_folder_of_another_comparison_is_refused(compared: CompareConfig) -> None:

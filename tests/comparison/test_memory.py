@@ -8,6 +8,7 @@ from megapt.comparison.compare import Comparison
 from megapt.comparison.results import Member
 from megapt.config import CompareConfig, Origins
 from megapt.distributed.ranks import Ranks
+from tests.comparison.comparing import probe
 from tests.ranks import run_ranks
 from tests.training.runs import run_config
 
@@ -41,10 +42,15 @@ def test_memory_does_not_grow_with_the_members(corpus_folder: Path, tmp_path: Pa
         corpus_folder, tmp_path / "out", model=large, training={"budget": {"amount": 800.0}}
     )
     values = run.model_dump(exclude={"objective", "branch"})
-    probe = {"train_documents": 8, "heldout_documents": 8}
     members = {f"arlm{number}": {"name": "arlm"} for number in range(MEMBERS)}
     config = CompareConfig.model_validate(
-        {**values, "title": "memory", "members": members, "probe": probe, "heldout_windows": 4}
+        {
+            **values,
+            "title": "memory",
+            "members": members,
+            "measures": [probe(8, 8)],
+            "heldout_windows": 4,
+        }
     )
     [(memory, parameters)] = run_ranks(1, memory_by_member, config, timeout=240.0)
     assert len(memory) == MEMBERS

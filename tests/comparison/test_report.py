@@ -1,4 +1,4 @@
-"""The report: complete, escaped, self-contained, and no claim beyond the intervals."""
+"""The report: complete, escaped, self-contained."""
 
 from __future__ import annotations
 
@@ -10,141 +10,25 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from megapt.comparison.figures import amount, budgets, learning_curves, probe_accuracies
-from megapt.comparison.report import reading, render, table
-from megapt.comparison.results import (
-    Budget,
-    CorpusRecord,
-    CurvePoint,
-    HeadScores,
-    Member,
-    ProbeRecord,
-    Results,
-    Sample,
+from megapt.comparison.figures import amount, budgets, learning_curves, measured
+from megapt.comparison.report import render, table
+from megapt.comparison.results import Results
+from megapt.evaluation.scores import Score
+from tests.comparison.reporting import (
+    ATTACK,
+    CHINESE,
+    PROBE,
+    REPETITION,
+    SURPRISE,
+    comparison,
+    member,
+    three_members,
 )
-
-ATTACK = "<script>alert('x')</script> & \"more\""
-CHINESE = "房间很干净，服务也不错。"
-
-
-def curve(*losses: float) -> list[CurvePoint]:
-    return [
-        CurvePoint(
-            step=100 * i,
-            raw_tokens=8e5 * i,
-            positions=8.2e5 * i,
-            targets=1.2e5 * i,
-            wall_clock=7.5 * i,
-            model_flops=4.1e11 * i,
-            loss=loss,
-        )
-        for i, loss in enumerate(losses, start=1)
-    ]
-
-
-def member(name: str, **changes: Any) -> Member:
-    values: dict[str, Any] = {
-        "name": name,
-        "objective": name,
-        "settings": {"mask_rate": 0.15},
-        "attention": "bidirectional",
-        "uses_labels": False,
-        "heldout_loss": 4.512,
-        "unigram_loss": 6.631,
-        "heads": [
-            HeadScores(
-                head="tokens",
-                kind="token",
-                weight=1.0,
-                loss=4.498,
-                unigram_loss=6.617,
-                accuracy=0.283,
-                unigram_accuracy=0.047,
-                targets=18_431,
-            )
-        ],
-        "probe_accuracy": 0.612,
-        "probe_interval": (0.597, 0.627),
-        "majority_accuracy": 0.521,
-        "tokens_per_second": 51_234.0,
-        "budget": Budget(
-            raw_tokens=2.4e6, positions=2.47e6, targets=3.61e5, model_flops=1.23e12, wall_clock=46.8
-        ),
-        "steps": 293,
-        "parameters": 1_345_678,
-        "samples": [],
-        "repetition_rate": None,
-        "curve": curve(6.1, 5.2, 4.7),
-        "ranks": 2,
-        "run": f"members/{name}",
-    }
-    return Member(**{**values, **changes})
-
-
-def comparison(*members: Member, **changes: Any) -> Results:
-    values: dict[str, Any] = {
-        "format": "megapt-comparison/1",
-        "megapt_version": "0.1.0",
-        "title": "Reviews & <others>",
-        "corpus": CorpusRecord(
-            name="评论",
-            fingerprint="f00dfeed",
-            train_documents=18_211,
-            train_tokens=2_345_678,
-            valid_documents=2_022,
-            valid_tokens=261_333,
-            labels=["neg", "pos"],
-        ),
-        "budget_axis": "raw_tokens",
-        "budget_amount": 2.4e6,
-        "model": {"layers": 2, "hidden": 128},
-        "seed": 7,
-        "ranks": 2,
-        "device": "cpu",
-        "window": 256,
-        "policy": "fill",
-        "probe": ProbeRecord(
-            train_documents=4000,
-            heldout_documents=2022,
-            untrained_accuracy=0.566,
-            untrained_interval=(0.551, 0.581),
-            majority_accuracy=0.521,
-        ),
-        "held_equal": ["text and its order", "optimiser <AdamW>"],
-        "not_equal": ["number of targets"],
-        "members": list(members),
-    }
-    return Results(**{**values, **changes})
 
 
 @pytest.fixture
 def results() -> Results:
-    return comparison(
-        member(
-            "arlm",
-            attention="causal",
-            heldout_loss=5.037,
-            unigram_loss=6.702,
-            probe_accuracy=0.571,
-            probe_interval=(0.556, 0.586),
-            samples=[
-                Sample(kind="continuation", prompt="酒店", text=CHINESE, repetition=0.031),
-                Sample(kind="continuation", prompt="Hi", text=ATTACK, repetition=None),
-            ],
-            repetition_rate=0.031,
-            curve=curve(6.4, 5.6, 5.1),
-        ),
-        member("mlm"),
-        member(
-            "nsp",
-            heldout_loss=0.701,
-            unigram_loss=0.693,
-            probe_accuracy=None,
-            probe_interval=None,
-            majority_accuracy=None,
-            curve=[],
-        ),
-    )
+    return three_members()
 
 
 class Page(HTMLParser):
@@ -219,18 +103,20 @@ def test_page_is_deterministic(results: Results) -> None:
 
 def test_nothing_measured_is_said(results: Results) -> None:
     bare = [
-        member.model_copy(
-            update={"probe_accuracy": None, "probe_interval": None, "samples": [], "curve": []}
-        )
+        member.model_copy(update={"scores": {}, "unanswered": {}, "samples": [], "curve": []})
         for member in results.members
     ]
-    page = render(results.model_copy(update={"members": bare, "probe": None}))
+    page = render(results.model_copy(update={"members": bare, "measures": []}))
     assert "No text was generated." in page
-    assert "No probe was measured, so the members share no measure." in page
+    assert "No measure with an interval was taken, so the members share none." in page
     assert page.count("<svg") == 1
 
 
-@pytest.mark.parametrize("draw", [learning_curves, probe_accuracies, budgets])
+def probe_figure(results: Results) -> str:
+    return measured(results, results.measures[0])
+
+
+@pytest.mark.parametrize("draw", [learning_curves, probe_figure, budgets])
 def test_figures_are_xml_with_text_and_page_colours(draw: Any, results: Results) -> None:
     chinese = results.members[1].model_copy(update={"name": "掩码 $x$ <b>"})
     svg = draw(results.model_copy(update={"members": [results.members[0], chinese]}))
@@ -268,57 +154,28 @@ def test_amounts_have_units(axis: Any, value: float, text: str) -> None:
     assert amount(axis, value) == text
 
 
-def test_reading_of_losses_names_who_beats_unigrams(results: Results) -> None:
-    text = reading(results)
-    assert (
-        "2 of 3 members end with a held-out loss below the unigram loss: arlm by 24.8 %, "
-        "mlm by 32.0 %. Not below it: nsp." in text
-    )
+def test_what_was_not_measured_is_told_with_its_reason(results: Results) -> None:
+    texts = Page(render(results.model_copy(update={"left_out": {"halves": "needs two"}}))).texts
+    assert "Not measured:" in texts
+    assert "halves: needs two" in texts
+    assert "repetition of mlm: 'mlm' does not generate text" in texts
+    assert "probe of nsp: its <states> are not finite" in texts
 
 
-def probed(name: str, low: float, high: float) -> Member:
-    return member(name, probe_accuracy=(low + high) / 2, probe_interval=(low, high))
-
-
-def test_reading_ranks_two_members_only_if_their_intervals_are_apart() -> None:
-    close = reading(comparison(probed("a", 0.60, 0.63), probed("b", 0.62, 0.66)))
-    assert "most accurate for b: 64.0 % (62.0–66.0); its interval overlaps that of the next, a" in (
-        close
-    )
-    assert "does not tell the two apart" in close
-    apart = reading(comparison(probed("a", 0.60, 0.63), probed("b", 0.64, 0.66)))
-    assert "b: 65.0 % (64.0–66.0); its interval lies above that of the next, a: 61.5 %" in apart
-    assert "overlaps" not in apart
-
-
-def test_touching_intervals_overlap() -> None:
-    assert "does not tell" in reading(comparison(probed("a", 0.60, 0.63), probed("b", 0.63, 0.66)))
-
-
-def test_reading_compares_with_majority_class_and_untrained_trunk() -> None:
-    text = reading(
-        comparison(
-            probed("good", 0.60, 0.63),
-            probed("same", 0.57, 0.60),
-            probed("chance", 0.51, 0.54),
-            probed("worse", 0.48, 0.51),
+def test_every_measure_with_intervals_has_sentences_and_a_figure() -> None:
+    both = [
+        member(
+            name,
+            scores={
+                "probe": Score(value=0.6, interval=(0.58, 0.62)),
+                "surprise": Score(value=5.0, interval=(4.9, 5.1)),
+                "repetition": Score(value=0.1),
+            },
         )
-    )
-    assert (
-        "Against the majority class, 52.1 %, intervals lie above it for good, same; "
-        "across it for chance; below it for worse." in text
-    )
-    assert (
-        "Against the untrained trunk, 56.6 % (55.1–58.1), intervals lie above it for good; "
-        "across it for same; below it for chance, worse." in text
-    )
-
-
-def test_a_diverged_member_does_not_beat_unigrams() -> None:
-    results = comparison(member("mlm", heldout_loss=float("nan")))
-    assert "0 of 1 members" in reading(results)
-    assert "Not below it: mlm." in reading(results)
-    assert "nan" in render(results)
+        for name in ("a", "b")
+    ]
+    results = comparison(*both, measures=[PROBE, REPETITION, SURPRISE])
+    assert render(results).count("<svg") == 4
 
 
 def test_terminal_table_shows_names_and_numbers_as_they_are(results: Results) -> None:

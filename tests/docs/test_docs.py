@@ -20,11 +20,11 @@ from megapt.config import (
     DataConfig,
     DeviceConfig,
     PartSection,
-    ProbeConfig,
     RunConfig,
     load_config,
 )
 from megapt.errors import Exit
+from megapt.evaluation.measures import MEASURES
 from megapt.objectives import OBJECTIVES
 from tests.docs.pages import (
     APPS,
@@ -191,10 +191,27 @@ def test_the_comparison_of_the_page_is_right(tmp_path: Path) -> None:
 def test_every_key_of_a_comparison_is_on_the_page_with_its_default() -> None:
     text = section(read("comparison.md"), "Configuration")
     table = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+?) \|", text, re.MULTILINE))
-    own = set(CompareConfig.model_fields) - set(RunConfig.model_fields) - {"members", "probe"}
-    defaults = {name: CompareConfig.model_fields[name].default for name in own}
-    defaults |= {f"probe.{name}": info.default for name, info in ProbeConfig.model_fields.items()}
+    own = set(CompareConfig.model_fields) - set(RunConfig.model_fields) - {"members"}
+    defaults = {name: _plain(CompareConfig.model_fields[name]) for name in own}
     assert {name: yaml.safe_load(value) for name, value in table.items()} == defaults
+
+
+def _plain(info: FieldInfo) -> Any:
+    """A default as it is written: parts by their names."""
+    default = info.get_default(call_default_factory=True)
+    return [part.name for part in default] if isinstance(default, list) else default
+
+
+def test_every_measure_is_on_the_page_with_its_settings() -> None:
+    text = section(read("comparison.md"), "The measures")
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| ([^|]+?) \|", text, re.MULTILINE)
+    table = {(name, setting): yaml.safe_load(default) for name, setting, default in rows}
+    assert table == {
+        (name, setting): info.default
+        for name, kind in MEASURES.items()
+        for setting, info in kind.Config.model_fields.items()
+    }
+    assert all(f"(`{name}`)" in text for name in MEASURES)
 
 
 SECTIONS = ["optimizer", "schedule", "loss", "parallel", "checkpoint", "faults", "monitor"]

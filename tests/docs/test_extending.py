@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megapt.comparison.results import load
 from megapt.config import ObjectiveSection, Origins
 from megapt.data import CounterRng, Window
 from megapt.errors import ConfigError
+from megapt.evaluation.measures import MEASURES
 from megapt.model.attention import BACKENDS
 from megapt.monitoring.trackers import TRACKERS
 from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
@@ -29,6 +31,7 @@ from tests.windows import VOCABULARY, make_piece, random_piece
 WHOLE = read("extending.md")
 OPTIMIZER, BACKEND = section(WHOLE, "An optimizer"), section(WHOLE, "An attention backend")
 TRACKER, EXPORTER = section(WHOLE, "A tracker"), section(WHOLE, "An export format")
+MEASURE = section(WHOLE, "A measure")
 PAGE = WHOLE.partition("\n## An optimizer\n")[0]
 [SOURCE], [SETTINGS], [DECLARED] = (blocks(PAGE, kind) for kind in ("python", "yaml", "toml"))
 [COMMANDS] = blocks(PAGE, "sh")
@@ -52,6 +55,9 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (folder / "csv_losses.py").write_text(text, encoding="utf-8")
         [text] = blocks(EXPORTER, "python")
         (folder / "weights.py").write_text(text, encoding="utf-8")
+        for kind, file in (("python", "halves.py"), ("yaml", "compare.yaml")):
+            [text] = blocks(MEASURE, kind)
+            (folder / file).write_text(text, encoding="utf-8")
         yield folder
 
 
@@ -90,6 +96,26 @@ def test_its_commands_run_and_nothing_that_exists_changes(followed: Path) -> Non
     lines = (followed / "runs/examples/csv/losses.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("train,10,")
     assert lines[-1].startswith("valid,")
+
+
+def test_a_measure_is_asked_on_two_ranks_and_kept(followed: Path) -> None:
+    [command] = blocks(MEASURE, "sh")
+    printed, _ = run_ranks(2, run_command, followed, shlex.split(command))
+    assert "Halves (95 %)" in printed
+    out = followed / "runs/examples/halves"
+    assert (out / "measures.halves.py").read_bytes() == (followed / "halves.py").read_bytes()
+    results = load(out / "results.json")
+    halves, repetition = results.measures
+    assert (halves.name, repetition.name) == ("halves", "repetition")
+    assert halves.settings == {"documents": 500}
+    assert halves.untrained is not None
+    assert halves.baselines == {"chance": 0.5}
+    for member in results.members:
+        score = member.scores["halves"]
+        assert len(score.items) == halves.items >= 2
+        assert score.value == sum(filter(None, score.items)) / halves.items
+    assert "Halves is highest for" in (out / "report.html").read_text(encoding="utf-8")
+    assert "halves" not in MEASURES
 
 
 def test_the_run_in_the_source_is_what_is_written(followed: Path) -> None:

@@ -1,44 +1,68 @@
-"""What a member writes: continuations, rewritings or filled masks of held-out texts."""
+"""What a model writes: continuations, rewritings or filled masks of held-out texts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from megapt.comparison.results import Sample
-from megapt.config import CompareConfig
-from megapt.data import Corpus, CounterRng, Piece
-from megapt.evaluation import LoadedRun, generate, readable, repetition, unmask
+from megapt.config.section import Fraction
+from megapt.data import Corpus, CounterRng
+from megapt.data.example import Ints
+from megapt.evaluation.generation import generate, repetition
+from megapt.evaluation.loading import LoadedRun
+from megapt.evaluation.scores import Record
+from megapt.evaluation.text import readable
+from megapt.evaluation.unmasking import unmask
 from megapt.objectives.ragged import some_masked
 
 _TEXT_TOKENS = 48
 _MASKED = 0.15
 
 
-def _texts(corpus: Corpus, count: int) -> list[Piece]:
-    """Return `count` held-out documents long enough to show, evenly spaced over the split."""
+class Sample(Record):
+    """One generated text."""
+
+    kind: Literal["continuation", "rewriting", "filling"]
+    prompt: str
+    text: str
+    repetition: Fraction | None
+    """Share of 4-grams that occurred before in the text; None for less than 4 tokens."""
+
+
+def sample_texts(corpus: Corpus, count: int, window: int) -> list[Ints]:
+    """Return the beginnings of `count` held-out documents, evenly spaced over those long enough.
+
+    Each is int64 [n], at most `window` tokens.
+    """
     long = np.flatnonzero(corpus.valid.lengths >= _TEXT_TOKENS)
     long = long if len(long) else np.arange(len(corpus.valid))
     places = long[np.arange(min(count, len(long))) * len(long) // max(count, 1)]
-    return [corpus.valid.piece(int(place)) for place in places]
+    most = min(_TEXT_TOKENS, window)
+    return [corpus.valid.piece(int(place)).tokens[:most] for place in places]
 
 
 def _draws(number: int) -> CounterRng:
     return CounterRng(0, "samples", number)
 
 
-def member_samples(run: LoadedRun, corpus: Corpus, config: CompareConfig) -> list[Sample]:
-    """Return the samples of one run: the same held-out texts for every member.
+def write_samples(
+    run: LoadedRun, texts: Sequence[Ints], *, max_tokens: int, seed: int
+) -> list[Sample]:
+    """Return one sample a text, the same whenever the same run is asked.
 
     What can generate continues the first tokens, or rewrites the masked text if that is how it was
     trained; what predicts masked tokens fills them in; the others write nothing.
+
+    Args:
+        run: that writes.
+        texts: of `sample_texts`.
+        max_tokens: longest continuation or rewriting.
+        seed: keys the draws.
     """
-    tokenizer = run.tokenizer
-    most = min(_TEXT_TOKENS, run.longest_text)
-    texts = [piece.tokens[:most] for piece in _texts(corpus, config.samples)]
+    tokenizer, objective = run.tokenizer, run.objective
     mask = tokenizer.vocabulary.mask
-    objective = run.objective
     if not texts:
         return []
     if objective.prompt(texts[0]) is None:
@@ -55,7 +79,7 @@ def member_samples(run: LoadedRun, corpus: Corpus, config: CompareConfig) -> lis
             for question in questions
         ]
     prompts = [objective.sample_prompt(text, _draws(i)) for i, text in enumerate(texts)]
-    written = generate(run, prompts, max_tokens=config.sample_tokens, seed=config.seed)
+    written = generate(run, prompts, max_tokens=max_tokens, seed=seed)
     kind: Literal["continuation", "rewriting"]
     kind = "rewriting" if objective.rewrites else "continuation"
     return [

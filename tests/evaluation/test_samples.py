@@ -1,4 +1,4 @@
-"""What a member writes for the report: its kind follows from how its trunk attends."""
+"""What a model writes of held-out texts: its kind follows from how its trunk attends."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from megapt.comparison.results import Sample
-from megapt.comparison.samples import member_samples
-from megapt.config import CompareConfig, RunConfig
+from megapt.config import RunConfig
 from megapt.data import Corpus
 from megapt.distributed.ranks import Ranks
-from megapt.evaluation import load_run
+from megapt.evaluation import Sample, load_run, sample_texts, write_samples
 from tests.ranks import run_ranks
 from tests.training.runs import run_config, train
 
@@ -33,7 +31,7 @@ def train_all(ranks: Ranks, configs: list[RunConfig]) -> None:
 
 @pytest.fixture(scope="module")
 def write(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Samples]:
-    """Write the samples of an objective's run, with these settings of the comparison."""
+    """Write the samples of an objective's run."""
     folder = tmp_path_factory.mktemp("members")
     configs = {
         name: run_config(
@@ -47,15 +45,10 @@ def write(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     }
     run_ranks(1, train_all, list(configs.values()))
 
-    def samples(objective: str, **changes: int) -> Samples:
-        config = configs[objective]
-        values = {
-            **config.model_dump(exclude={"objective", "branch"}),
-            "members": {"x": {"name": objective}},
-        }
-        settings = {"samples": 3, "sample_tokens": 6, **changes}
-        comparison = CompareConfig.model_validate({**values, **settings})
-        return member_samples(load_run(config.output), corpus, comparison)
+    def samples(objective: str, samples: int = 3, sample_tokens: int = 6, seed: int = 3) -> Samples:
+        run = load_run(configs[objective].output)
+        texts = sample_texts(corpus, samples, run.config.data.window)
+        return write_samples(run, texts, max_tokens=sample_tokens, seed=seed)
 
     return samples
 

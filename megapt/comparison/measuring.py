@@ -1,0 +1,94 @@
+"""The measures of one comparison: chosen before its members are trained, asked afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from megapt.comparison.results import MeasureRecord
+from megapt.config import CompareConfig, Origins, validate
+from megapt.data import Corpus
+from megapt.distributed.ranks import Ranks
+from megapt.evaluation import LoadedRun
+from megapt.evaluation.measures import (
+    Measure,
+    MeasureContext,
+    MeasureError,
+    Score,
+    build_measure,
+)
+from megapt.registry import read_source
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What the members are asked."""
+
+    chosen: list[Measure]
+    records: list[MeasureRecord]
+    """What results say of each, without the score of the untrained model."""
+    left_out: dict[str, str]
+    """Usual measure -> what the corpus lacks for it."""
+    sources: dict[str, bytes]
+    """Dotted path of a measure of the user's own -> content of its Python file."""
+
+
+def choose_measures(
+    config: CompareConfig, corpus: Corpus, ranks: Ranks, origins: Origins
+) -> Measures:
+    """Build the measures that the configuration names.
+
+    Raises:
+        ConfigError: on every rank, if one of them is none, or the corpus lacks what it needs. If
+            the configuration names none, the usual ones that lack something are left out.
+        MegaptError: on every rank, if one cannot read the corpus.
+    """
+    named = "measures" in config.model_fields_set
+    context = MeasureContext(corpus, config.data.window, config.seed, ranks)
+    measures = Measures([], [], {}, {})
+    with ranks.together():
+        for number, section in enumerate(config.measures):
+            path = f"measures.{number}"
+            try:
+                measure = build_measure(section, context, origins, path)
+            except MeasureError as error:
+                if named:
+                    raise origins.error(path, f"'{section.name}' {error}") from None
+                measures.left_out[section.name] = str(error)
+                continue
+            measures.chosen.append(measure)
+            measures.records.append(_record(measure, origins, path))
+            if section.file is not None:
+                measures.sources[f"measures.{section.name}"] = read_source(section.file)
+    return measures
+
+
+def _record(measure: Measure, origins: Origins, path: str) -> MeasureRecord:
+    values = {
+        "name": measure.name,
+        "title": measure.title,
+        "about": measure.about,
+        "unit": measure.unit,
+        "better": measure.better,
+        "settings": measure.config.model_dump(),
+        "items": measure.items,
+        "material": measure.material or f"{measure.items:,} items",
+        "baselines": dict(measure.baselines),
+        "untrained": None,
+    }
+    return validate(MeasureRecord, values, origins, path)
+
+
+def ask(measures: Iterable[Measure], run: LoadedRun) -> tuple[dict[str, Score], dict[str, str]]:
+    """Return the scores of a model by measure, and why it has no others, on all ranks."""
+    scores, unanswered = {}, {}
+    for measure in measures:
+        problem = measure.problem(run.objective)
+        if not problem:
+            try:
+                scores[measure.name] = measure.score(run)
+            except MeasureError as error:
+                problem = str(error)
+        if problem:
+            unanswered[measure.name] = problem
+    return scores, unanswered

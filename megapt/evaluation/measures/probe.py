@@ -1,0 +1,123 @@
+"""Classification of documents from the frozen trunk.
+
+The mean of the last states of a document's tokens is its feature. A logistic regression learns the
+class from the features of training documents and is scored on held-out ones. Nothing of the trunk
+changes, so the score tells what the states already hold (Alain & Bengio 2017; Conneau et al. 2018).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megapt.config import Section
+from megapt.config.section import PositiveFloat, PositiveInt
+from megapt.data import Split
+from megapt.data.example import Ints
+from megapt.evaluation.features import mean_states
+from megapt.evaluation.loading import LoadedRun
+from megapt.evaluation.measures.base import Measure, MeasureContext, MeasureError
+from megapt.evaluation.scores import Score, share_score
+
+
+class ProbeConfig(Section):
+    """Settings of `probe`."""
+
+    train_documents: PositiveInt = 6000
+    heldout_documents: PositiveInt = 4000
+    """At most so many labelled documents of each split are read."""
+    inverse_regularisation: PositiveFloat = 1.0
+    """C of the logistic regression, on standardised features; the same for all members."""
+
+
+class Probe(Measure):
+    """A document longer than the window is cut at its end."""
+
+    name = "probe"
+    title = "Probe accuracy"
+    about = (
+        "the share of held-out documents whose class a classifier on the frozen trunk finds, with "
+        "95 % Wilson interval"
+    )
+    uses_labels = True
+    Config = ProbeConfig
+
+    def __init__(self, config: ProbeConfig, context: MeasureContext) -> None:
+        super().__init__(config, context)
+        corpus = context.corpus
+        self.train = probe_documents(corpus.train, config.train_documents)
+        self.heldout = probe_documents(corpus.valid, config.heldout_documents)
+        if len(np.unique(corpus.train.labels[self.train])) < 2 or not len(self.heldout):
+            raise MeasureError(
+                "needs training documents of two classes and held-out ones with a class; build the "
+                "corpus with --label-field"
+            )
+        self.items = len(self.heldout)
+        self.material = f"{len(self.train):,} training and {self.items:,} held-out documents"
+        counts = np.bincount(corpus.valid.labels[self.heldout])
+        self.baselines = {"majority class": float(counts.max() / self.items)}
+
+    def score(self, run: LoadedRun) -> Score:
+        """Return the accuracy; an item is a held-out document, 1 if its class is found, else 0."""
+        corpus = self.context.corpus
+        train = self._features(run, corpus.train, self.train)
+        heldout = self._features(run, corpus.valid, self.heldout)
+        if not (np.isfinite(train).all() and np.isfinite(heldout).all()):
+            raise MeasureError("the trunk's states are not finite")
+        return self.on_main(
+            lambda: share_score(
+                classified_right(
+                    train,
+                    corpus.train.labels[self.train],
+                    heldout,
+                    corpus.valid.labels[self.heldout],
+                    self.config.inverse_regularisation,
+                ).tolist()
+            )
+        )
+
+    def _features(self, run: LoadedRun, split: Split, documents: Ints) -> NDArray[np.float32]:
+        window = self.context.window
+
+        def read(number: int) -> Ints:
+            document = int(documents[number])
+            return split.piece(document, 0, min(int(split.lengths[document]), window)).tokens
+
+        return mean_states(run, split.lengths[documents], read, self.ranks)
+
+
+def probe_documents(split: Split, most: int) -> NDArray[np.int64]:
+    """Return at most `most` labelled documents, evenly spaced over the split, int64 [n]."""
+    labelled = np.flatnonzero(split.labels >= 0)
+    if len(labelled) <= most:
+        return labelled
+    return labelled[np.arange(most) * len(labelled) // most]
+
+
+def classified_right(
+    train: NDArray[np.float32],
+    train_labels: NDArray[np.int32],
+    heldout: NDArray[np.float32],
+    heldout_labels: NDArray[np.int32],
+    inverse_regularisation: float,
+) -> NDArray[np.bool_]:
+    """Fit on the training features; return which held-out documents are classified right, [m].
+
+    Args:
+        train: features, float32 [n, hidden], standardised here.
+        train_labels: classes, int32 [n].
+        heldout: features, float32 [m, hidden].
+        heldout_labels: classes, int32 [m].
+        inverse_regularisation: C of scikit-learn's logistic regression with an L2 penalty.
+    """
+    # Two seconds, which no other start of a rank has to wait for.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(
+        StandardScaler(), LogisticRegression(C=inverse_regularisation, max_iter=1000)
+    )
+    probe.fit(train, train_labels)
+    right: NDArray[np.bool_] = probe.predict(heldout) == heldout_labels
+    return right

@@ -1,0 +1,59 @@
+"""How much of what a model writes it has written before.
+
+seq-rep-4 of Welleck et al. 2020 (arXiv 1908.04319), equation 9: the share of 4-grams, in tokens,
+that occurred before in the same text; the mean over the texts.
+"""
+
+from __future__ import annotations
+
+from megapt.config import Section
+from megapt.config.section import PositiveInt
+from megapt.evaluation.loading import LoadedRun
+from megapt.evaluation.measures.base import Measure, MeasureContext, MeasureError
+from megapt.evaluation.samples import sample_texts, write_samples
+from megapt.evaluation.scores import Score
+from megapt.objectives import Objective
+
+
+class RepetitionConfig(Section):
+    """Settings of `repetition`."""
+
+    texts: PositiveInt = 4
+    """Held-out texts that are continued or rewritten, at most."""
+    max_tokens: PositiveInt = 64
+    """Longest text that is written, in tokens."""
+
+
+class Repetition(Measure):
+    """The texts are those that the samples of a report begin with."""
+
+    name = "repetition"
+    title = "Repetition"
+    about = "the share of 4-grams that occurred before in the same text, of texts the model writes"
+    better = "lower"
+    untrained = False
+    Config = RepetitionConfig
+
+    def __init__(self, config: RepetitionConfig, context: MeasureContext) -> None:
+        super().__init__(config, context)
+        self.texts = sample_texts(context.corpus, config.texts, context.window)
+        if not self.texts:
+            raise MeasureError("needs a held-out document")
+        self.items = len(self.texts)
+        self.material = f"{self.items:,} held-out texts, at most {config.max_tokens:,} tokens each"
+
+    def problem(self, objective: Objective) -> str:
+        """Only what generates repeats itself."""
+        generates = objective.prompt(self.texts[0]) is not None
+        return "" if generates else f"'{objective.name}' does not generate text"
+
+    def score(self, run: LoadedRun) -> Score:
+        """Return the mean; an item is a text, None if fewer than four tokens were written."""
+        settings = {"max_tokens": self.config.max_tokens, "seed": self.context.seed}
+        rates = self.on_main(
+            lambda: [sample.repetition for sample in write_samples(run, self.texts, **settings)]
+        )
+        counted = [rate for rate in rates if rate is not None]
+        if not counted:
+            raise MeasureError("no text of four tokens was written")
+        return Score(value=sum(counted) / len(counted), items=rates)
