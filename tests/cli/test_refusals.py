@@ -138,8 +138,8 @@ def split(words: str) -> list[str]:
     """Words of a command line; those inside brackets belong together."""
     found: list[str] = []
     for word in words.split(" "):
-        open_brackets = found and found[-1].count("[") > found[-1].count("]")
-        if open_brackets:
+        last = found[-1] if found else ""
+        if last.count("[") > last.count("]") or last.count("{") > last.count("}"):
             found[-1] += f" {word}"
         else:
             found.append(word)

@@ -103,7 +103,7 @@ def test_only_the_held_out_windows_that_will_be_read_count(
         return CompareConfig.model_validate({**usual.model_dump(), **changes})
 
     def first_is_empty(window: int) -> bool:
-        heldout = Comparison(config(window, 1000), ALONE, Origins()).trainer("nsp").heldout
+        heldout = Comparison(config(window, 1000), ALONE, Origins()).prepared["nsp"].heldout
         [first] = heldout.stream.windows([0])
         return not heldout.examples(first)
 
