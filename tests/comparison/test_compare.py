@@ -102,11 +102,8 @@ def test_all_members_read_the_same_amount_of_text(results: Results) -> None:
 
 def test_all_members_read_the_same_windows(corpus_folder: Path, tmp_path: Path) -> None:
     comparison = Comparison(compare_config(corpus_folder, tmp_path / "out", *ALL), ALONE, Origins())
-    trainers = [comparison.trainer(name) for name in comparison.runs]
-    for makers in (
-        [trainer.maker for trainer in trainers],
-        [trainer.heldout for trainer in trainers],
-    ):
+    prepared = comparison.prepared.values()
+    for makers in ([run.maker for run in prepared], [run.heldout for run in prepared]):
         for number in (0, 3, 11, 200):
             [first], *others = [maker.stream.windows([number]) for maker in makers]
             for [other] in others:
@@ -119,8 +116,8 @@ def test_all_trunks_begin_with_the_same_weights(corpus_folder: Path, tmp_path: P
     comparison = Comparison(compare_config(corpus_folder, tmp_path / "out", *ALL), ALONE, Origins())
     size = comparison.corpus.vocabulary.size
     first, *others = [
-        build_model(comparison.runs[name], objective.heads, size).trunk.state_dict()
-        for name, objective in comparison.objectives.items()
+        build_model(run.parts.config, run.parts.objective.heads, size).trunk.state_dict()
+        for run in comparison.prepared.values()
     ]
     for other in others:
         assert other.keys() == first.keys()

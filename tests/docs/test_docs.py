@@ -25,7 +25,10 @@ from megapt.config import (
 )
 from megapt.errors import Exit
 from megapt.evaluation.measures import MEASURES
+from megapt.model.attention import BACKENDS
+from megapt.monitoring.trackers import TRACKERS
 from megapt.objectives import OBJECTIVES
+from megapt.optim import OPTIMIZERS
 from tests.docs.pages import (
     APPS,
     DOCS,
@@ -192,14 +195,8 @@ def test_every_key_of_a_comparison_is_on_the_page_with_its_default() -> None:
     text = section(read("comparison.md"), "Configuration")
     table = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+?) \|", text, re.MULTILINE))
     own = set(CompareConfig.model_fields) - set(RunConfig.model_fields) - {"members"}
-    defaults = {name: _plain(CompareConfig.model_fields[name]) for name in own}
+    defaults = {name: _written(CompareConfig.model_fields[name]) for name in own}
     assert {name: yaml.safe_load(value) for name, value in table.items()} == defaults
-
-
-def _plain(info: FieldInfo) -> Any:
-    """A default as it is written: parts by their names."""
-    default = info.get_default(call_default_factory=True)
-    return [part.name for part in default] if isinstance(default, list) else default
 
 
 def test_every_measure_is_on_the_page_with_its_settings() -> None:
@@ -212,6 +209,19 @@ def test_every_measure_is_on_the_page_with_its_settings() -> None:
         for setting, info in kind.Config.model_fields.items()
     }
     assert all(f"(`{name}`)" in text for name in MEASURES)
+
+
+def test_every_part_of_ours_is_on_the_page_of_its_key() -> None:
+    rows = set(
+        re.findall(r"^\| `(\w+)` \|", section(read("training.md"), "Optimizers"), re.MULTILINE)
+    )
+    assert rows == set(OPTIMIZERS)
+    for page, key, registry in (
+        ("training.md", "training.attention", BACKENDS),
+        ("monitoring.md", "monitor.trackers", TRACKERS),
+    ):
+        [row] = re.findall(rf"^\| `{key}` .*", read(page), re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == set(registry)
 
 
 SECTIONS = ["optimizer", "schedule", "loss", "parallel", "checkpoint", "faults", "monitor"]
@@ -251,6 +261,8 @@ def _written(info: FieldInfo) -> Any:
     if info.is_required():
         return None
     default = info.get_default(call_default_factory=True)
+    if isinstance(default, list):
+        return [getattr(item, "name", item) for item in default]
     return default.name if isinstance(default, PartSection) else default
 
 
