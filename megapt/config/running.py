@@ -142,7 +142,7 @@ class MonitorConfig(Section):
         names = [tracker.name for tracker in trackers]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"names '{twice}' twice")
-        return trackers if "jsonl" in names else [*_trackers("jsonl"), *trackers]
+        return trackers if "jsonl" in names else [*trackers, *_trackers("jsonl")]
 
 
 class BranchConfig(Section):

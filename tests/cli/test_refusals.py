@@ -63,7 +63,7 @@ WRONG = [
     ("training.attention=flex training.row_length=128 model.dropout=0.1", "model.dropout: 0.1"),
     ("training.row_length=20", "training.row_length: 20 positions are too few"),
     ("monitor.trackers=[tensorbord]", "no tracker named 'tensorbord'; did you mean 'tensorboard'?"),
-    ("monitor.trackers=[{name: prometheus}]", "monitor.trackers.1.path: this key is required"),
+    ("monitor.trackers=[{name: prometheus}]", "monitor.trackers.0.path: this key is required"),
     ("data.corpus=nowhere", "nowhere/manifest.json: no such file"),
     ("objective=mlmm", "OBJECTIVE: no preset named 'mlmm'; did you mean 'mlm'?"),
     ("objective.name=mlmm", "OBJECTIVE.name: no objective named 'mlmm'; did you mean 'mlm'?"),
@@ -152,7 +152,7 @@ def split(words: str) -> list[str]:
         ("measures=[prob]", "measures.0.name: no measure named 'prob'; did you mean 'probe'?"),
         ("measures=[{name: probe, docs: 5}]", "measures.0.docs: unknown key"),
         ("measures=[probe,probe]", "measures: names 'probe' twice"),
-        ("data={mixture: {corpora: {a: {path: a}}}}", "data.mixture: a comparison reads one"),
+        ("data.corpus=null data.mixture={corpora: {a: {path: a}}}", "data.mixture: a comparison"),
     ],
 )
 def test_what_only_a_comparison_has_is_refused_before_it_waits_in_a_queue(

@@ -11,10 +11,11 @@ import torch
 
 from megapt.config import Origins, RunConfig
 from megapt.distributed import passthrough
-from megapt.distributed.deepspeed_config import check_nvme, deepspeed_config
+from megapt.distributed.deepspeed_config import check_nvme, deepspeed_config, zero_stage
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import import_deepspeed
 from megapt.errors import ConfigError
+from megapt.optim import check_optimizer, find_optimizer
 from tests.distributed.engines import Step, one_step, tiny_config, tiny_engine
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE
@@ -28,9 +29,16 @@ def passing(stage: int = 2, precision: str = "fp32", **section: Any) -> RunConfi
     )
 
 
+def check_engine(config: RunConfig, ranks: Ranks, origins: Origins) -> None:
+    """What a run is asked before its engine is built."""
+    check_optimizer(find_optimizer(config, origins), config, zero_stage(config), origins)
+    deepspeed_config(config, ranks, origins)
+
+
 def refusal(config: RunConfig, ranks: Ranks = ALONE) -> str:
+    origins = Origins({"deepspeed": "run.yaml:7"})
     with pytest.raises(ConfigError) as error:
-        deepspeed_config(config, ranks, Origins({"deepspeed": "run.yaml:7"}))
+        check_engine(config, ranks, origins)
     return str(error.value)
 
 

@@ -144,14 +144,14 @@ def test_a_resumed_run_shows_where_it_stands_before_its_first_record(tmp_path: P
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     trackers = find_trackers(with_file(tmp_path, tmp_path, tmp_path), Origins())
-    with pytest.raises(ConfigError, match=r"^monitor\.trackers\.1: 'prometheus': .*: is a folder"):
+    with pytest.raises(ConfigError, match=r"^monitor\.trackers\.0: 'prometheus': .*: is a folder"):
         check_trackers(trackers, ALONE, Origins())
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "gone" / "run.prom"
     trackers = find_trackers(with_file(tmp_path, tmp_path, file), Origins())
-    with pytest.raises(ConfigError, match=r"monitor\.trackers\.1: .*gone: no such folder"):
+    with pytest.raises(ConfigError, match=r"monitor\.trackers\.0: .*gone: no such folder"):
         check_trackers(trackers, ALONE, Origins())
     file.parent.mkdir()
     check_trackers(trackers, ALONE, Origins())
