@@ -101,12 +101,12 @@ def _optional_value(fields: Mapping[str, Any], name: str) -> Any:
 
 
 def _read_value(
-    fields: Mapping[str, Any], name: str, what: str, types: Sequence[str], *, replace: bool
+    fields: Mapping[str, Any], name: str, reason: str, types: Sequence[str], *, replace: bool
 ) -> str | int | None:
     """The value of a field, which is a string or of one of `types`; None if absent or null.
 
     Raises:
-        DocumentError: "`what`_type", or "utf8".
+        DocumentError: `reason`, which is "…_type", or "utf8".
     """
     value = _optional_value(fields, name)
     if value is None:
@@ -115,9 +115,9 @@ def _read_value(
     if kind == "string":
         return read_text(value, replace=replace).characters
     if kind not in types:
-        *others, last = ["string", *types]
+        what, (*others, last) = reason.removesuffix("_type"), ["string", *types]
         raise DocumentError(
-            f"{what}_type", f"the {what} is of type {kind}, not {', '.join(others)} or {last}"
+            reason, f"the {what} is of type {kind}, not {', '.join(others)} or {last}"
         )
     found: int = value  # a boolean is one
     return found
@@ -129,7 +129,7 @@ def read_label(fields: Mapping[str, Any], name: str, *, replace: bool) -> Label 
     Raises:
         DocumentError: "label_type", or "utf8".
     """
-    value = _read_value(fields, name, "label", ("integer", "boolean"), replace=replace)
+    value = _read_value(fields, name, "label_type", ("integer", "boolean"), replace=replace)
     if value is None:
         return None
     kind = kind_of_value(value)
@@ -142,7 +142,7 @@ def read_id(fields: Mapping[str, Any], name: str, *, replace: bool) -> str:
     Raises:
         DocumentError: "id_missing", "id_type", or "utf8".
     """
-    value = _read_value(fields, name, "id", ("integer",), replace=replace)
+    value = _read_value(fields, name, "id_type", ("integer",), replace=replace)
     if value is None:
         raise DocumentError("id_missing", f"no field {name!r} for the id")
     return str(value)
@@ -154,7 +154,7 @@ def read_group(fields: Mapping[str, Any], name: str, *, replace: bool) -> bytes:
     Raises:
         DocumentError: "group_missing", "group_type", or "utf8".
     """
-    value = _read_value(fields, name, "group", ("integer", "boolean"), replace=replace)
+    value = _read_value(fields, name, "group_type", ("integer", "boolean"), replace=replace)
     if value is None:
         raise DocumentError("group_missing", f"no field {name!r} to group by")
     return json.dumps(value).encode()

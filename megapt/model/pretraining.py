@@ -150,8 +150,6 @@ class PretrainingModel(nn.Module):
         replaced: a sample that is the right token was not (Clark et al. 2020, section 3.1).
         """
         results: list[tuple[_Asked, Losses]] = []
-        if not self.generators:
-            return batch, results
         changes, replaced = torch.zeros_like(batch.tokens), torch.zeros_like(batch.tokens)
         for name, generator in self.generators.items():
             if not batch.targets.keys() >= set(self.parts[name]):
@@ -179,6 +177,19 @@ class PretrainingModel(nn.Module):
             targets[part] = replace(targets[part], labels=replaced[targets[part].places])
         return replace(batch, tokens=tokens, targets=targets), results
 
+    def _states(
+        self, batch: Batch, factors: Mapping[str, float] | None = None
+    ) -> tuple[Tensor, Batch, list[tuple[_Asked, Losses]]]:
+        """Return the trunk's states [N, hidden], the batch that it read, and `_generate`'s results.
+
+        What attention prepares of a batch serves the generators and the trunk, and ends with them.
+        """
+        if not self.generators:
+            return self.trunk(batch), batch, []
+        prepared = self.how.prepare(batch)
+        batch, results = self._generate(batch, prepared, factors)
+        return self.trunk(batch, prepared), batch, results
+
     def predict(self, batch: Batch, head: str) -> Tensor:
         """Return the logits of one module at `batch.targets[head]`, float32 [targets, classes].
 
@@ -190,9 +201,8 @@ class PretrainingModel(nn.Module):
         if head in self.generators:
             module, states = self.generators[head], self.trunk.embed(batch)
         else:
-            prepared = self.how.prepare(batch)
-            batch, _ = self._generate(batch, prepared)
-            module, states = self.heads[head], self.trunk(batch, prepared)
+            module = self.heads[head]
+            states, batch, _ = self._states(batch)
         logits: Tensor = module.logits(states, batch, places)
         return logits.float()
 
@@ -206,9 +216,7 @@ class PretrainingModel(nn.Module):
             batch: with targets, maybe none, of every part.
             factors: part -> what its losses are multiplied with; by default 1.
         """
-        prepared = self.how.prepare(batch)
-        batch, results = self._generate(batch, prepared, factors)
-        states = self.trunk(batch, prepared)
+        states, batch, results = self._states(batch, factors)
         for name, head in self.heads.items():
             asked = _Asked(batch, self.parts[name], factors, self.sequence)
             results.append((asked, head(states, batch, asked.places, asked.labels, asked.scaled)))

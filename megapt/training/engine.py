@@ -18,4 +18,4 @@ def make_engine(parts: RunParts) -> Engine:
     if config.training.compile:
         compile_model(model)
     optimizer = make_optimizer(parts.optimizer, model, config, ranks)
-    return Engine(model, optimizer, config, parts.deepspeed, ranks)
+    return Engine(model, optimizer, config, parts.engine_settings, ranks)

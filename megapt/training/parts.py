@@ -50,7 +50,7 @@ class RunParts:
     batches: BatchSchedule
     lengths: LengthSchedule
     optimizer: OptimizerFactory
-    deepspeed: dict[str, Any]
+    engine_settings: dict[str, Any]
     """DeepSpeed's configuration."""
     backend: type[Backend]
     trackers: Trackers
@@ -104,7 +104,7 @@ def find_parts(
         batches=batches,
         lengths=lengths,
         optimizer=optimizer,
-        deepspeed=settings,
+        engine_settings=settings,
         backend=backend,
         trackers=trackers,
         objective=objective,

@@ -183,7 +183,7 @@ def test_the_untrained_trunk_is_the_one_that_training_begins_with(
     comparison = Comparison(compared, ALONE, Origins())
     [measure] = [m for m in comparison._measures.chosen if m.name == "probe"]
     run = load_run(Path(compared.output) / "members" / "arlm")
-    objective = comparison.objectives["arlm"]
+    objective = comparison.prepared["arlm"].parts.objective
     model = build_model(comparison.runs["arlm"], objective.heads, corpus.vocabulary.size)
     expected = measure.score(replace(run, model=model.eval()))
     assert results.measures[0].untrained == expected

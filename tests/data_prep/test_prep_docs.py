@@ -188,7 +188,8 @@ def test_every_member_and_every_field_of_the_manifest_is_on_the_page(reader: Pat
 
 def test_every_reason_of_a_fault_is_on_the_page() -> None:
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "data_prep").rglob("*.py"))
-    reasons = {POISONOUS, REASONS["ids"], *re.findall(r'DocumentError\(\s*"(\w+)"', sources)}
+    raised = re.findall(r'(?:DocumentError\(|_read_value\(fields, name,)\s*"(\w+)"', sources)
+    reasons = {POISONOUS, REASONS["ids"], *raised}
     table = section("Wrong input")
     assert {name for row in rows(table) for name in names(row[0])} == reasons
     assert all(name in table for name in REASONS.values())

@@ -243,7 +243,7 @@ def test_what_does_not_touch_the_result_may_change_on_resume(
 def interrupt_all(ranks: Ranks, config: RunConfig) -> bool:
     """Send SIGINT to this rank and its loader process at once, as Ctrl-C in a terminal does."""
     run = Trainer(prepare(config, ranks, Origins()))
-    before_step(run, 3, lambda: os.killpg(0, SIGINT))
+    before_step(run.prepared, 3, lambda: os.killpg(0, SIGINT))
     try:
         run.train()
     except RunInterrupted:

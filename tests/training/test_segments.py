@@ -10,7 +10,7 @@ import torch
 
 from megapt.config import Origins
 from megapt.errors import ConfigError
-from megapt.training.trainer import Trainer
+from megapt.training.prepared import prepare
 from tests.ranks import run_ranks
 from tests.training.runs import (
     ALONE,
@@ -56,7 +56,7 @@ def test_fewer_rows_than_segments_are_refused(
         corpus_folder, tmp_path / "run", objective=objective, model={"segments": rows}
     )
     with pytest.raises(ConfigError) as raised:
-        Trainer(config, ALONE, Origins({"model.segments": "run.yaml:5"}))
+        prepare(config, ALONE, Origins({"model.segments": "run.yaml:5"}))
     name = objective["name"]
     assert str(raised.value) == (
         f"run.yaml:5: model.segments: {rows} is too few: '{name}' tells 2 segments apart; "
