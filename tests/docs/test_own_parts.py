@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from megapt.comparison.results import load
 from megapt.distributed.ranks import Ranks
 from megapt.errors import Exit
 from tests.commands import run_command
@@ -24,6 +25,8 @@ FILES = {
     "mass.py": blocks(PAGE.partition("\n## An optimizer\n")[0], "python")[0],
     "sgd.py": blocks(section(PAGE, "An optimizer"), "python")[0],
     "dense.py": blocks(section(PAGE, "An attention backend"), "python")[0],
+    "halves.py": blocks(section(PAGE, "A measure"), "python")[0],
+    "compare.yaml": blocks(section(PAGE, "A measure"), "yaml")[0],
     "csv_losses.py": blocks(section(PAGE, "A tracker"), "python")[0],
 }
 
@@ -47,13 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def stopped(ranks: Ranks, folder: Path, command: list[str], output: Path) -> str:
-    """Run a command that is asked to stop once it has recorded steps; return its exit code."""
+def stopped(ranks: Ranks, folder: Path, command: list[str], file: Path) -> str:
+    """Run a command that is asked to stop once a file has some lines; return how it ended."""
 
     def stop() -> None:
         end = time.monotonic() + patience(60)
         while time.monotonic() < end:
-            if (output / "losses.csv").is_file() and (output / "losses.csv").stat().st_size > 30:
+            if file.is_file() and file.read_bytes().count(b"\n") > 2:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             time.sleep(0.01)
@@ -71,7 +74,7 @@ def test_they_train_and_are_resumed_through_the_real_command(folder: Path) -> No
     words = ["megapt", "train", "run.yaml"]
     run_ranks(2, run_command, folder, [*words, "output=whole"])
     broken = [*words, "output=broken"]
-    ends = run_ranks(2, stopped, folder, broken, folder / "broken")
+    ends = run_ranks(2, stopped, folder, broken, folder / "broken/losses.csv")
     assert all(end.endswith(f"exit code {Exit.START_AGAIN.value}") for end in ends), ends
     assert not (folder / "broken/summary.json").exists()
     run_ranks(2, run_command, folder, broken)
@@ -91,3 +94,18 @@ def test_they_train_and_are_resumed_through_the_real_command(folder: Path) -> No
         "training.attention.py",
         "monitor.trackers.csv_losses.py",
     }
+
+
+def test_a_comparison_with_a_measure_is_stopped_and_resumed(folder: Path) -> None:
+    words = ["megapt", "compare", "compare.yaml", "training.log_every=1"]
+    run_ranks(2, run_command, folder, [*words, "output=compared"])
+    broken = [*words, "output=again"]
+    second = folder / "again/members/mlm/metrics.jsonl"
+    ends = run_ranks(2, stopped, folder, broken, second)
+    assert all(end.endswith(f"exit code {Exit.START_AGAIN.value}") for end in ends), ends
+    assert not (folder / "again/results.json").exists()
+    run_ranks(2, run_command, folder, broken)
+    whole, resumed = (load(folder / run / "results.json") for run in ("compared", "again"))
+    assert resumed.measures == whole.measures
+    assert {m.name: m.scores for m in resumed.members} == {m.name: m.scores for m in whole.members}
+    assert (folder / "again/measures.halves.py").is_file()
