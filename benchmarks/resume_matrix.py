@@ -75,6 +75,7 @@ def be_rank(file: Path) -> None:
     """
     from megapt.distributed.engine import Engine
     from megapt.distributed.start import start_ranks
+    from megapt.training.prepared import prepare
     from megapt.training.trainer import Trainer
 
     ranks, step, updates = start_ranks(), Engine.step, 0
@@ -89,7 +90,7 @@ def be_rank(file: Path) -> None:
     Engine.step = counted  # type: ignore[method-assign]
     for values, stopped in json.loads(file.read_text()):
         updates = 0
-        trainer = Trainer(RunConfig.model_validate(values), ranks, Origins())
+        trainer = Trainer(prepare(RunConfig.model_validate(values), ranks, Origins()))
         try:
             trainer.train()
         except RunInterrupted:

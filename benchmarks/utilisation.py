@@ -134,7 +134,8 @@ class Step:
         factors = {head: 1 / asked.size for head, asked in batch.targets.items()}
         loss = self.engine(batch, factors).loss
         self.engine.backward(loss, last=True)
-        self.engine.step(self.config.optimizer.lr)
+        if self.engine.step(self.config.optimizer.lr).applied:
+            self.engine.update_average()
 
     @cached_property
     def flops(self) -> float:

@@ -6,6 +6,7 @@ filled in. The run's own configuration is checked here, before the job waits in 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -108,6 +109,9 @@ def slurm(
     labels: Labels = 0,
 ) -> None:
     """Print a SLURM job script, or write it to a file, or submit it."""
+    # The job gets what was set here, not what DeepSpeed sets once it sees that this machine has no
+    # GPU: sbatch hands its environment on.
+    environment = dict(os.environ)
     from megapt.planning import check_job, made_up_text
 
     words, resources = overrides or [], load_cluster(cluster)
@@ -123,10 +127,12 @@ def slurm(
         output.write_text(script, encoding="utf-8")
     if submit:
         try:
-            code = subprocess.run(["sbatch"], input=script, text=True, encoding="utf-8").returncode
+            done = subprocess.run(
+                ["sbatch"], input=script, text=True, encoding="utf-8", env=environment
+            )
         except FileNotFoundError:
             raise ConfigError("--submit: no sbatch here; write the script with --output") from None
-        if code:
+        if done.returncode:
             raise typer.Exit(1)  # sbatch has said why.
     elif output is None:
         print(script, end="")

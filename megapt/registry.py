@@ -143,30 +143,33 @@ class Registry(Mapping[str, type[PartT]]):
                 ) from error
         return found
 
-    def find(self, name: str, file: str | None, origins: Origins, path: str) -> type[PartT]:
+    def find(
+        self, name: str, file: str | None, origins: Origins, path: str | tuple[str, str]
+    ) -> type[PartT]:
         """Return the class of this name.
 
         Args:
             name: of the part.
             file: Python file of the user's own that defines it; None for any other.
             origins: where the settings stand, for errors.
-            path: dotted path of the section that has `name` and `file`.
+            path: dotted path of the section that has `name` and `file`, or of these two.
 
         Raises:
             ConfigError: for an unknown name, or code of the user's that defines no such part.
         """
+        name_at, file_at = (f"{path}.name", f"{path}.file") if isinstance(path, str) else path
         where = "" if file is None else f" in {file}"
         try:
             known: Mapping[str, type[PartT]] = self if file is None else self._in_file(Path(file))
         except PartError as error:
-            raise origins.error(f"{path}.file", str(error)) from None
+            raise origins.error(file_at, str(error)) from None
         if name not in known:
             hint = nearest(name, [*known])
-            raise origins.error(f"{path}.name", f"no {self.kind} named '{name}'{where}; {hint}")
+            raise origins.error(name_at, f"no {self.kind} named '{name}'{where}; {hint}")
         if missing := self._missing(known[name]):
             lead = "" if file is None else f"{file}: "
             lacks = f"class {known[name].__qualname__} lacks {', '.join(missing)}"
-            raise origins.error(f"{path}.name", f"{lead}{lacks}")
+            raise origins.error(name_at, f"{lead}{lacks}")
         return known[name]
 
     def _defined_in(self, module: ModuleType) -> list[type[PartT]]:

@@ -26,7 +26,6 @@ from megapt.evaluation import (
     heldout_scores,
     load_run,
     sample_texts,
-    untrained_run,
     write_samples,
 )
 from megapt.evaluation.measures import Measure, Score
@@ -93,8 +92,9 @@ class Comparison:
             self.folder.mkdir(parents=True, exist_ok=True)
             keep_sources(self.folder, self._measures.sources)
         members = []
-        for name, prepared in self.prepared.items():
-            # It goes with its engine: a comparison takes the memory of one member.
+        for name in self.runs:
+            # What it holds goes with it: a comparison takes the memory of one model.
+            prepared = self.prepared.pop(name)
             Trainer(prepared).train()
             members.append(self._measure(name, prepared.parts.objective))
             self._say(members[-1])
@@ -123,11 +123,11 @@ class Comparison:
         scores, unigram = heldout_scores(run, self.corpus, windows, self.ranks)
         answers, unanswered = ask(self._measures.chosen, run)
         samples: list[Sample] = []
-        if self.ranks.main:
-            texts = sample_texts(self.corpus, self.config.samples, self.config.data.window)
-            longest, seed = self.config.sample_tokens, self.config.seed
-            samples = write_samples(run, texts, max_tokens=longest, seed=seed)
-        self.ranks.barrier()
+        with self.ranks.together():
+            if self.ranks.main:
+                texts = sample_texts(self.corpus, self.config.samples, self.config.data.window)
+                longest, seed = self.config.sample_tokens, self.config.seed
+                samples = write_samples(run, texts, max_tokens=longest, seed=seed)
         folder = RunFolder(self.runs[name].output)
         summary = folder.summary()
         return Member(
@@ -165,13 +165,13 @@ class Comparison:
         )
 
     def _untrained(self, members: list[Member]) -> dict[str, Score]:
-        """Return the scores of the trunk before its training, as the first to answer reads."""
+        """Return the scores of the trunk before its training, as the first that has one reads."""
         scores: dict[str, Score] = {}
         wanted = [measure for measure in self._measures.chosen if measure.untrained]
         for member in members:
             due = [m for m in wanted if m.name in member.scores and m.name not in scores]
             if due:
-                run = untrained_run(load_run(self.runs[member.name].output, self.ranks.device))
+                run = load_run(self.runs[member.name].output, self.ranks.device, trained=False)
                 scores |= ask(due, run)[0]
         return scores
 

@@ -155,7 +155,9 @@ def measured(results: Results, measure: MeasureRecord) -> str:
         if measure.baselines or untrained is not None:
             figure.legend(loc="outside upper right", ncols=2, frameon=False)
         values = [f"{name} {in_unit(score.value, measure.unit)}" for _, name, score in answered]
-        return _svg(figure, f"{measure.title} with 95 % intervals: {', '.join(values)}")
+        whole = all(score.interval is not None for _, _, score in answered)
+        title = f"{measure.title} with 95 % intervals" if whole else measure.title
+        return _svg(figure, f"{title}: {', '.join(values)}")
 
 
 def budgets(results: Results) -> str:

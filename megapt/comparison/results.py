@@ -133,8 +133,8 @@ class MeasureRecord(Record):
     baselines: dict[str, Number]
     """What is reached without a model -> value."""
     untrained: Score | None
-    """Of the model before its training, read as the first member that answers reads; None if the
-    measure does not ask for it."""
+    """Of the model before its training, read as the first member that has a score then reads; None
+    if the measure does not ask for it, or none has."""
 
 
 class Results(Record):

@@ -122,9 +122,20 @@ def _expand(
                 # The section is named anew: nothing of the old one may shine through.
                 base.pop(key, None)
                 origins.forget_inside(key)
+        for key in _lists(own, f"{path}." if path else ""):
+            origins.forget_inside(key)  # A list takes the place of the other's whole.
         origins.places.update(places)
         return _merge(base, own)
     return value
+
+
+def _lists(values: Mapping[str, Any], lead: str) -> Iterable[str]:
+    """Yield the paths at which lists stand."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _lists(value, f"{lead}{key}.")
+        elif isinstance(value, list):
+            yield f"{lead}{key}"
 
 
 def _load_named(
@@ -243,9 +254,9 @@ def _apply(values: dict[str, Any], override: str, user: Path, origins: Origins) 
     if kind is not None:
         if isinstance(named, str) and named.endswith((".yaml", ".yml")):
             user = Path("command line")  # so that the file is looked up from the working folder
-        holder[last] = _expand(named, key, kind, user, origins)
+        holder[last] = _expand(_find_files(named, key, user), key, kind, user, origins)
     elif anew and isinstance(named, dict):
-        for name, member in named.items():
+        for name, member in _find_files(named, key, user).items():
             named[name] = _expand(member, f"{key}.{name}", "objective", user, origins)
     try:
         return _merge(values, {str(name): value for name, value in change.items()})

@@ -14,6 +14,7 @@ from megapt.config.section import (
     PositiveFloat,
     PositiveInt,
     Section,
+    as_name,
 )
 
 Offload = Literal["none", "cpu", "nvme"]
@@ -139,7 +140,7 @@ class MonitorConfig(Section):
     @field_validator("trackers")
     @classmethod
     def _complete(cls, trackers: list[PartSection]) -> list[PartSection]:
-        names = [tracker.name for tracker in trackers]
+        names = [as_name(tracker.name) for tracker in trackers]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"names '{twice}' twice")
         return trackers if "jsonl" in names else [*trackers, *_trackers("jsonl")]

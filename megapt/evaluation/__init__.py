@@ -5,7 +5,7 @@ from megapt.evaluation.features import mean_states
 from megapt.evaluation.fill_mask import Filling, fill_mask
 from megapt.evaluation.generation import generate, repetition
 from megapt.evaluation.heldout import heldout_scores
-from megapt.evaluation.loading import LoadedRun, load_run, untrained_run
+from megapt.evaluation.loading import LoadedRun, load_run
 from megapt.evaluation.samples import Sample, sample_texts, write_samples
 from megapt.evaluation.text import readable
 from megapt.evaluation.unmasking import unmask
@@ -24,6 +24,5 @@ __all__ = [
     "repetition",
     "sample_texts",
     "unmask",
-    "untrained_run",
     "write_samples",
 ]

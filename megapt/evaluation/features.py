@@ -27,7 +27,8 @@ def mean_states(
     Args:
         run: the model.
         lengths: of the texts; those of like length are computed together.
-        read: returns the tokens of a text, int64 [n], at most `run.longest_text`, by its number.
+        read: returns the tokens of a text by its number, any integer type [n], at most
+            `run.longest_text`.
         ranks: of the job.
 
     Raises:

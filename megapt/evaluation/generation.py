@@ -25,7 +25,7 @@ def generate(
 
     Args:
         run: the trained run.
-        prompts: text token ids of each prompt, int64 [n].
+        prompts: text token ids of each prompt, any integer type [n].
         max_tokens: most tokens to generate.
         temperature: of the softmax; 0 takes the most likely token.
         top_p: probability mass of the nucleus.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -57,12 +57,15 @@ class LoadedRun:
         return self.config.data.window
 
 
-def load_run(folder: str | Path, device: torch.device | None = None) -> LoadedRun:
+def load_run(
+    folder: str | Path, device: torch.device | None = None, *, trained: bool = True
+) -> LoadedRun:
     """Open the newest checkpoint of a run.
 
     Args:
         folder: the run folder.
         device: where the model goes; by default the first GPU, else the CPU.
+        trained: whether its weights are those of the checkpoint, or those before the first update.
 
     Raises:
         ConfigError: if the folder holds no run, or no checkpoint yet, or a package is missing.
@@ -78,15 +81,8 @@ def load_run(folder: str | Path, device: torch.device | None = None) -> LoadedRu
         raise DamagedError(str(error)) from None
     objective = run.objective(config)
     model = build_model(config, objective.heads, tokenizer.vocabulary.size)
-    step = load_weights(run.checkpoints, model, config.model)
+    step = load_weights(run.checkpoints, model, config.model) if trained else 0
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return LoadedRun(
         run.folder, config, objective, model.to(device).eval(), tokenizer, step, device
     )
-
-
-def untrained_run(run: LoadedRun) -> LoadedRun:
-    """Return the run as it was before its first update."""
-    heads, size = run.objective.heads, run.tokenizer.vocabulary.size
-    model = build_model(run.config, heads, size).to(run.device).eval()
-    return replace(run, model=model, step=0)

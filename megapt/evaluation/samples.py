@@ -34,7 +34,7 @@ class Sample(Record):
 def sample_texts(corpus: Corpus, count: int, window: int) -> list[Ints]:
     """Return the beginnings of `count` held-out documents, evenly spaced over those long enough.
 
-    Each is int64 [n], at most `window` tokens.
+    Each is of any integer type [n], at most `window` tokens, and not to be changed.
     """
     long = np.flatnonzero(corpus.valid.lengths >= _TEXT_TOKENS)
     long = long if len(long) else np.arange(len(corpus.valid))
@@ -65,8 +65,8 @@ def write_samples(
     mask = tokenizer.vocabulary.mask
     if not texts:
         return []
-    if objective.prompt(texts[0]) is None:
-        if objective.masked(texts[0]) is None:
+    if not objective.generates:
+        if not objective.fills_masks:
             return []
         questions = [some_masked(text, _MASKED, mask, _draws(i)) for i, text in enumerate(texts)]
         return [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from data_prep.files import sync
 from megapt.config import Origins
 from megapt.errors import ConfigError
 from megapt.evaluation import load_run
@@ -27,18 +28,19 @@ def export_run(folder: str, name: str, file: str | None, output: str) -> None:
         ConfigError: for an unknown format, a run that does not fit it, or an output that is there.
         DamagedError: if a file of the run is missing or damaged.
     """
-    exporter = EXPORTERS.find(name, file, Origins(default="command line"), "export")()
-    place = Path(output)
+    exporter = EXPORTERS.find(name, file, Origins(), ("--to", "--file"))()
+    place = Path(output).resolve()
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise ConfigError(f"{place}: is there already; choose another --output")
     run = load_run(folder)
     if problem := exporter.problem(run):
         raise ConfigError(f"{folder}: does not fit '{name}': {problem}")
-    beside = place.with_name(f"{place.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)  # of an export that was killed
-    beside.mkdir(parents=True)
-    try:
-        exporter.export(run, beside)
-        beside.replace(place)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as beside:
+        whole = Path(beside) / place.name
+        whole.mkdir()
+        exporter.export(run, whole)
+        for path in [*whole.rglob("*"), whole]:
+            sync(path)
+        whole.replace(place)
+        sync(place.parent)

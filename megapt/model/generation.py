@@ -26,7 +26,7 @@ def extended(example: Example, token: int) -> Example:
     return replace(
         example,
         tokens=np.append(example.tokens, token),
-        positions=np.append(example.positions, example.positions[-1] + 1),
+        positions=np.append(example.positions, int(example.positions[-1]) + 1),
         segments=np.append(example.segments, example.segments[-1]),
         visible=np.append(example.visible, False),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,7 @@ from megapt.monitoring.peaks import device_peak
 from megapt.monitoring.progress import TrainingProgress
 from megapt.monitoring.throughput import StepTimes, Throughput
 from megapt.monitoring.trackers import Start, Tracker, Trackers
+from megapt.monitoring.trackers.jsonl import JsonLines
 
 log = logging.getLogger("megapt.monitoring")
 
@@ -54,27 +55,38 @@ class Monitor:
             ]
             # A run that died between its last record and its summary comes by that step again.
             self._written = {(r["split"], r["step"]) for r in kept if r["split"] != EVENT}
-            start = Start(folder.folder, config, step, kept)
-            self._trackers = [kind(own, start) for kind, own in trackers]
+            self._begin(trackers, Start(folder.folder, config, step, kept))
         self._progress = TrainingProgress(folder.folder.name, ranks.main)
         self._progress.begin(spent.share(config.training.budget))
         peak = config.monitor.peak_flops or device_peak(ranks.device, config.training.precision)
         self._throughput = Throughput(ranks, peak, spent.as_dict())
         self._validation = 0.0
 
-    def _tell(self, tell: Callable[[Tracker], None]) -> None:
-        """Tell all trackers; a run does not end because one of them cannot write."""
-        for tracker in self._trackers:
+    def _begin(self, trackers: Trackers, start: Start) -> None:
+        """Build the trackers: first that of metrics.jsonl, without which no run is resumed."""
+        for kind, own in sorted(trackers, key=lambda tracker: tracker[0] is not JsonLines):
             try:
-                tell(tracker)
+                self._trackers.append(kind(own, start))
             except OSError as error:
-                if tracker.name not in self._failing:
-                    where = f"{error.filename}: " if error.filename else ""
-                    reason = f"{where}{error.strerror or error}"
-                    log.warning("tracker '%s': %s; training goes on", tracker.name, reason)
-                self._failing.add(tracker.name)
-            else:
-                self._failing.discard(tracker.name)
+                if kind is JsonLines:
+                    raise
+                reason = _reason(error)
+                log.warning("tracker '%s': %s; training goes on without it", kind.name, reason)
+
+    def _tell(self, tell: Callable[[Tracker], None]) -> None:
+        for tracker in self._trackers:
+            self._tell_one(tracker, tell)
+
+    def _tell_one(self, tracker: Tracker, tell: Callable[[Tracker], None]) -> None:
+        """Tell a tracker; a run does not end because it cannot write."""
+        try:
+            tell(tracker)
+        except OSError as error:
+            if tracker.name not in self._failing:
+                log.warning("tracker '%s': %s; training goes on", tracker.name, _reason(error))
+            self._failing.add(tracker.name)
+        else:
+            self._failing.discard(tracker.name)
 
     def step(self, seconds: StepTimes) -> None:
         """Keep the times of one step, now done."""
@@ -126,8 +138,15 @@ class Monitor:
 
     def close(self) -> None:
         """Close all trackers and take the bar away."""
-        self._progress.close()
-        self._tell(lambda tracker: tracker.close())
+        with ExitStack() as stack:
+            stack.callback(self._progress.close)
+            for tracker in self._trackers:
+                stack.callback(self._tell_one, tracker, lambda tracker: tracker.close())
+
+
+def _reason(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 def _note(record: Metrics) -> str:

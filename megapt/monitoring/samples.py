@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from megapt.config import RunConfig
 from megapt.data import AnyCorpus, BatchMaker, CounterRng
 from megapt.data.example import Ints
@@ -53,8 +51,7 @@ class SampleWriter:
             MegaptError: on every rank, if one of them cannot read the windows.
         """
         count, head = self._config.monitor.samples, self._objective.next_token_head
-        asked = self._objective.prompt(np.zeros(1, dtype=np.int64))
-        if not count or head is None or asked is None:
+        if not count or head is None or not self._objective.generates:
             return []
         with self._ranks.together():
             prompts = [self._prompt(number) for number in range(count)]

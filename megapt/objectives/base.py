@@ -141,6 +141,18 @@ class Objective(ABC):
         return self._head("token", "masked")
 
     @property
+    def generates(self) -> bool:
+        """Whether it generates: it has a prompt, and a head that continues it."""
+        text = np.zeros(1, dtype=np.int64)
+        return self.next_token_head is not None and self.prompt(text) is not None
+
+    @property
+    def fills_masks(self) -> bool:
+        """Whether it fills masks: it shows them, and has a head that is asked there."""
+        text = np.zeros(1, dtype=np.int64)
+        return self.masked_token_head is not None and self.masked(text) is not None
+
+    @property
     def class_head(self) -> HeadSpec | None:
         """The head that `classified` asks; None if there is none."""
         return self._head("sequence", "class")

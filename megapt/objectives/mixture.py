@@ -91,9 +91,8 @@ class Mixture(Objective):
         self.attention = kinds.pop() if len(kinds) == 1 else "prefix"
         self.segments = max(member.segments for member in self.members.values())
         # The first members that write, that fill masks, that classify.
-        nothing = np.zeros(0, dtype=np.int64)
-        self._writes = self._first(lambda member: member.prompt(nothing) is not None)
-        self._fills = self._first(lambda member: member.masked(nothing) is not None)
+        self._writes = self._first(lambda member: member.generates)
+        self._fills = self._first(lambda member: member.fills_masks)
         self._classifies = self._first(lambda member: member.class_head is not None)
         self.rewrites = self._writes is not None and self.members[self._writes].rewrites
         self._starts, self._shares = self._stages()

@@ -13,7 +13,7 @@ def check_job(
     origins: Origins,
     text: TextFacts | None = None,
 ) -> None:
-    """Refuse a run or a comparison that would be refused on the nodes.
+    """Refuse a run or a comparison whose parts do not fit each other or the job's ranks.
 
     Args:
         cluster: that the job is for.
@@ -22,7 +22,8 @@ def check_job(
         text: what is known of the corpus; None opens it.
 
     Raises:
-        MegaptError: for whatever the job would refuse, but for what only the nodes know.
+        MegaptError: see `find_parts`; what the text itself, the output folder and the nodes have to
+            say shows when the job starts.
     """
     ranks = first_rank(cluster)
     if isinstance(config, RunConfig):

@@ -91,7 +91,8 @@ def rehearse(parts: RunParts, text: TextFacts) -> Rehearsal:
                 _micro_batch(engine, batch, objective, last=number == tried - 1)
             _await(ranks.device)
             passes = time.perf_counter() - began
-            engine.step(0.0)
+            if engine.step(0.0).applied:
+                engine.update_average()
             _await(ranks.device)
             seconds = time.perf_counter() - began
         peak = memory.bytes()

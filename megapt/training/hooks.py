@@ -1,4 +1,4 @@
-"""What is done beside the updates of a run: records, held-out scores, samples, checks, traces."""
+"""What is done at the steps and validations of a run, beside the updates themselves."""
 
 from __future__ import annotations
 
@@ -129,16 +129,17 @@ class ReplicaCheck(Hook):
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
-        self._every = run.prepared.parts.config.faults.replicas_every
+        config = run.prepared.parts.config
+        self._every, self._saves = config.faults.replicas_every, config.checkpoint.every
         self._compared = run.prepared.state.step
 
     def after_step(self, step: int, updated: Updated, last: bool) -> None:
-        """Compare them if it is time."""
-        if is_due(step, self._every):
+        """Compare them if it is time, and before those that will be saved are validated."""
+        if self._every and (last or is_due(step, self._every) or is_due(step, self._saves)):
             self._compare(step)
 
     def at_checkpoint(self, step: int) -> None:
-        """Compare them before corrupted weights are saved."""
+        """Compare them before corrupted weights are saved, whatever the reason is for that."""
         if self._every and step != self._compared:
             self._compare(step)
 
@@ -208,7 +209,7 @@ class HeldoutScores(Hook):
         """Add the scores."""
         prepared, watchdog = self._run.prepared, self._run.watchdog
         training, step = prepared.parts.config.training, prepared.state.step
-        validated.scores = evaluate(
+        validated.scores |= evaluate(
             self._run.engine,
             prepared.heldout,
             windows=training.validation_windows,
@@ -235,7 +236,7 @@ class Samples(Hook):
 
     def at_validation(self, validated: Validated) -> None:
         """Add the texts."""
-        validated.samples = self._writer.write(self._engine)
+        validated.samples += self._writer.write(self._engine)
 
 
 HOOKS: tuple[Callable[[ActiveRun], Hook], ...] = (

@@ -16,9 +16,9 @@ from megapt.config import (
     check_batches,
     check_groups,
 )
-from megapt.data import BatchSchedule, Rows, TextFacts
+from megapt.data import AnyCorpus, BatchSchedule, Rows, Stream, TextFacts
 from megapt.data.pieces import LengthSchedule
-from megapt.data.schedules import batch_schedule, length_schedule
+from megapt.data.schedules import batch_schedule, length_schedule, training_stream
 from megapt.distributed.deepspeed_config import deepspeed_config, zero_stage
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
@@ -32,6 +32,7 @@ from megapt.training.checks import (
     check_generators,
     check_metric,
     check_segments,
+    check_size,
     choose_rows,
 )
 
@@ -56,6 +57,8 @@ class RunParts:
     trackers: Trackers
     objective: Objective
     rows: Rows | None
+    stream: Stream | None
+    """The windows to train on; None if the corpus cannot be read here."""
 
 
 def find_parts(
@@ -67,8 +70,8 @@ def find_parts(
 ) -> RunParts:
     """Find the parts of a run, and refuse those that do not fit each other or these ranks.
 
-    `train`, its dry run, `compare`, `plan` and the SLURM launcher all call it. Nothing is asked of
-    this machine, because the last two speak of another one.
+    `train`, its dry run, `compare`, `plan` and the SLURM launcher all call it. This machine need
+    not have the devices of the run, because the last two speak of others.
 
     Args:
         config: of the run.
@@ -96,6 +99,10 @@ def find_parts(
     check_segments(config, objective, origins)
     check_generators(config, objective, ranks, origins)
     check_metric(config, objective, origins)
+    stream = None
+    if isinstance(corpus, AnyCorpus):
+        stream = training_stream(corpus, config)
+        check_size(stream, config, batches, origins)
     return RunParts(
         config=config,
         ranks=ranks,
@@ -109,6 +116,7 @@ def find_parts(
         trackers=trackers,
         objective=objective,
         rows=choose_rows(config, objective, origins),
+        stream=stream,
     )
 
 

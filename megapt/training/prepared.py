@@ -9,7 +9,6 @@ from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import Origins, RunConfig
 from megapt.data import AnyCorpus, Batch, BatchMaker, Loader, LoaderState, open_corpora
 from megapt.data.budget import Spent
-from megapt.data.schedules import training_stream
 from megapt.data.state import join_skipped
 from megapt.distributed.deepspeed_config import check_nvme
 from megapt.distributed.ranks import Ranks
@@ -20,7 +19,7 @@ from megapt.monitoring.metrics import read_metrics
 from megapt.monitoring.trackers import check_trackers
 from megapt.resilience.guard import Guard
 from megapt.training.branch import check_branch
-from megapt.training.checks import check_platform, check_size, check_targets
+from megapt.training.checks import check_platform, check_targets
 from megapt.training.parts import RunParts, find_parts
 
 
@@ -118,13 +117,12 @@ def prepare(
     check_trackers(parts.trackers, ranks, origins)
     folder = RunFolder(config.output)
     folder.check(config, corpus.fingerprint)
-    stream = training_stream(corpus, config)
-    check_size(stream, config, parts.batches, origins)
     if not shared:
         verify_corpus(corpus, config, ranks)
     pad = corpus.vocabulary.pad
+    assert parts.stream is not None  # of a corpus that can be read
     maker = BatchMaker(
-        stream, parts.objective, pad, config.seed, parts.rows, parts.batches, parts.lengths
+        parts.stream, parts.objective, pad, config.seed, parts.rows, parts.batches, parts.lengths
     )
     heldout = heldout_maker(corpus, config.data, parts.objective, parts.rows)
     loader = Loader(

@@ -56,12 +56,9 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
     )
     assert not output.exists()
     line = megapt("export", runs / "arlm", "--to", "weight", *words[2:]).refusal
-    assert line == (
-        f"command line: export.name: no export format named 'weight' in {file}; did you mean "
-        "'weights'?"
-    )
+    assert line == (f"--to: no export format named 'weight' in {file}; did you mean 'weights'?")
     line = megapt("export", runs / "arlm", "--to", "hff", "--output", output).refusal
-    assert line == "command line: export.name: no export format named 'hff'; there are none"
+    assert line == "--to: no export format named 'hff'; there are none"
     output.mkdir()
     (output / "mine").write_text("mine")
     line = megapt("export", runs / "arlm", *words).refusal

@@ -97,6 +97,23 @@ def test_the_script_is_handed_to_sbatch(files: Path, monkeypatch: pytest.MonkeyP
     assert call("run.yaml", "--submit") == 1
 
 
+def test_what_is_set_for_this_machine_does_not_reach_the_nodes(files: Path) -> None:
+    """DeepSpeed, imported to check the run, chooses the CPU where there is no GPU."""
+    fake = FakeCluster(files)
+    fake.command("sbatch", f"env >{files}/environment")
+    environment = {
+        **os.environ,
+        "PATH": f"{fake.bin}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    environment.pop("DS_ACCELERATOR", None)
+    words = ["cluster.yaml", "run.yaml", "--vocabulary", "2000", "--submit"]
+    subprocess.run(
+        [sys.executable, "-m", "launchers.slurm", *words], cwd=files, env=environment, check=True
+    )
+    assert "DS_ACCELERATOR" not in (files / "environment").read_text()
+
+
 def test_without_sbatch_one_line_says_so(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

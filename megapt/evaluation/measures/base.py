@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from megapt.config import Section
 from megapt.data import Corpus
@@ -100,10 +100,16 @@ class Measure(ABC):
 
         Raises:
             MegaptError: on every rank, if `compute` raised it.
+            MeasureError: likewise.
         """
-        mine = None
+        mine: tuple[T | None, MeasureError | None] = None, None
         with self.ranks.together():
             if self.ranks.main:
-                mine = compute()
-        found: T = self.ranks.gather(mine)[0]
-        return found
+                try:
+                    mine = compute(), None
+                except MeasureError as error:
+                    mine = None, error
+        found, problem = self.ranks.gather(mine)[0]
+        if problem is not None:
+            raise problem
+        return cast(T, found)

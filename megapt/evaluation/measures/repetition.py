@@ -25,7 +25,7 @@ class RepetitionConfig(Section):
 
 
 class Repetition(Measure):
-    """The texts are those that the samples of a report begin with."""
+    """With as many texts as samples, they are those that the samples of a report begin with."""
 
     name = "repetition"
     title = "Repetition"
@@ -44,8 +44,7 @@ class Repetition(Measure):
 
     def problem(self, objective: Objective) -> str:
         """Only what generates repeats itself."""
-        generates = objective.prompt(self.texts[0]) is not None
-        return "" if generates else f"'{objective.name}' does not generate text"
+        return "" if objective.generates else f"'{objective.name}' does not generate text"
 
     def score(self, run: LoadedRun) -> Score:
         """Return the mean; an item is a text, None if fewer than four tokens were written."""

@@ -24,14 +24,16 @@ class Start:
     step: int
     """Steps that are done. What a tracker holds of later ones is to be dropped: they come again."""
     records: Sequence[Metrics]
-    """Of earlier starts, up to that step, as in metrics.jsonl."""
+    """Of earlier starts, up to that step, as in metrics.jsonl: a number that is not finite is
+    None."""
 
 
 class Tracker(ABC):
     """Base of all trackers. A subclass is one file of this folder; its `name` registers it.
 
-    The first rank alone has trackers. An OSError of any method is shown once as a warning, and
-    training goes on; the method is called again with what comes next.
+    The first rank alone has trackers. An OSError is a warning: where it cannot be built, training
+    goes on without it; of another method it is shown once, and the method is called again with what
+    comes next.
 
     Args:
         own: the tracker's own settings, as its `Config` checked them.
@@ -58,7 +60,8 @@ class Tracker(ABC):
         Args:
             split: "train" or "valid".
             step: steps that are done.
-            values: name -> number, text, or a section of its own such as `clock`.
+            values: name -> number, text, or a section of its own such as `clock`. Numbers that are
+                not finite stand as they are.
         """
 
     def event(self, step: int, kind: str, values: Metrics) -> None:  # noqa: B027

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from megapt.data import Corpus
 from megapt.distributed.ranks import Ranks
-from megapt.evaluation import LoadedRun, load_run, untrained_run
+from megapt.evaluation import LoadedRun, load_run
 from megapt.evaluation.measures import MeasureContext, MeasureError, Score
 from megapt.evaluation.measures.probe import (
     Probe,
@@ -59,7 +59,7 @@ def test_it_sees_no_more_of_a_document_than_the_window(
 def test_a_trunk_whose_states_are_not_finite_has_no_score(
     overfitted: Overfitted, corpus: Corpus
 ) -> None:
-    broken = untrained_run(overfitted("arlm"))
+    broken = load_run(overfitted("arlm").folder, trained=False)
     with torch.no_grad():
         for parameter in broken.model.parameters():
             parameter.fill_(float("nan"))

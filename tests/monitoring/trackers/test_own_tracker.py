@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from megapt.checkpoint.run_folder import RunFolder
-from megapt.config import Origins, load_config
+from megapt.config import Origins, load_config, validate
 from megapt.config.run import RunConfig
 from megapt.data.budget import Spent
 from megapt.errors import ConfigError
@@ -83,6 +83,7 @@ def test_a_mistake_in_it_is_no_weather(tmp_path: Path) -> None:
     ("trackers", "says"),
     [
         (["tensorbord"], r"monitor.trackers.0.name: no tracker named 'tensorbord'; did you mean"),
+        (["a/b"], "monitor.trackers: a name should be of letters"),
         (["xyz"], "valid: jsonl, prometheus, tensorboard"),
         ([{"name": "mine", "file": "none.py"}], r"monitor.trackers.0.file: .*none.py: no such"),
         ([{"name": "tensorboard", "path": "x"}], r"monitor.trackers.0.path: unknown key"),
@@ -91,9 +92,10 @@ def test_a_mistake_in_it_is_no_weather(tmp_path: Path) -> None:
 def test_a_wrong_one_is_refused_where_it_stands(
     tmp_path: Path, trackers: list[Any], says: str
 ) -> None:
-    config = run_config(tmp_path, tmp_path, monitor={"trackers": trackers})
+    values = run_config(tmp_path, tmp_path).model_dump()
+    values["monitor"]["trackers"] = trackers
     with pytest.raises(ConfigError, match=says):
-        find_trackers(config, Origins())
+        find_trackers(validate(RunConfig, values, Origins()), Origins())
     assert set(TRACKERS) == {"jsonl", "prometheus", "tensorboard"}
 
 
@@ -112,3 +114,33 @@ def test_its_line_is_named_and_its_file_found_beside_the_yaml_file(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"run.yaml:10: monitor.trackers.2.paht: unknown key"):
         find_trackers(config, origins)
     assert config.monitor.trackers[1].file == str(tmp_path / "there/mine.py")
+
+
+def test_one_that_cannot_begin_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tensorboard").write_text("in its way")
+    config = run_config(tmp_path, tmp_path)
+    monitor = Monitor(
+        RunFolder(tmp_path), config, find_trackers(config, Origins()), ALONE, 0, Spent()
+    )
+    record(monitor, 1)
+    monitor.close()
+    [warning] = caplog.messages
+    assert warning.startswith("tracker 'tensorboard': ")
+    assert warning.endswith("training goes on without it")
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
+
+
+def test_a_list_in_a_file_takes_the_place_and_the_lines_of_that_of_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "output: x\ndata: {corpus: c}\nmodel: modern-tiny\nobjective: arlm\n"
+        "training: {budget: {amount: 1}}\n"
+        "monitor:\n  trackers:\n    - {name: prometheus, path: x}\n",
+        encoding="utf-8",
+    )
+    file = tmp_path / "run.yaml"
+    file.write_text("base: base.yaml\nmonitor: {trackers: [{name: prometheus}]}\n")
+    config, origins = load_config(RunConfig, file)
+    with pytest.raises(ConfigError, match=r"run.yaml:2: monitor.trackers.0.path: this key is"):
+        find_trackers(config, origins)
