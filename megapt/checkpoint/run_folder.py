@@ -98,11 +98,12 @@ def _parts(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (dotted path, settings) of all that may come from a Python file of the user's own."""
     yield from _sections(values.get("objective"), "objective")
     yield "optimizer", values["optimizer"]
-    named = {"training.attention": values["training"]["attention"]}
+    # A part without settings is a name alone.
+    if isinstance(values["training"]["attention"], dict):
+        yield "training.attention", values["training"]["attention"]
     for tracker in values["monitor"]["trackers"]:
-        if isinstance(tracker, dict):  # one without settings is a name alone
-            named[f"monitor.trackers.{tracker['name']}"] = tracker
-    yield from ((path, part) for path, part in named.items() if isinstance(part, dict))
+        if isinstance(tracker, dict):
+            yield f"monitor.trackers.{tracker['name']}", tracker
 
 
 def compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:

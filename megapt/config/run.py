@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from megapt.config.data import DataConfig
 from megapt.config.model import LossConfig, ModelConfig
@@ -21,11 +21,10 @@ from megapt.config.running import (
 from megapt.config.section import (
     MemberName,
     NonNegativeInt,
-    Part,
+    Parts,
     PartSection,
     PositiveInt,
     Section,
-    as_name,
 )
 from megapt.config.updates import OptimizerConfig, ScheduleConfig, TrainingConfig
 
@@ -107,7 +106,7 @@ class CompareConfig(SharedConfig):
     title: str = "Comparison of pretraining objectives"
     members: Annotated[dict[MemberName, ObjectiveSection], Field(min_length=1)]
     """Name of a member, which is also that of its folder -> its objective."""
-    measures: list[Part] = Field(
+    measures: Parts = Field(
         default_factory=lambda: [PartSection(name="probe"), PartSection(name="repetition")]
     )
     """What all members are asked. Without this key, of the two what the corpus allows; what is
@@ -127,11 +126,3 @@ class CompareConfig(SharedConfig):
             place = f"{self.checkpoint.copy_to.rstrip('/')}/{name}"
             shared["checkpoint"] = self.checkpoint.model_copy(update={"copy_to": place})
         return RunConfig(**shared, objective=self.members[name])
-
-    @field_validator("measures")
-    @classmethod
-    def _named_once(cls, measures: list[PartSection]) -> list[PartSection]:
-        names = [as_name(measure.name) for measure in measures]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"names '{twice}' twice")
-        return measures

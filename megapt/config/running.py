@@ -9,12 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from megapt.config.section import (
     NonNegativeFloat,
     NonNegativeInt,
-    Part,
+    Parts,
     PartSection,
     PositiveFloat,
     PositiveInt,
     Section,
-    as_name,
 )
 
 Offload = Literal["none", "cpu", "nvme"]
@@ -129,7 +128,7 @@ class MonitorConfig(Section):
     """First step of which torch's profiler writes a trace; 0: none."""
     profile_steps: PositiveInt = 3
     """How many steps it traces."""
-    trackers: list[Part] = Field(default_factory=lambda: _trackers("jsonl", "tensorboard"))
+    trackers: Parts = Field(default_factory=lambda: _trackers("jsonl", "tensorboard"))
     """Where records go. `jsonl`: metrics.jsonl, which is always written. `tensorboard`: its files.
     `prometheus`: a file in Prometheus' text format at its `path`, for node_exporter's textfile
     collector."""
@@ -140,10 +139,8 @@ class MonitorConfig(Section):
     @field_validator("trackers")
     @classmethod
     def _complete(cls, trackers: list[PartSection]) -> list[PartSection]:
-        names = [as_name(tracker.name) for tracker in trackers]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"names '{twice}' twice")
-        return trackers if "jsonl" in names else [*trackers, *_trackers("jsonl")]
+        named = any(tracker.name == "jsonl" for tracker in trackers)
+        return trackers if named else [*trackers, *_trackers("jsonl")]
 
 
 class BranchConfig(Section):

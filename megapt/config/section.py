@@ -83,6 +83,17 @@ Part = Annotated[PartSection, BeforeValidator(_as_section), PlainSerializer(_as_
 """A part inside another section: its name alone, or a section."""
 
 
+def _named_once(parts: list[PartSection]) -> list[PartSection]:
+    names = [as_name(part.name) for part in parts]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"names '{twice}' twice")
+    return parts
+
+
+Parts = Annotated[list[Part], AfterValidator(_named_once)]
+"""Several parts, each of a name of its own, by which their files are kept."""
+
+
 def is_due(step: int, every: int) -> bool:
     """Whether what is done every so many steps is done after this one; 0 is never."""
     return every > 0 and step % every == 0

@@ -132,7 +132,7 @@ class Objective(ABC):
 
     @property
     def next_token_head(self) -> HeadSpec | None:
-        """The head that goes on with what `prompt` returns; None if there is none."""
+        """The head that continues what `prompt` returns; None if there is none."""
         return self._head("token", "next")
 
     @property

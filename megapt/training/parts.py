@@ -46,8 +46,6 @@ class RunParts:
     """Arranged as the run asks for."""
     origins: Origins
     """Of the configuration, for errors."""
-    path: str
-    """Of the objective's section in the configuration."""
     batches: BatchSchedule
     lengths: LengthSchedule
     optimizer: OptimizerFactory
@@ -107,7 +105,6 @@ def find_parts(
         config=config,
         ranks=ranks,
         origins=origins,
-        path=path,
         batches=batches,
         lengths=lengths,
         optimizer=optimizer,

@@ -1,4 +1,4 @@
-"""Two stages of the matrix: a run that is resumed at another stage goes on as the unbroken one."""
+"""Two stages of the matrix: a run resumed at another stage continues as the unbroken one."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ class Tracker(ABC):
     """Base of all trackers. A subclass is one file of this folder; its `name` registers it.
 
     The first rank alone has trackers. An OSError is a warning: where it cannot be built, training
-    goes on without it; of another method it is shown once, and the method is called again with what
-    comes next.
+    continues without it; of another method it is shown once, and the method is called again with
+    what comes next.
 
     Args:
         own: the tracker's own settings, as its `Config` checked them.
