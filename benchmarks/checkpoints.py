@@ -30,7 +30,12 @@ Times = dict[str, Any]
 def run_config(size: str, stage: int, output: Path, options: argparse.Namespace) -> RunConfig:
     """A run that saves every so many updates."""
     width, layers = map(int, size.split("x"))
-    model = {"layers": layers, "hidden": width, "heads": width // 64, "feedforward": 4 * width}
+    model = {
+        "num_layers": layers,
+        "hidden_size": width,
+        "num_heads": width // 64,
+        "intermediate_size": 4 * width,
+    }
     return RunConfig.model_validate(
         {
             "output": str(output),
@@ -39,13 +44,13 @@ def run_config(size: str, stage: int, output: Path, options: argparse.Namespace)
             "model": model,
             "training": {
                 "budget": {"amount": 1e12},
-                "global_batch": 2 * WORLD,
-                "micro_batch": 2,
+                "global_batch_size": 2 * WORLD,
+                "micro_batch_size": 2,
                 "validate_every": 0,
                 "validation_windows": 1,
             },
             "parallel": {"zero_stage": stage},
-            "checkpoint": {"every": options.every, "asynchronous": options.asynchronous},
+            "checkpoint": {"every": options.every, "async_save": options.asynchronous},
         }
     )
 

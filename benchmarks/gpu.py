@@ -1,4 +1,4 @@
-"""Model-FLOPs utilisation of 125M, 350M and 1.3B parameters on one GPU, in bfloat16.
+"""Model-FLOPs utilization of 125M, 350M and 1.3B parameters on one GPU, in bfloat16.
 
     python -m benchmarks.gpu
 
@@ -18,7 +18,7 @@ import torch
 
 import megapt.model.linear_cross_entropy as head
 from benchmarks.common import header, print_header, spread, table
-from benchmarks.utilisation import Step, product_rate, run_config, timed
+from benchmarks.utilization import Step, product_rate, run_config, timed
 from megapt.distributed.start import start_ranks
 from megapt.monitoring.peaks import device_peak
 
@@ -44,14 +44,16 @@ def foundry_flops(step: Step) -> float:
     """
     model, positions = step.config.model, step.config.data.window
     pairs = step.counts.positions * positions
-    return 6.0 * (step.parameters * step.counts.positions + 2 * model.layers * model.hidden * pairs)
+    return 6.0 * (
+        step.parameters * step.counts.positions + 2 * model.num_layers * model.hidden_size * pairs
+    )
 
 
 def measure(case: Found, options: argparse.Namespace) -> Found:
     """Train in this process; the case names a size, an objective, and how they are computed."""
     ranks = start_ranks()
     width, layers = map(int, SIZES.get(case["size"], case["size"]).split("x"))
-    options.batch = case["micro_batch"]
+    options.batch = case["micro_batch_size"]
     training = {
         "attention": case["attention"],
         "compile": case["compile"],
@@ -106,11 +108,11 @@ def explore(size: str, objective: str, options: argparse.Namespace) -> list[Foun
     case: Found = {"size": size, "objective": objective, "attention": first, "compile": True}
     case["chunk"] = CHUNKS[0]
     found = []
-    for micro_batch in options.micro_batches or MICRO_BATCHES[size]:
-        found.append(apart({**case, "micro_batch": micro_batch}, options))
+    for micro_batch_size in options.micro_batches or MICRO_BATCHES[size]:
+        found.append(apart({**case, "micro_batch_size": micro_batch_size}, options))
         if found[-1].get("failed") == FULL:
             break
-    case["micro_batch"] = max(found, key=rate)["micro_batch"]
+    case["micro_batch_size"] = max(found, key=rate)["micro_batch_size"]
     changes: list[Found] = [{"chunk": chunk} for chunk in CHUNKS[1:]]
     changes += [{"attention": attention} for attention in others]
     changes += [{"compile": False}]
@@ -119,7 +121,7 @@ def explore(size: str, objective: str, options: argparse.Namespace) -> list[Foun
 
 def row(found: Found) -> list[str]:
     cells = [found["size"], found["objective"], found["attention"]]
-    cells += ["yes" if found["compile"] else "no", str(found["micro_batch"])]
+    cells += ["yes" if found["compile"] else "no", str(found["micro_batch_size"])]
     cells += [f"2^{found['chunk'].bit_length() - 1}"]
     if "failed" in found:
         return [*cells, found["failed"], *[""] * 5]

@@ -13,7 +13,7 @@ from contextlib import closing
 from benchmarks.delivery import ROWS, WINDOW, main
 from megapt.config import DataConfig
 from megapt.data import Batch, BatchMaker, Corpus, Loader, TextBatch, TextMaker, open_stream
-from megapt.data.making import Maker
+from megapt.data.batch_maker import Maker
 from megapt.objectives import OBJECTIVES, Context
 
 
@@ -32,7 +32,7 @@ def read(options: argparse.Namespace, name: str) -> Iterator[int]:
         kind = OBJECTIVES[name]
         objective = kind(kind.Config(), Context(corpus.vocabulary, WINDOW))
         maker = BatchMaker(stream, objective, corpus.vocabulary.pad, seed=0)
-    with closing(Loader(maker, global_batch=ROWS).iterate(options.workers)) as batches:
+    with closing(Loader(maker, global_batch_size=ROWS).iterate(options.workers)) as batches:
         for step, [batch] in batches:
             if step == stream.count // ROWS:
                 return

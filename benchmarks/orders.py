@@ -126,7 +126,7 @@ def here(corpus: Simulated, span: int, blocks: int, lanes: int) -> Reading:
         lambda shard: np.full(BLOCKS, BLOCK_TOKENS),
         KEY,
         window=WINDOW,
-        shuffle_span=span,
+        shuffle_shards=span,
         shuffle_blocks=blocks,
         lanes=lanes,
     )

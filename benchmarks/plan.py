@@ -17,14 +17,17 @@ from typing import Any
 
 from benchmarks.common import header, print_header, run_ranks, table
 
-_SMALL = {"layers": 6, "hidden": 512, "heads": 8, "feedforward": 1536}
+_SMALL = {"layers": 6, "hidden": 512, "heads": 8, "intermediate_size": 1536}
 _BUCKET = {"zero_optimization": {"reduce_bucket_size": 8_000_000}}
 """As large a share of these models as DeepSpeed's 500 million are of the models it is made for."""
 
 _Sections = Mapping[str, Any]
 CASES: dict[str, tuple[int, _Sections]] = {
     "arlm, stage 0": (1, {}),
-    "arlm, stage 0, 2 micro-batches": (2, {"training": {"global_batch": 16, "micro_batch": 4}}),
+    "arlm, stage 0, 2 micro-batches": (
+        2,
+        {"training": {"global_batch_size": 16, "micro_batch_size": 4}},
+    ),
     "arlm, stage 1": (2, {"parallel": {"zero_stage": 1}}),
     "arlm, stage 2, bf16": (2, {"parallel": {"zero_stage": 2}, "training": {"precision": "bf16"}}),
     "arlm, stage 3": (2, {"parallel": {"zero_stage": 3}}),
@@ -47,7 +50,7 @@ CASES: dict[str, tuple[int, _Sections]] = {
         {
             "objective": {"name": "mlm"},
             "parallel": {"zero_stage": 2},
-            "training": {"global_batch": 32, "micro_batch": 16},
+            "training": {"global_batch_size": 32, "micro_batch_size": 16},
         },
     ),
     "mgm, stage 0, full": (1, {"objective": {"name": "mgm"}, "training": {"recompute": "full"}}),
@@ -59,8 +62,8 @@ CASES: dict[str, tuple[int, _Sections]] = {
 def _sections(world: int, changes: _Sections) -> dict[str, Any]:
     training = {
         "budget": {"amount": 1.0},
-        "global_batch": 4 * world,
-        "micro_batch": 4,
+        "global_batch_size": 4 * world,
+        "micro_batch_size": 4,
         **changes.get("training", {}),
     }
     usual = {
@@ -90,7 +93,7 @@ def _plan(world: int, sections: _Sections, vocabulary: int, cuda: bool) -> float
     )
     config = RunConfig.model_validate(sections)
     planner = Planner(config, Origins(), cluster, made_up_text(vocabulary))
-    size, stage = config.training.micro_batch, config.parallel.zero_stage
+    size, stage = config.training.micro_batch_size, config.parallel.zero_stage
     trace = planner.trace(size, config.training.recompute)
     return planner.footprint(stage, trace, size).total
 
@@ -112,7 +115,7 @@ def _be_rank(sections: _Sections, vocabulary: int) -> None:
         config = RunConfig.model_validate(sections)
         return rehearse(find_parts(config, ranks, Origins(), text), text).peak_bytes
 
-    tiny = {"layers": 1, "hidden": 16, "heads": 1, "feedforward": 16}
+    tiny = {"layers": 1, "hidden": 16, "heads": 1, "intermediate_size": 16}
     measured({**sections, "model": tiny})  # loads whatever is loaded when it is first used
     found = measured(sections)
     if ranks.main:

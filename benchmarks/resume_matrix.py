@@ -34,16 +34,22 @@ STOP = 3
 _RUN: dict[str, Any] = {
     "seed": 3,
     "objective": {"name": "bert"},
-    "model": {"layers": 1, "hidden": 16, "heads": 2, "feedforward": 24, "dropout": 0.1},
+    "model": {
+        "num_layers": 1,
+        "hidden_size": 16,
+        "num_heads": 2,
+        "intermediate_size": 24,
+        "dropout": 0.1,
+    },
     # A large epsilon: Adam divides by the gradient's size, and with a small one it would turn
     # rounding errors of gradients near zero into whole steps.
     "optimizer": {"lr": 1e-2, "eps": 1e-4},
-    "schedule": {"name": "linear", "warmup": 0.2},
+    "schedule": {"name": "linear", "warmup_ratio": 0.2},
     "training": {
         "budget": {"axis": "raw_tokens", "amount": 5000.0},
-        "global_batch": 8,
+        "global_batch_size": 8,
         # Dropout belongs to the micro-batch, whose size is that of the largest job.
-        "micro_batch": 2,
+        "micro_batch_size": 2,
         "validate_every": 3,
         "validation_windows": 8,
         "log_every": 1,

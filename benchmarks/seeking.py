@@ -68,7 +68,7 @@ def simulate(folder: Path, like: Manifest, shards: int) -> None:
         documents=total,
         tokens=sum(info.tokens for info in infos),
         text_bytes=0,
-        labelled=0,
+        labeled=0,
         label_counts=[0] * len(like.labels),
         corpus_counts=[0] * len(like.corpora),
         index=_unhashed(index),

@@ -47,7 +47,7 @@ SETTINGS = (
     (16, 8, 8),
     (8, 8, 16),
 )
-"""shuffle_span, shuffle_blocks, lanes."""
+"""shuffle_shards, shuffle_blocks, lanes."""
 DEFAULTS = (8, 8, 8)
 
 TABLE: dict[str, Order] = {
@@ -77,7 +77,7 @@ SERIES: dict[str, list[Order]] = {
     "py1e": [partial(expanded, spread=1 << n) for n in range(11, 17)],
     "webdataset": [partial(buffered, size=n) for n in (100, 1_000, 10_000, 50_000)],
 }
-# Okabe & Ito 2008, told apart by colour-blind readers; marks and dashes tell them apart in grey.
+# Okabe & Ito 2008, told apart by color-blind readers; marks and dashes tell them apart in grey.
 LOOKS = (
     ("#56B4E9", "o", "-"),
     ("#0072B2", "s", "-"),
@@ -102,15 +102,15 @@ class Quality(NamedTuple):
             corpus; 1/3 for a uniform shuffle.
         entropy: mean entropy of the sources of a global batch, in nats; the corpus is cut into
             consecutive sources of the same size.
-        batch_neighbours: share of the pairs of successive documents of the corpus that are read
+        batch_neighbors: share of the pairs of successive documents of the corpus that are read
             in the same global batch.
-        window_neighbours: the same for windows.
+        window_neighbors: the same for windows.
     """
 
     displacement: float
     entropy: float
-    batch_neighbours: float
-    window_neighbours: float
+    batch_neighbors: float
+    window_neighbors: float
 
 
 class Pieces:
@@ -149,8 +149,8 @@ def judge(corpus: Simulated, reading: Reading) -> Quality:
     return Quality(
         displacement=float(moved.mean() / corpus.tokens),
         entropy=abs(float((shares * logs).sum(axis=1).mean())),
-        batch_neighbours=together(pieces.document, batch),
-        window_neighbours=together(pieces.document, pieces.place),
+        batch_neighbors=together(pieces.document, batch),
+        window_neighbors=together(pieces.document, pieces.place),
     )
 
 
@@ -175,8 +175,8 @@ def tabulate(corpus: Simulated) -> dict[str, Quality]:
                 f"{reading.mixed / 1e6:.2f}",
                 f"{quality.displacement:.3f}",
                 f"{quality.entropy / best:.3f}",
-                f"{quality.batch_neighbours:.2%}",
-                f"{quality.window_neighbours:.2%}",
+                f"{quality.batch_neighbors:.2%}",
+                f"{quality.window_neighbors:.2%}",
             ]
         )
     print(
@@ -184,12 +184,12 @@ def tabulate(corpus: Simulated) -> dict[str, Quality]:
         f"windows of {WINDOW:,} tokens, batches of {BATCH}, {SOURCES} sources\n"
     )
     columns = ["order", "mixed, M tokens", "displacement", "entropy of sources"]
-    print(table([*columns, "neighbours in a batch", "in a window"], rows), flush=True)
+    print(table([*columns, "neighbors in a batch", "in a window"], rows), flush=True)
     return found
 
 
 def draw(corpus: Simulated, path: Path) -> None:
-    """Draw entropy and neighbours against the text that a shuffle has at hand."""
+    """Draw entropy and neighbors against the text that a shuffle has at hand."""
     lines = {}
     for name, series in SERIES.items():
         readings = [order(corpus) for order in series]
@@ -202,7 +202,7 @@ def draw(corpus: Simulated, path: Path) -> None:
             "entropy",
             best,
         ),
-        ("Neighbouring documents that meet in a batch,\nshare of all", "batch_neighbours", 1.0),
+        ("Neighboring documents that meet in a batch,\nshare of all", "batch_neighbors", 1.0),
     )
     style = {"svg.fonttype": "none", "svg.hashsalt": "shuffling", "font.size": 9.5}
     with matplotlib.rc_context({**style, "axes.spines.top": False, "axes.spines.right": False}):
@@ -212,8 +212,8 @@ def draw(corpus: Simulated, path: Path) -> None:
             for (name, points), look in zip(lines.items(), LOOKS, strict=True):
                 xs = [mixed for mixed, _ in points]
                 ys = [getattr(quality, field) / scale for _, quality in points]
-                colour, marker, dashes = look
-                axes.plot(xs, ys, dashes, color=colour, marker=marker, markersize=4.5, label=name)
+                color, marker, dashes = look
+                axes.plot(xs, ys, dashes, color=color, marker=marker, markersize=4.5, label=name)
             for name, dashes in LEVELS.items():
                 level = getattr(levels[name], field) / scale
                 axes.axhline(level, color="black", linestyle=dashes, linewidth=1, label=name)

@@ -41,17 +41,23 @@ DISK = 64 << 20
 _RUN: dict[str, Any] = {
     "seed": 5,
     # Whatever could lose its place: loader processes, draws, dropout, accumulation, a schedule.
-    "data": {"window": 128, "workers": 1},
+    "data": {"window": 128, "num_workers": 1},
     "objective": {"name": "bert"},
-    "model": {"layers": 2, "hidden": 64, "heads": 4, "feedforward": 128, "dropout": 0.1},
-    "schedule": {"name": "cosine", "batches": [{"until": 0.1, "global_batch": 4}]},
+    "model": {
+        "num_layers": 2,
+        "hidden_size": 64,
+        "num_heads": 4,
+        "intermediate_size": 128,
+        "dropout": 0.1,
+    },
+    "schedule": {"name": "cosine", "batch_size_rampup": [{"until": 0.1, "global_batch_size": 4}]},
     "training": {
-        "global_batch": 8,
-        "micro_batch": 2,
+        "global_batch_size": 8,
+        "micro_batch_size": 2,
         "validation_windows": 8,
         "log_every": 1,
     },
-    "checkpoint": {"keep_last": 3, "asynchronous": True},
+    "checkpoint": {"keep_last": 3, "async_save": True},
     "parallel": {"zero_stage": 2},
 }
 
@@ -61,7 +67,7 @@ def configuration(corpus: Path, output: Path, steps: int) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(_RUN))
     values["output"] = str(output)
     values["data"]["corpus"] = str(corpus.resolve())
-    budget = steps * values["training"]["global_batch"] * values["data"]["window"]
+    budget = steps * values["training"]["global_batch_size"] * values["data"]["window"]
     values["training"]["budget"] = {"axis": "raw_tokens", "amount": float(budget)}
     values["training"]["validate_every"] = min(50, steps // 4)
     values["checkpoint"]["every"] = min(20, steps // 10)
@@ -281,7 +287,7 @@ def differences(found: RunFolder, expected: RunFolder) -> list[str]:
         first = unlike[0] if unlike else "none"
         wrong.append(f"{len(pairs[0])} and {len(pairs[1])} records, first difference: step {first}")
     summaries = [folder.summary() for folder in (found, expected)]
-    for key in ("steps", "data", "heldout", "skipped_updates"):
+    for key in ("steps", "data", "validation", "skipped_updates"):
         if summaries[0][key] != summaries[1][key]:
             wrong.append(f"{key}: {summaries[0][key]} and {summaries[1][key]}")
     weights = []

@@ -45,10 +45,10 @@ def run_config(options: argparse.Namespace, output: str) -> RunConfig:
     """A run of the shape of the peers' models: GPT-2 without biases, or BERT."""
     decoder = options.objective == "arlm"
     model = {
-        "layers": options.layers,
-        "hidden": options.hidden,
-        "heads": options.heads,
-        "feedforward": 4 * options.hidden,
+        "num_layers": options.layers,
+        "hidden_size": options.hidden,
+        "num_heads": options.heads,
+        "intermediate_size": 4 * options.hidden,
         "activation": "gelu",
         "norm": "layernorm",
         "norm_position": "pre" if decoder else "post",
@@ -56,11 +56,11 @@ def run_config(options: argparse.Namespace, output: str) -> RunConfig:
         "bias": not decoder,
         "token_head": "linear" if decoder else "transform",
     }
-    optimizer = {"lr": LEARNING_RATE, "weight_decay": DECAY, "clip": CLIP}
+    optimizer = {"lr": LEARNING_RATE, "weight_decay": DECAY, "max_grad_norm": CLIP}
     training = {
         "budget": {"amount": float(ENDLESS * options.batch * options.window)},
-        "global_batch": options.batch,
-        "micro_batch": options.batch,
+        "global_batch_size": options.batch,
+        "micro_batch_size": options.batch,
         "precision": options.precision,
         "attention": options.attention,
         "validate_every": 0,
@@ -88,7 +88,7 @@ def bare(options: argparse.Namespace, turns: Turns) -> None:
     backend = find_backend(config, Origins())
     model = build_model(config, objective.heads, corpus.vocabulary.size, backend)
     maker = BatchMaker(training_stream(corpus, config), objective, corpus.vocabulary.pad, seed=0)
-    with contextlib.closing(Loader(maker, global_batch=options.batch).iterate()) as steps:
+    with contextlib.closing(Loader(maker, global_batch_size=options.batch).iterate()) as steps:
         batches = [batch for _, [batch] in itertools.islice(steps, KEPT_BATCHES)]
 
     def losses() -> Iterator[tuple[Tensor, int]]:

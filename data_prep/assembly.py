@@ -244,7 +244,7 @@ def sum_up(shards: Sequence[WrittenShard], index: FileInfo, lengths: FileInfo) -
         documents=sum(shard.info.documents for shard in shards),
         tokens=sum(shard.info.tokens for shard in shards),
         text_bytes=sum(shard.text_bytes for shard in shards),
-        labelled=sum(label_counts),
+        labeled=sum(label_counts),
         label_counts=label_counts,
         corpus_counts=total("corpus_counts"),
         index=index,

@@ -10,16 +10,6 @@ import numpy as np
 from pydantic import JsonValue
 
 from data_prep.assembly import SPLITS, Source
-from data_prep.building.duplicates import find_duplicates
-from data_prep.building.identity import check_unchanged, identify
-from data_prep.building.provenance import (
-    RECORD_NAME,
-    BuildRecord,
-    check_apart,
-    find_corpus,
-    library_versions,
-)
-from data_prep.building.units import POISONOUS, UnitAccount, UnitTask, UnitWorker
 from data_prep.cleaning import pinned
 from data_prep.errors import PrepError
 from data_prep.execution import Executor
@@ -27,6 +17,16 @@ from data_prep.files import write_atomically
 from data_prep.inputs import UNIT_BYTES, Place, SourceFile, Unit, find_files, plan_units
 from data_prep.inputs.records import Span
 from data_prep.manifest import Manifest, describe_file, sort_labels, sum_counts
+from data_prep.pipeline.duplicates import find_duplicates
+from data_prep.pipeline.identity import check_unchanged, identify
+from data_prep.pipeline.provenance import (
+    RECORD_NAME,
+    BuildRecord,
+    check_apart,
+    find_corpus,
+    library_versions,
+)
+from data_prep.pipeline.units import POISONOUS, UnitAccount, UnitTask, UnitWorker
 from data_prep.progress import ByteProgress
 from data_prep.settings import BuildSettings
 from data_prep.shard_writer import Layout

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
@@ -48,7 +48,9 @@ class ShardInfo(FileInfo):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True
+    )
 
 
 class SplitInfo(_Model):
@@ -58,7 +60,7 @@ class SplitInfo(_Model):
         documents: number of documents.
         tokens: number of tokens.
         text_bytes: UTF-8 bytes of the documents' text.
-        labelled: number of documents that have a label.
+        labeled: number of documents that have a label.
         label_counts: documents per label, in the order of `Manifest.labels`.
         corpus_counts: documents per corpus, in the order of `Manifest.corpora`.
         index: the block tables of all shards, one after another: a .npy file of int64
@@ -72,7 +74,7 @@ class SplitInfo(_Model):
     documents: int
     tokens: int
     text_bytes: int
-    labelled: int
+    labeled: int = Field(alias="labelled")  # as the format spells it
     label_counts: list[int]
     corpus_counts: list[int]
     index: FileInfo

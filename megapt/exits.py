@@ -63,7 +63,7 @@ def guarded(job: Callable[[], object]) -> int:
         # Not what all ranks agree on either.
         line = str(error).partition(". ")[0]
         _print(
-            f"training failed: rank {_rank()}: {line}; a smaller training.micro_batch, "
+            f"training failed: rank {_rank()}: {line}; a smaller training.micro_batch_size, "
             f"training.recompute or a higher parallel.zero_stage takes less: see megapt plan"
         )
         return Exit.FAILED

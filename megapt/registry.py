@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from megapt.config import Origins, PartSection, Section, validate
-from megapt.config.errors import nearest
+from megapt.config.errors import nearest, unknown_key
 from megapt.errors import ConfigError
 
 PartT = TypeVar("PartT")
@@ -90,7 +90,7 @@ def own_settings(
     extra = section.model_extra or {}
     known = [*type(section).model_fields, *own.model_fields]
     for key in extra.keys() - set(known):
-        raise origins.error(f"{path}.{key}", f"unknown key; {nearest(key, known)}")
+        raise origins.error(f"{path}.{key}", unknown_key(f"{path}.{key}", known))
     return validate(own, extra, origins, path)
 
 

@@ -52,7 +52,7 @@ def make_stream(corpus: Corpus) -> Callable[..., WindowStream]:
             "seed": 1,
             "window": 64,
             "policy": "fill",
-            "shuffle_span": 2,
+            "shuffle_shards": 2,
             "shuffle_blocks": 3,
             "lanes": 4,
         }

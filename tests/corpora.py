@@ -1,4 +1,4 @@
-"""A small labelled corpus in English and Chinese, made of nothing but this file."""
+"""A small labeled corpus in English and Chinese, made of nothing but this file."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ from tests.windows import VOCABULARY
 _ROOT = Path(__file__).resolve().parents[1]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
 _SMALL = [
-    "model.layers=1",
-    "model.hidden=16",
-    "model.heads=2",
-    "model.feedforward=32",
+    "model.num_layers=1",
+    "model.hidden_size=16",
+    "model.num_heads=2",
+    "model.intermediate_size=32",
     "data.window=128",
     "training.budget.amount=1500",
     "training.validation_windows=8",
@@ -30,10 +30,10 @@ _SMALL = [
 _SMALL_COMPARISON = [
     *(word for word in _SMALL if not word.startswith("training.validation")),
     "training.validation_windows=8",
-    "heldout_windows=8",
+    "validation_windows=8",
     "measures=[{name: probe, train_documents: 60, heldout_documents: 40}, repetition]",
-    "samples=1",
-    "sample_tokens=4",
+    "num_samples=1",
+    "max_new_tokens=4",
 ]
 
 

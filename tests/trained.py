@@ -13,7 +13,7 @@ import pytest
 
 from megapt.config import RunConfig
 from tests.corpora import build_texts, make_documents
-from tests.objectives.building import preset
+from tests.objectives.builders import preset
 from tests.ranks import run_ranks
 from tests.training.runs import run_config, train
 
@@ -37,7 +37,7 @@ def build(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
 
 
 @pytest.fixture(scope="session")
-def partly_labelled(build: Callable[..., Path]) -> Path:
+def partly_labeled(build: Callable[..., Path]) -> Path:
     """A corpus in which one document of six has a class."""
     documents = make_documents(200, seed=1)
     for number, document in enumerate(documents):

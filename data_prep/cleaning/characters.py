@@ -1,4 +1,4 @@
-"""Steps on single characters: Unicode normalisation, mojibake, control characters."""
+"""Steps on single characters: Unicode normalization, mojibake, control characters."""
 
 import re
 import unicodedata
@@ -29,7 +29,7 @@ def _long_runs() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 class Unicode(StepSettings):
-    """Unicode normalisation (UAX #15).
+    """Unicode normalization (UAX #15).
 
     Attributes:
         form: "NFC" writes each letter with its accents in one way; "NFKC" also replaces
@@ -120,7 +120,7 @@ class ControlCharacters(StepSettings):
     """Removes characters that nobody sees; line breaks of every kind become newlines.
 
     Always removed: C0 and C1 control characters (NUL among them) other than newline and tab,
-    with the terminal's colour codes; halves of surrogate pairs; noncharacters.
+    with the terminal's color codes; halves of surrogate pairs; noncharacters.
 
     Attributes:
         zero_width: remove zero-width spaces, byte order marks and soft hyphens.

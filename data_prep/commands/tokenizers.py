@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from data_prep.commands import options
-from data_prep.commands.building import read_config
+from data_prep.commands.build import read_config
 from data_prep.errors import PrepError
 from data_prep.examples import extract_example
 from data_prep.tokenizers import Tokenizer

@@ -18,7 +18,7 @@ _TITLES = {
     "only_b": "only in B",
     "changed": "changed",
     "moved": "moved between the splits",
-    "relabelled": "with another label",
+    "relabeled": "with another label",
 }
 
 

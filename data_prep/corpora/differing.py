@@ -40,14 +40,14 @@ _Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 class Differences:
     """Documents that differ, by their numbers in each corpus.
 
-    A document can be changed, moved and relabelled at once.
+    A document can be changed, moved and relabeled at once.
 
     Attributes:
         only_a: int64 [N], numbers in A of documents that have no partner in B.
         only_b: int64 [N], numbers in B of documents that have no partner in A.
         changed: int64 [N, 2], numbers in A and B of partners with different text.
         moved: int64 [N, 2], of partners on different sides of the split.
-        relabelled: int64 [N, 2], of partners with different labels.
+        relabeled: int64 [N, 2], of partners with different labels.
         same: number of documents that have an equal partner.
     """
 
@@ -55,7 +55,7 @@ class Differences:
     only_b: NDArray[np.int64]
     changed: NDArray[np.int64]
     moved: NDArray[np.int64]
-    relabelled: NDArray[np.int64]
+    relabeled: NDArray[np.int64]
     same: int
 
     def kinds(self) -> dict[str, NDArray[np.int64]]:
@@ -65,7 +65,7 @@ class Differences:
             "only_b": self.only_b,
             "changed": self.changed,
             "moved": self.moved,
-            "relabelled": self.relabelled,
+            "relabeled": self.relabeled,
         }
 
     def __bool__(self) -> bool:
@@ -123,7 +123,7 @@ def compare(a: NDArray[Any], b: NDArray[Any]) -> Differences:
         only_b=_without(left_b, in_b)["number"],
         changed=different(*_TEXT),
         moved=different("split"),
-        relabelled=different("label"),
+        relabeled=different("label"),
         same=len(equal[0]),
     )
 

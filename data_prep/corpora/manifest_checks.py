@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from data_prep.building.provenance import RECORD_NAME, BuildRecord
 from data_prep.corpora.faults import Verdict
 from data_prep.errors import PrepError
 from data_prep.files import sha256_of
 from data_prep.manifest import FORMAT, MANIFEST_NAME, FileInfo, Manifest, SplitInfo
+from data_prep.pipeline.provenance import RECORD_NAME, BuildRecord
 from data_prep.shards import read_index, read_lengths
 from data_prep.tokenizers import load_tokenizer
 
@@ -47,7 +47,7 @@ def check_counts(manifest: Manifest, verdict: Verdict) -> None:
         for counted, what, total in (
             (sum(info.documents for info in split.shards), "documents", split.documents),
             (sum(info.tokens for info in split.shards), "tokens", split.tokens),
-            (sum(split.label_counts), "labelled", split.labelled),
+            (sum(split.label_counts), "labeled", split.labeled),
             (sum(split.corpus_counts), "corpus_counts", split.documents),
             (len(split.label_counts), "label_counts", len(manifest.labels)),
             (len(split.corpus_counts), "corpus_counts", max(1, len(manifest.corpora))),

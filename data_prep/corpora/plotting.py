@@ -18,7 +18,7 @@ FORMATS = (".svg", ".png")
 _WIDTH = 7.5  # inches
 _BAR = 0.26  # inches
 _MOST_BARS = 20
-# Okabe & Ito 2008, told apart by colour-blind readers.
+# Okabe & Ito 2008, told apart by color-blind readers.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _NEUTRAL = "#7F7F7F"
 _BAR_SHARE = 0.7  # of a row
@@ -110,18 +110,18 @@ def _shares(split: Mapping[str, Any], field: str) -> dict[str, float]:
         counts = {name: figures["documents"] for name, figures in split[field].items()}
     else:
         counts = dict(split[field])
-        if counts and split["unlabelled"]:
-            counts["(no label)"] = split["unlabelled"]
+        if counts and split["unlabeled"]:
+            counts["(no label)"] = split["unlabeled"]
     return {name: count / split["documents"] for name, count in counts.items()}
 
 
 def _draw_lengths(axes: Axes, splits: Mapping[str, Any]) -> None:
-    for (side, split), colour in zip(splits.items(), _COLOURS, strict=False):
+    for (side, split), color in zip(splits.items(), _COLOURS, strict=False):
         octaves = [int(least) for least in split["length_histogram"]]
         shares = [count / split["documents"] for count in split["length_histogram"].values()]
         edges = [*octaves, 2 * octaves[-1]]
-        axes.stairs(shares, edges, color=colour, linewidth=1.6, label=side)
-        axes.stairs(shares, edges, color=colour, fill=True, alpha=0.12)
+        axes.stairs(shares, edges, color=color, linewidth=1.6, label=side)
+        axes.stairs(shares, edges, color=color, fill=True, alpha=0.12)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
@@ -132,12 +132,12 @@ def _draw_lengths(axes: Axes, splits: Mapping[str, Any]) -> None:
 
 
 def _draw_bars(axes: Axes, title: str, bars: Mapping[str, list[float]], names: list[str]) -> None:
-    """Bars with their values; the colours are those of the splits above, or none of them."""
-    colours = _COLOURS if len(bars) > 1 or "" not in bars else (_NEUTRAL,)
+    """Bars with their values; the colors are those of the splits above, or none of them."""
+    colors = _COLOURS if len(bars) > 1 or "" not in bars else (_NEUTRAL,)
     height = _BAR_SHARE / len(bars)
-    for row, (values, colour) in enumerate(zip(bars.values(), colours, strict=False)):
+    for row, (values, color) in enumerate(zip(bars.values(), colors, strict=False)):
         places = [place + row * height for place in range(len(names))]
-        drawn = axes.barh(places, values, 0.9 * height, color=colour)
+        drawn = axes.barh(places, values, 0.9 * height, color=color)
         axes.bar_label(drawn, [f"{value:.2%}" for value in values], padding=3, fontsize=8)
     axes.set_yticks([place + (_BAR_SHARE - height) / 2 for place in range(len(names))], names)
     axes.tick_params(left=False)

@@ -9,14 +9,14 @@ import numpy as np
 from pydantic import JsonValue
 
 from data_prep.assembly import Source
-from data_prep.building.identity import InputFile
-from data_prep.building.provenance import RECORD_NAME, BuildRecord, find_corpus
 from data_prep.corpora.reading import choose_splits
 from data_prep.corpora.uniting import Union, unite
 from data_prep.errors import PrepError
 from data_prep.execution import Context, Executor
 from data_prep.files import write_atomically
 from data_prep.manifest import MANIFEST_NAME, Manifest
+from data_prep.pipeline.identity import InputFile
+from data_prep.pipeline.provenance import RECORD_NAME, BuildRecord, find_corpus
 from data_prep.progress import ByteProgress
 from data_prep.shard_writer import Layout
 from data_prep.shards import Shard, open_shards

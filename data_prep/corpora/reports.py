@@ -29,8 +29,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         _print_bars(bars, split["documents"], console)
         if split["labels"]:
             console.print(f"\n{name}, documents by label", highlight=False)
-            unlabelled = {"(no label)": split["unlabelled"]} if split["unlabelled"] else {}
-            _print_bars({**split["labels"], **unlabelled}, split["documents"], console)
+            unlabeled = {"(no label)": split["unlabeled"]} if split["unlabeled"] else {}
+            _print_bars({**split["labels"], **unlabeled}, split["documents"], console)
     source = summary["source_documents"]
     console.print(f"\n{source:,} documents in the input", highlight=False)
     for title in ("rejected", "changed"):

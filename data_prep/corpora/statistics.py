@@ -207,7 +207,7 @@ def _split_summary(
         "blocks": len(split),
         "disk_bytes": sum(info.bytes for info in split.info.shards),
         "labels": dict(zip(manifest.labels, split.info.label_counts, strict=True)),
-        "unlabelled": split.info.documents - split.info.labelled,
+        "unlabeled": split.info.documents - split.info.labeled,
         "corpora": {name: figures.as_json() for name, figures in named if figures.documents},
     }
 

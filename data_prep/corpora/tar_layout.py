@@ -19,7 +19,7 @@ from data_prep.manifest import FORMAT, Manifest
 from data_prep.shard_writer import INDEX_MEMBER, token_dtype
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A member that a block must have; `dtype` is None for the JSON list of ids."""
 
     file: str
@@ -38,7 +38,7 @@ class Member(NamedTuple):
         return buffer.getvalue()
 
 
-def block_members(manifest: Manifest, key: int, documents: int, tokens: int) -> list[Member]:
+def block_members(manifest: Manifest, key: int, documents: int, tokens: int) -> list[TarMember]:
     """The members that block `key` of a corpus has, in their order."""
     packed = -(-tokens // 8)
     arrays: list[tuple[str, Any, int]] = [("bytes", "<u4", documents)]
@@ -56,15 +56,15 @@ def block_members(manifest: Manifest, key: int, documents: int, tokens: int) -> 
         ("words", "|u1", packed),
     ]
     return [
-        Member(f"{key:08d}.{name}.npy", name, np.dtype(dtype), length)
+        TarMember(f"{key:08d}.{name}.npy", name, np.dtype(dtype), length)
         if dtype is not None
-        else Member(f"{key:08d}.{name}.json", name, None, length)
+        else TarMember(f"{key:08d}.{name}.json", name, None, length)
         for name, dtype, length in arrays
     ]
 
 
 def read_block(
-    region: bytes, expected: list[Member]
+    region: bytes, expected: list[TarMember]
 ) -> tuple[DecodedBlock | None, int | None, list[str]]:
     """The arrays of a block, the bytes that it takes, and what is wrong with its members.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.building.provenance import RECORD_NAME
 from data_prep.corpora.faults import Fault, Verdict
 from data_prep.corpora.manifest_checks import (
     check_counts,
@@ -21,6 +20,7 @@ from data_prep.corpora.reading import SplitReader
 from data_prep.corpora.shard_checks import ShardAccount, ShardChecker, ShardTask
 from data_prep.execution import Executor
 from data_prep.manifest import MANIFEST_NAME, Manifest, SplitInfo
+from data_prep.pipeline.provenance import RECORD_NAME
 from data_prep.progress import ByteProgress
 
 _MOST_SHARED = 10

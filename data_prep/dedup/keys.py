@@ -29,7 +29,7 @@ _SLOT = np.uint64(0xD1342543DE82EF95)  # odd
 def text_keys(strings: Iterable[str]) -> NDArray[np.uint64]:
     """128-bit keys of D strings: texts, or ids.
 
-    BLAKE2b of the UTF-8 bytes, with no normalisation beyond what cleaning did. Among 10^10
+    BLAKE2b of the UTF-8 bytes, with no normalization beyond what cleaning did. Among 10^10
     different strings two share a key with a probability of 1.5e-19.
 
     Returns:

@@ -56,7 +56,7 @@ def plan_buckets(records: int, memory_bytes: int) -> int:
 
 
 def merge_tables(tables: Sequence[UnitArray]) -> NDArray[np.void]:
-    """One table for neighbouring units, so that the tasks of a large corpus open fewer files.
+    """One table for neighboring units, so that the tasks of a large corpus open fewer files.
 
     Args:
         tables: tables of one kind, in order.

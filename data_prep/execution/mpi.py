@@ -4,7 +4,7 @@ Rank 0 is the master: it hands out tasks and works on none. Every other rank ser
 task at a time done in a worker process of its own, below its own supervisor, so that a document
 that kills a process never kills a rank, which would end the whole job.
 
-Import this module only to use it: importing `mpi4py.MPI` initialises MPI.
+Import this module only to use it: importing `mpi4py.MPI` initializes MPI.
 """
 
 import pickle

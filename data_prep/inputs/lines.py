@@ -1,7 +1,7 @@
 """Records of text: lines, passages between separating lines, and whole files.
 
 A record belongs to the byte range in which it begins, whatever the ranges are, so every
-record is read once and a range can be read without its neighbours.
+record is read once and a range can be read without its neighbors.
 """
 
 import sys

@@ -59,7 +59,7 @@ class ModelFile:
     Attributes:
         is_bpe: whether the model is BPE.
         byte_fallback: whether characters without a piece are written in bytes.
-        identity: whether it takes text as it is: no normalisation, every space kept and a
+        identity: whether it takes text as it is: no normalization, every space kept and a
             piece's space at its beginning.
     """
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from data_prep.errors import PrepError
 from data_prep.tokenizers.base import WORD_MARK, Tokenizer, make_vocabulary
 from data_prep.tokenizers.model_proto import ModelFile
-from data_prep.tokenizers.word_cache import Neighbours, WordCache, code_points
+from data_prep.tokenizers.word_cache import Neighbors, WordCache, code_points
 
 # SentencePiece needs about 30 bytes a character, and BPE more than linear time, so a longer
 # text is encoded in parts.
@@ -41,7 +41,7 @@ class SentencePieceTokenizer(Tokenizer):
     exception: U+2581 ("▁") comes back as a space.
 
     Args:
-        data: the serialised model.
+        data: the serialized model.
         name: what error messages call it, usually its path.
 
     Raises:
@@ -108,8 +108,8 @@ class SentencePieceTokenizer(Tokenizer):
             # Few words of Chinese repeat as they are cut here, and few characters merge, so
             # that SentencePiece itself is faster.
             return whole(text)
-        cache, neighbours = self._cache
-        return cache.encode(neighbours.cut(spaced, codes))
+        cache, neighbors = self._cache
+        return cache.encode(neighbors.cut(spaced, codes))
 
     def _encode_whole(self, text: str) -> NDArray[np.int32]:
         ids: NDArray[np.int32] = self._processor.encode(text, return_type="numpy")
@@ -130,7 +130,7 @@ class SentencePieceTokenizer(Tokenizer):
         alone = not any("\n" in piece and piece != "\n" for piece in self.pieces)
         return ids if alone and ids and self.surfaces[ids[-1]] == b"\n" else None
 
-    def _make_cache(self) -> tuple[WordCache, Neighbours] | None:
+    def _make_cache(self) -> tuple[WordCache, Neighbors] | None:
         """A cache for BPE, where it gives the ids of the model.
 
         Not for unigram: it adds up scores along the whole text in float32, so the rounding,
@@ -141,8 +141,8 @@ class SentencePieceTokenizer(Tokenizer):
         if not (model.is_bpe and model.identity and model.byte_fallback and self._anchor):
             return None
         texts = [self.pieces[id_] for id_ in self.vocabulary.ordinary if not self.is_byte(id_)]
-        neighbours = Neighbours(piece.replace(WORD_MARK, " ") for piece in texts)
-        return WordCache(self._encode_parts), neighbours
+        neighbors = Neighbors(piece.replace(WORD_MARK, " ") for piece in texts)
+        return WordCache(self._encode_parts), neighbors
 
     def _encode_parts(self, parts: Sequence[str]) -> list[NDArray[np.int32]]:
         return [self._encode_inside(part) for part in parts]

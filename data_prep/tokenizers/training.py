@@ -151,7 +151,7 @@ def train_model(
     """Train a model on a sample; the arguments are those of `train_tokenizer`.
 
     Returns:
-        The serialised model.
+        The serialized model.
 
     Raises:
         PrepError: the vocabulary is too small or too large for the text.

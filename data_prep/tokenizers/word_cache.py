@@ -1,7 +1,7 @@
 """Encoding a text in small parts, each of which is encoded once and then looked up.
 
 A merge of BPE makes a piece of the vocabulary out of two that touch. So where two characters
-are neighbours in no piece, no merge ever crosses the place between them: the ids of a text
+are neighbors in no piece, no merge ever crosses the place between them: the ids of a text
 are those of its parts, one after another, exactly. In English these parts are words, and most
 words of a text have been seen before.
 """
@@ -17,7 +17,7 @@ Encode = Callable[[Sequence[str]], Sequence[NDArray[np.int32]]]
 # With these limits a full cache of English words takes some 40 MB.
 CACHED_PARTS = 1 << 18
 CACHED_CHARACTERS = 32
-_BITS = 22  # of the table of neighbours: 4 MiB
+_BITS = 22  # of the table of neighbors: 4 MiB
 
 
 class WordCache:
@@ -57,8 +57,8 @@ class WordCache:
         return fresh
 
 
-class Neighbours:
-    """Which characters are neighbours in a piece of a vocabulary.
+class Neighbors:
+    """Which characters are neighbors in a piece of a vocabulary.
 
     The pairs are kept as bits of a hash table. Two pairs may share a bit, and a place is then
     taken for one that must not be cut: parts become longer, never wrong.

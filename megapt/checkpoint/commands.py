@@ -122,7 +122,7 @@ def convert(run: str, step: int | None, output: Path) -> int:
 def consolidate(run: str, step: int | None, output: Path, dtype: str) -> int:
     """Write the weights of a checkpoint into one safetensors file; return its step.
 
-    With `optimizer.average` they are the moving average.
+    With `optimizer.ema_decay` they are the moving average.
 
     Raises:
         ConfigError: there is no such checkpoint, or `output` exists.

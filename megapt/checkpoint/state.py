@@ -40,7 +40,7 @@ class TrainerState(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)]
     precision: str
     data: _Data
-    heldout: _Data
+    validation: _Data
     """Only which shards are left out."""
     guard: dict[str, Any] = Field(default_factory=dict)
     """What the judge of updates remembers."""

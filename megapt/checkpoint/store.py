@@ -99,7 +99,7 @@ class Checkpoints:
         copies = Copies(config.copy_to) if config.copy_to else None
         self._copier: Copier | None = None
         if copies is not None and ranks.main:
-            self._copier = Copier(copies, config, config.asynchronous, self._uncopied)
+            self._copier = Copier(copies, config, config.async_save, self._uncopied)
         self._finder = Finder(folder, ranks, self._events, copies, run)
 
     def take_events(self) -> list[Event]:
@@ -164,7 +164,7 @@ class Checkpoints:
         folder = hidden_path(checkpoint_path(self._folder, state.step))
         if self._failed(state.step, self._prepare(folder) if self._ranks.main else ""):
             return
-        asynchronous = self._config.asynchronous
+        asynchronous = self._config.async_save
         taken = engine.state(folder, copying=asynchronous)
         files: dict[str, Write] = {name: torch_file(each) for name, each in taken.items()}
         taken.clear()
@@ -295,7 +295,7 @@ class Checkpoints:
         return self._finder.newest(before, fetching=self._config.resume == "auto")
 
     def load(self, saved: Saved, engine: Engine) -> None:
-        """Load weights and optimiser states, whatever ranks and ZeRO stage they were saved with.
+        """Load weights and optimizer states, whatever ranks and ZeRO stage they were saved with.
 
         Args:
             saved: of `newest`, `at` or `branch_start`.

@@ -133,7 +133,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a run on held-out text, beside the unigram baseline."""
-    from megapt.evaluation.heldout import evaluate_run
+    from megapt.evaluation.evaluate import evaluate_run
 
     scores = evaluate_run(run, windows, corpus)
     if as_json:

@@ -1,1 +1,1 @@
-"""Compares objectives: same text, same trunk, same optimiser, a declared budget."""
+"""Compares objectives: same text, same trunk, same optimizer, a declared budget."""

@@ -23,9 +23,9 @@ from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.evaluation import (
     Sample,
-    heldout_scores,
     load_run,
     sample_texts,
+    validation_scores,
     write_samples,
 )
 from megapt.evaluation.measures import Measure, Score
@@ -42,7 +42,7 @@ RESULTS, REPORT = "results.json", "report.html"
 _HELD_EQUAL = (
     "the text: the k-th window is the same for all members",
     "the trunk: architecture and initial weights",
-    "the optimiser, the learning rate and its schedule over the budget",
+    "the optimizer, the learning rate and its schedule over the budget",
     "the number of windows an update, and the precision",
     "the held-out windows, and the items of each measure",
 )
@@ -76,9 +76,11 @@ class Comparison:
         self.corpus = corpus
         self.prepared: dict[str, PreparedRun] = {}
         for name, run in self.runs.items():
-            path, windows = f"members.{name}", config.heldout_windows
+            path, windows = f"members.{name}", config.validation_windows
             prepared = prepare(run, ranks, origins, corpus, path)
-            check_targets(prepared.heldout, prepared.parts.objective, ranks, origins, path, windows)
+            check_targets(
+                prepared.validation, prepared.parts.objective, ranks, origins, path, windows
+            )
             self.prepared[name] = prepared
         self._measures = choose_measures(config, self.corpus, ranks, origins)
 
@@ -112,21 +114,21 @@ class Comparison:
     def _say(self, member: Member) -> None:
         if self.ranks.main:
             print(
-                f"{member.name}: held-out loss {member.heldout_loss:.3f} "
+                f"{member.name}: held-out loss {member.validation_loss:.3f} "
                 f"(unigram {member.unigram_loss:.3f}), {member.tokens_per_second:,.0f} tokens/s",
                 flush=True,
             )
 
     def _measure(self, name: str, objective: Objective) -> Member:
         run = load_run(self.runs[name].output, self.ranks.device)
-        windows = self.config.heldout_windows
-        scores, unigram = heldout_scores(run, self.corpus, windows, self.ranks)
+        windows = self.config.validation_windows
+        scores, unigram = validation_scores(run, self.corpus, windows, self.ranks)
         answers, unanswered = ask(self._measures.chosen, run)
         samples: list[Sample] = []
         with self.ranks.together():
             if self.ranks.main:
-                texts = sample_texts(self.corpus, self.config.samples, self.config.data.window)
-                longest, seed = self.config.sample_tokens, self.config.seed
+                texts = sample_texts(self.corpus, self.config.num_samples, self.config.data.window)
+                longest, seed = self.config.max_new_tokens, self.config.seed
                 samples = write_samples(run, texts, max_tokens=longest, seed=seed)
         folder = RunFolder(self.runs[name].output)
         summary = folder.summary()
@@ -136,7 +138,7 @@ class Comparison:
             settings=objective.config.model_dump(),
             attention=objective.attention,
             uses_labels=objective.uses_labels,
-            heldout_loss=scores["loss"],
+            validation_loss=scores["loss"],
             unigram_loss=unigram["loss"],
             heads=[
                 HeadScores(
@@ -180,7 +182,7 @@ class Comparison:
         train, valid = manifest.splits["train"], manifest.splits["valid"]
         untrained = self._untrained(members)
         return Results(
-            format="megapt-comparison/2",
+            format="megapt-comparison/3",
             megapt_version=megapt.__version__,
             title=config.title,
             corpus=CorpusRecord(
@@ -198,7 +200,7 @@ class Comparison:
             ranks=self.ranks.world,
             device=str(self.ranks.device.type),
             window=config.data.window,
-            policy=config.data.policy,
+            policy=config.data.window_policy,
             measures=[
                 record.model_copy(update={"untrained": untrained.get(record.name)})
                 for record in measures.records
@@ -239,12 +241,12 @@ def _not_equal(config: CompareConfig, members: list[Member], measures: list[Meas
     ranks = {member.ranks for member in members}
     if len(ranks) > 1:
         said.append(f"the number of ranks ({min(ranks)} to {max(ranks)}), and so tokens a second")
-    labelled = [member.name for member in members if member.uses_labels]
-    if labelled:
+    labeled = [member.name for member in members if member.uses_labels]
+    if labeled:
         asking = " and ".join(f"the {m.name}" for m in measures if m.uses_labels)
         asked = f", which {asking} asks for" if asking else ""
         said.append(
-            f"{', '.join(labelled)} saw the classes of the training documents{asked}; the others "
+            f"{', '.join(labeled)} saw the classes of the training documents{asked}; the others "
             f"never saw a class before they were measured"
         )
     return said

@@ -27,8 +27,8 @@ AXES: dict[Axis, str] = {
 }
 
 _WIDTH = 7.5  # Inches of 72 points: the 720 CSS pixels that the page gives to a figure.
-_INK = "#012345"  # Stands for the page's text colour, which is another one on a dark screen.
-# Okabe & Ito 2008, told apart by colour-blind readers; without black and the too light yellow.
+_INK = "#012345"  # Stands for the page's text color, which is another one on a dark screen.
+# Okabe & Ito 2008, told apart by color-blind readers; without black and the too light yellow.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # Another number: pairs repeat after 42 members.
 _LINES = ("--", "-.", (0, (1, 3)))  # Of baselines; dots alone are the untrained trunk's.
@@ -139,10 +139,10 @@ def measured(results: Results, measure: MeasureRecord) -> str:
             if untrained.interval is not None:
                 axes.axvspan(*untrained.interval, color=_INK, alpha=0.12, lw=0)
         for row, (i, _, score) in enumerate(answered):
-            colour = _COLOURS[i % len(_COLOURS)]
+            color = _COLOURS[i % len(_COLOURS)]
             if score.interval is not None:
-                axes.plot(score.interval, (row, row), color=colour, lw=2)
-            axes.plot(score.value, row, color=colour, marker=_MARKERS[i % len(_MARKERS)])
+                axes.plot(score.interval, (row, row), color=color, lw=2)
+            axes.plot(score.value, row, color=color, marker=_MARKERS[i % len(_MARKERS)])
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         label = measure.title
@@ -163,7 +163,7 @@ def measured(results: Results, measure: MeasureRecord) -> str:
 def budgets(results: Results) -> str:
     """Return what every member spent on the five axes, as shares of the largest."""
     names = [member.name for member in results.members]
-    colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(names))]
+    colors = [_COLOURS[i % len(_COLOURS)] for i in range(len(names))]
     with _style():
         figure = Figure(figsize=(_WIDTH, 0.5 + 0.42 * len(names)), layout="constrained")
         columns = figure.subplots(1, len(AXES), sharey=True)
@@ -172,7 +172,7 @@ def budgets(results: Results) -> str:
         for column, (axis, title) in zip(columns, AXES.items(), strict=True):
             spent = [getattr(member.budget, axis) for member in results.members]
             largest = max(spent) or 1.0
-            column.barh(range(len(names)), [value / largest for value in spent], 0.4, color=colours)
+            column.barh(range(len(names)), [value / largest for value in spent], 0.4, color=colors)
             for row, value in enumerate(spent):
                 column.text(0.02, row - 0.27, amount(axis, value), fontsize=8.5)
             column.set_title(title, fontsize=9.5)

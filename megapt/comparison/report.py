@@ -55,7 +55,7 @@ _LOSSES = ("Held-out loss", "Unigram loss", "Ratio")
 def _losses(member: Member) -> list[str]:
     """Return the cells under `_LOSSES`."""
     return [
-        f"{member.heldout_loss:.3f}",
+        f"{member.validation_loss:.3f}",
         f"{member.unigram_loss:.3f}",
         f"{member.loss_ratio:.3f}",
     ]

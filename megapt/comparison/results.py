@@ -74,7 +74,7 @@ class Member(Record):
     attention: str
     uses_labels: bool
     """Whether it was trained on the documents' classes."""
-    heldout_loss: Loss
+    validation_loss: Loss
     """Nats, weighted over the heads. Not comparable between different objectives."""
     unigram_loss: PositiveFloat
     """The same measure if label frequencies are predicted everywhere."""
@@ -99,7 +99,7 @@ class Member(Record):
     @property
     def loss_ratio(self) -> float:
         """Held-out loss as a share of the unigram loss; below 1 is better than frequencies."""
-        return self.heldout_loss / self.unigram_loss
+        return self.validation_loss / self.unigram_loss
 
 
 class CorpusRecord(Record):
@@ -140,7 +140,7 @@ class MeasureRecord(Record):
 class Results(Record):
     """A whole comparison."""
 
-    format: Literal["megapt-comparison/2"]
+    format: Literal["megapt-comparison/3"]
     megapt_version: str
     title: str
     corpus: CorpusRecord

@@ -35,7 +35,7 @@ class DeviceConfig(Section):
     buffers of NCCL, and what the allocator loses to fragmentation."""
     peak_flops: dict[Literal["fp32", "bf16", "fp16"], PositiveFloat]
     """Precision -> dense FLOPs a second on its data sheet."""
-    utilisation: Annotated[float, Field(gt=0, le=1)] = 0.4
+    utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the peak that a run's model FLOPs are expected to reach (Chowdhery et al. 2022,
     appendix B); MosaicML's llm-foundry publishes 0.41 to 0.46 for 1B to 70B on H100."""
     interconnect: PositiveFloat

@@ -25,11 +25,11 @@ class ReadingConfig(Section):
     on_damage: Literal["stop", "skip"] = "stop"
     """A shard that stays missing or damaged after all retries ends the run, or its text is left
     out and counted."""
-    cache: str | None = None
+    cache_dir: str | None = None
     """Folder for fetched files; by default `megapt` under $XDG_CACHE_HOME or ~/.cache."""
     cache_bytes: PositiveFloat = 2e11
     """Most that fetched shards may take there; the least recently used go first."""
-    retries: NonNegativeInt = 5
+    max_retries: NonNegativeInt = 5
     """How often a transfer that fails is tried again."""
     backoff: PositiveFloat = 0.5
     """Seconds before the first retry; doubled for each further one, at most 30."""
@@ -105,17 +105,17 @@ class DataConfig(Section):
     """Several corpora in its place."""
     window: Annotated[int, Field(ge=16)] = 512
     """Raw tokens W of a window."""
-    policy: Literal["fill", "whole"] = "fill"
+    window_policy: Literal["fill", "whole"] = "fill"
     """`fill`: documents are cut wherever a window is full. `whole`: only those longer than W; a
     window then holds W tokens on average, and fewer than 2 W."""
-    shuffle_span: PositiveInt = 8
+    shuffle_shards: PositiveInt = 8
     """Shards whose blocks are shuffled together."""
     shuffle_blocks: PositiveInt = 8
     """Blocks whose documents, and then windows, are shuffled together in memory."""
     lanes: PositiveInt = 8
     """Places of the corpus that are read side by side. With a multiple of the number of ranks,
     each shard is read by one rank."""
-    workers: NonNegativeInt = 0
+    num_workers: NonNegativeInt = 0
     """Loader processes a rank. The order of batches does not depend on it."""
     reading: ReadingConfig = ReadingConfig()
 

@@ -17,11 +17,11 @@ def check_groups(config: SharedConfig, ranks: int, origins: Origins) -> None:
     Raises:
         ConfigError: with the numbers.
     """
-    size = config.parallel.sequence
-    for name, count in (("ranks", ranks), ("heads", config.model.heads)):
+    size = config.parallel.sequence_parallel_size
+    for name, count in (("ranks", ranks), ("heads", config.model.num_heads)):
         if count % size:
             raise origins.error(
-                "parallel.sequence", f"{size} ranks do not divide the {count} {name}"
+                "parallel.sequence_parallel_size", f"{size} ranks do not divide the {count} {name}"
             )
 
 
@@ -30,12 +30,16 @@ def check_batches(config: SharedConfig, ranks: int, origins: Origins) -> None:
 
     Arguments and errors are those of `check_groups`.
     """
-    training, shares = config.training, ranks // config.parallel.sequence
-    stages = [("schedule.batches", stage.global_batch) for stage in config.schedule.batches]
-    for path, windows in [("training.global_batch", training.global_batch), *stages]:
-        if windows % (training.micro_batch * shares):
+    training, shares = config.training, ranks // config.parallel.sequence_parallel_size
+    stages = [
+        ("schedule.batch_size_rampup", stage.global_batch_size)
+        for stage in config.schedule.batch_size_rampup
+    ]
+    for path, windows in [("training.global_batch_size", training.global_batch_size), *stages]:
+        if windows % (training.micro_batch_size * shares):
             raise origins.error(
                 path,
-                f"{windows} windows do not divide by micro_batch {training.micro_batch} x "
-                f"{shares} ranks" + (" that read different text" if shares < ranks else ""),
+                f"{windows} windows do not divide by micro_batch_size "
+                f"{training.micro_batch_size} x {shares} ranks"
+                + (" that read different text" if shares < ranks else ""),
             )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from megapt.config.migration import new_keys
 from megapt.errors import ConfigError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -73,17 +74,24 @@ def nearest(name: str, valid: list[str]) -> str:
     return "valid: " + ", ".join(sorted(valid))
 
 
+def unknown_key(path: str, names: list[str]) -> str:
+    """Return what is said of a key at `path` that is none of `names`."""
+    if new := new_keys(path) & set(names):
+        return f"this key is called '{new.pop()}' now"
+    return f"unknown key; {nearest(path.rpartition('.')[2], names)}"
+
+
 def _quoted(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _describe(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
+def _describe(model: type[BaseModel], problem: Mapping[str, Any], path: str) -> str:
     location = problem["loc"]
     if problem["type"] == "extra_forbidden":
         parent = _model_at(model, location[:-1])
         names = list(parent.model_fields) if parent else []
-        return f"unknown key; {nearest(str(location[-1]), names)}"
+        return unknown_key(path, names)
     if problem["type"] == "missing":
         return "this key is required and missing"
     if location and location[-1] == _KEY and problem["type"] == "string_type":
@@ -114,8 +122,9 @@ def validate(
         return model.model_validate(dict(values))
     except ValidationError as error:
         problems = error.errors()
-    first = problems[0]
+    # A misspelled key explains why another is missing.
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     keys = [str(key) for key in first["loc"] if key != _KEY]
     path = ".".join([*([prefix] if prefix else []), *keys])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    raise origins.error(path or prefix or "config", _describe(model, first) + more)
+    raise origins.error(path or prefix or "config", _describe(model, first, path) + more)

@@ -18,23 +18,23 @@ from megapt.config.section import (
 class ModelConfig(Section):
     """The Transformer trunk (Vaswani et al. 2017, with the choices made since)."""
 
-    layers: PositiveInt
-    hidden: PositiveInt
-    heads: PositiveInt
-    feedforward: PositiveInt
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    num_heads: PositiveInt
+    intermediate_size: PositiveInt
     """Inner width of the feed-forward layers."""
     activation: Literal["relu", "gelu", "swiglu"] = "swiglu"
     norm: Literal["layernorm", "rmsnorm"] = "rmsnorm"
     norm_position: Literal["pre", "post"] = "pre"
     norm_eps: PositiveFloat = 1e-5
     positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"
-    rotary_base: PositiveFloat = 10000.0
-    segments: NonNegativeInt = 2
+    rope_theta: PositiveFloat = 10000.0
+    num_segments: NonNegativeInt = 2
     """Rows of the segment (sentence) embedding table, no fewer than the segments that the objective
     tells apart; 0: there is no table."""
     bias: bool = False
     """Biases in the linear layers (and in LayerNorm)."""
-    tied: bool = True
+    tie_word_embeddings: bool = True
     """The output projection of the vocabulary is the word embedding itself."""
     token_head: Literal["linear", "transform"] = "linear"
     """What stands on the trunk to predict tokens: the projection to the vocabulary alone, or
@@ -45,12 +45,14 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _head_width(self) -> ModelConfig:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden {self.hidden} should be a multiple of heads {self.heads}")
-        if self.positions == "rotary" and (self.hidden // self.heads) % 2:
+        if self.hidden_size % self.num_heads:
             raise ValueError(
-                f"rotary positions need an even head width, hidden/heads is "
-                f"{self.hidden // self.heads}"
+                f"hidden_size {self.hidden_size} should be a multiple of num_heads {self.num_heads}"
+            )
+        if self.positions == "rotary" and (self.hidden_size // self.num_heads) % 2:
+            raise ValueError(
+                f"rotary positions need an even head width, hidden_size/num_heads is "
+                f"{self.hidden_size // self.num_heads}"
             )
         return self
 

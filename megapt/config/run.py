@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from megapt.config.data import DataConfig
 from megapt.config.model import LossConfig, ModelConfig
@@ -28,9 +28,20 @@ from megapt.config.section import (
 )
 from megapt.config.updates import OptimizerConfig, ScheduleConfig, TrainingConfig
 
+_ALIASES = {"clm": "arlm"}
+"""Other names of objectives. Only the first one keys draws and names records."""
+
 
 class ObjectiveSection(PartSection):
     """The section ``objective``: a name, and settings that the named objective itself checks."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_alias(cls, values: Any) -> Any:
+        named = isinstance(values, dict) and values.get("file") is None
+        if named and (name := _ALIASES.get(str(values.get("name")))):
+            return {**values, "name": name}
+        return values
 
 
 class SharedConfig(Section):
@@ -81,10 +92,10 @@ class RunConfig(SharedConfig):
         A stage ends with the first step that reaches its share of the budget, the last one with
         the budget. A stage that the one before it has used up holds no step.
         """
-        ends = [(stage.until, stage.global_batch) for stage in self.schedule.batches]
+        ends = [(stage.until, stage.global_batch_size) for stage in self.schedule.batch_size_rampup]
         stages = []
         consumed = 0
-        for share, size in [*ends, (1.0, self.training.global_batch)]:
+        for share, size in [*ends, (1.0, self.training.global_batch_size)]:
             windows = self.planned_windows(share)
             if windows is None:
                 return None
@@ -111,11 +122,11 @@ class CompareConfig(SharedConfig):
     )
     """What all members are asked. Without this key, of the two what the corpus allows; what is
     named here has to be possible."""
-    heldout_windows: PositiveInt = 512
+    validation_windows: PositiveInt = 512
     """Held-out windows of the final evaluation; all of them if the split has fewer."""
-    samples: NonNegativeInt = 4
+    num_samples: NonNegativeInt = 4
     """Generated samples a member."""
-    sample_tokens: PositiveInt = 64
+    max_new_tokens: PositiveInt = 64
     """Longest continuation that is sampled, in tokens."""
 
     def member(self, name: str) -> RunConfig:

@@ -1,4 +1,4 @@
-"""How the weights are updated: optimiser, schedules, budget, batch."""
+"""How the weights are updated: optimizer, schedules, budget, batch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from megapt.config.section import (
     Section,
 )
 
-Spared = Literal["biases", "norms", "positions", "words"]
-_SPARED: tuple[Spared, ...] = ("biases", "norms", "positions")
+NoDecay = Literal["biases", "norms", "positions", "words"]
+_NO_DECAY: tuple[NoDecay, ...] = ("biases", "norms", "positions")
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -31,7 +31,7 @@ class OptimizerConfig(PartSection):
 
     name: str = "adamw"
     """`lion` (Chen et al. 2023) keeps one state instead of two, and wants a third of AdamW's rate
-    and three times its decay. `muon` (Jordan et al. 2024) orthogonalises the updates of the
+    and three times its decay. `muon` (Jordan et al. 2024) orthogonalizes the updates of the
     matrices inside blocks, and has AdamW for the rest, at the same rate; zero_stage 2 at most.
     `adafactor` (Shazeer & Stern 2018) keeps one number a row and a column, and its rate is
     relative to the weights; zero_stage 0 in fp32 alone."""
@@ -43,16 +43,16 @@ class OptimizerConfig(PartSection):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Of `muon`'s matrices."""
     weight_decay: NonNegativeFloat = 0.1
-    undecayed: list[Spared] = Field(default_factory=lambda: list(_SPARED))
+    no_decay: list[NoDecay] = Field(default_factory=lambda: list(_NO_DECAY))
     """What weight decay spares; `positions` are the tables of positions and segments, `words` the
     word embedding."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the learning rate from a block to the one below it: layer_decay^(n - i) in block i
     of n, counted from 0, layer_decay^(n + 1) in the embeddings, 1 after the blocks (Bao et al.
     2022); 1: all learn alike."""
-    clip: NonNegativeFloat = 1.0
+    max_grad_norm: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 switches clipping off."""
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay an update of an exponential moving average of the weights; at update t it is at most
     (1 + t) / (10 + t). With it, the average is what is validated and later used. 0: none."""
 
@@ -62,7 +62,7 @@ class BatchStageConfig(Section):
 
     until: Annotated[float, Field(gt=0, lt=1)]
     """Share of the budget."""
-    global_batch: PositiveInt
+    global_batch_size: PositiveInt
     """Windows an update."""
 
 
@@ -80,25 +80,29 @@ class ScheduleConfig(Section):
     """What changes with the share of the budget that is spent."""
 
     name: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"] = "cosine"
-    warmup: Fraction = 0.05
+    warmup_ratio: Fraction = 0.05
     """Share of the budget over which the rate rises linearly from 0."""
-    final: Fraction = 0.1
+    min_lr_ratio: Fraction = 0.1
     """Rate at the end as a share of the peak (linear, cosine, wsd)."""
-    decay: Fraction = 0.2
+    decay_ratio: Fraction = 0.2
     """Share of the budget over which `wsd` (warm-up, stable, decay) falls."""
     decay_shape: Literal["linear", "sqrt"] = "linear"
     """How it falls: `sqrt` as 1 - sqrt(x), x being the share of the decay that is over."""
-    batches: list[BatchStageConfig] = Field(default_factory=list)
-    """Smaller batches at the beginning, in rising shares; after the last, `training.global_batch`.
-    A stage ends with the first step that reaches its share. Needs a budget in raw tokens."""
-    windows: list[WindowStageConfig] = Field(default_factory=list)
+    batch_size_rampup: list[BatchStageConfig] = Field(default_factory=list)
+    """Smaller batches at the beginning, in rising shares; after the last,
+    `training.global_batch_size`. A stage ends with the first step that reaches its share. Needs
+    a budget in raw tokens."""
+    window_rampup: list[WindowStageConfig] = Field(default_factory=list)
     """Shorter texts at the beginning, in rising shares; after the last, whole windows. A step
     reads the same text all the same, and held-out windows stay whole. Needs a budget in raw
     tokens."""
 
     @model_validator(mode="after")
     def _rising(self) -> ScheduleConfig:
-        for name, stages in (("batches", self.batches), ("windows", self.windows)):
+        for name, stages in (
+            ("batch_size_rampup", self.batch_size_rampup),
+            ("window_rampup", self.window_rampup),
+        ):
             shares = [stage.until for stage in stages]
             if shares != sorted(set(shares)):
                 raise ValueError(f"{name} ends stages at {shares}; the shares should rise")
@@ -117,12 +121,12 @@ class TrainingConfig(Section):
     """How the updates are computed."""
 
     budget: BudgetConfig
-    global_batch: PositiveInt = 64
+    global_batch_size: PositiveInt = 64
     """Windows an update, over all ranks."""
-    micro_batch: PositiveInt = 8
+    micro_batch_size: PositiveInt = 8
     """Windows that one rank holds at once; the rest of its share is accumulated."""
     precision: Precision = "fp32"
-    """Of weights and activations. With bf16 and fp16 the optimiser keeps float32 weights; fp16
+    """Of weights and activations. With bf16 and fp16 the optimizer keeps float32 weights; fp16
     scales the loss, and needs a GPU."""
     attention: Part = PartSection(name="grouped")
     """How attention is computed; all give the same result. `grouped`: on examples of like length

@@ -2,7 +2,8 @@
 
 from data_prep.vocabulary import Vocabulary
 from megapt.data.batch import Batch, PackedBatch, collate
-from megapt.data.batches import BatchSchedule, GlobalBatch
+from megapt.data.batch_maker import BatchMaker, ExampleMaker, TextBatch, TextMaker
+from megapt.data.batch_schedule import BatchSchedule, GlobalBatch
 from megapt.data.corpus import Corpus, Split
 from megapt.data.counts import Counts
 from megapt.data.example import (
@@ -15,15 +16,14 @@ from megapt.data.example import (
     Window,
     make_example,
 )
-from megapt.data.loader import Loader, heldout_batches
-from megapt.data.making import BatchMaker, ExampleMaker, TextBatch, TextMaker
+from megapt.data.loader import Loader, validation_batches
 from megapt.data.order import WindowOrder
 from megapt.data.packing import Rows
-from megapt.data.pieces import LengthSchedule
 from megapt.data.random import CounterRng, derive_key
 from megapt.data.sources import AnyCorpus, MixedCorpus, TextFacts, open_corpora, open_stream
 from megapt.data.state import LoaderState
 from megapt.data.stream import Stream, WindowStream
+from megapt.data.window_lengths import LengthSchedule
 
 __all__ = [
     "RESERVED",
@@ -58,8 +58,8 @@ __all__ = [
     "WindowStream",
     "collate",
     "derive_key",
-    "heldout_batches",
     "make_example",
     "open_corpora",
     "open_stream",
+    "validation_batches",
 ]

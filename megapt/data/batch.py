@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from megapt.data.counts import Counts, attended_pairs
-from megapt.data.example import Attention, Bools, Example, Ints, Targets, asker
+from megapt.data.example import Attention, Bools, Example, Ints, Targets, asking_member
 from megapt.data.packing import Rows, filler, lay_in_rows
 from megapt.data.targets import (
     HeadTargets,
@@ -148,7 +148,11 @@ def _asking_windows(examples: Sequence[Example], per_window: Sequence[int]) -> C
     remaining = iter(examples)
     for count in per_window:
         asking.update(
-            {asker(head) for example in islice(remaining, count) for head in example.targets}
+            {
+                asking_member(head)
+                for example in islice(remaining, count)
+                for head in example.targets
+            }
         )
     return asking
 
@@ -197,7 +201,7 @@ def collate(
             asked[head][1].append(target)
     windows = _asking_windows(examples, per_window)
     targets = {
-        head: join_targets(np.array(places, dtype=np.int64), found, windows[asker(head)])
+        head: join_targets(np.array(places, dtype=np.int64), found, windows[asking_member(head)])
         for head, (places, found) in asked.items()
     }
     positions = sum(map(len, examples))

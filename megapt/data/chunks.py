@@ -18,7 +18,7 @@ from megapt.data.random import CounterRng
 Policy = Literal["fill", "whole"]
 
 
-class Pieces(NamedTuple):
+class PieceTable(NamedTuple):
     """Documents laid end to end, cut into the pieces that windows are made of."""
 
     documents: list[int]
@@ -29,7 +29,7 @@ class Pieces(NamedTuple):
     """One past its last token, which is where the next piece starts."""
 
 
-def cut_documents(lengths: Ints, longest: int) -> Pieces:
+def cut_documents(lengths: Ints, longest: int) -> PieceTable:
     """Cut documents into pieces of `longest` tokens, the last of each being what is left.
 
     Args:
@@ -42,10 +42,10 @@ def cut_documents(lengths: Ints, longest: int) -> Pieces:
     number = np.arange(len(documents)) - np.repeat(np.cumsum(counts) - counts, counts)
     starts = (ends - lengths)[documents] + number * longest
     stops = np.append(starts[1:], ends[-1:])
-    return Pieces(documents.tolist(), starts.tolist(), stops.tolist())
+    return PieceTable(documents.tolist(), starts.tolist(), stops.tolist())
 
 
-def cut_window(pieces: Pieces, start: int, stop: int, policy: Policy) -> tuple[int, list[int]]:
+def cut_window(pieces: PieceTable, start: int, stop: int, policy: Policy) -> tuple[int, list[int]]:
     """Find the pieces of a chunk that belong to the window [start, stop) of its stream.
 
     Args:

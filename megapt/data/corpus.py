@@ -113,7 +113,7 @@ class Split:
         labels = np.full(len(self), -1, dtype=np.int32)
         for number, info in enumerate(self.info.shards):
             shard = self.shard(number)
-            if shard is not None and self.info.labelled:
+            if shard is not None and self.info.labeled:
                 first = int(self.shard_documents[number])
                 with reading_files():
                     labels[first : first + info.documents] = self.classes[shard.labels()]
@@ -210,9 +210,9 @@ class Corpus:
         return self.train.info.tokens
 
     @property
-    def unlabelled(self) -> int:
+    def unlabeled(self) -> int:
         """Training documents without a class."""
-        return self.train.info.documents - self.train.info.labelled
+        return self.train.info.documents - self.train.info.labeled
 
     @property
     def label_counts(self) -> list[int]:
@@ -231,7 +231,7 @@ class Corpus:
         return self.split("train")
 
     @property
-    def valid(self) -> Split:
+    def validation(self) -> Split:
         """Held-out documents."""
         return self.split("valid")
 

@@ -106,7 +106,7 @@ class Example:
 
 HeadKind = Literal["token", "sequence", "pair", "generator", "detection"]
 HeadRole = Literal["", "next", "masked", "class"]
-Share = Literal["all", "windows", "targets"]
+LossWeighting = Literal["all", "windows", "targets"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class HeadSpec:
     `Objective.role` takes it for."""
     module: str = ""
     """Parts of one module share its weights; by default each part has its own."""
-    shares: tuple[Share, ...] = ()
+    shares: tuple[LossWeighting, ...] = ()
     """Of a part `member/.../head` of mixtures: how each of them, the outermost first, weighs its
     members in a step's loss. `windows`: by the windows that ask something of a member; `targets`:
     by what is asked, so that each target counts alike; `all`: all alike."""
@@ -150,13 +150,13 @@ class HeadSpec:
         return self.module or self.name
 
 
-def asker(part: str) -> str:
+def asking_member(part: str) -> str:
     """Return the member of a mixture that the part `member/head` belongs to; else the head."""
     return part.rpartition("/")[0] or part
 
 
-def lay(*parts: int | Ints) -> Ints:
-    """Lay ids and texts end to end: `lay(cls, text, sep)`.
+def concatenate(*parts: int | Ints) -> Ints:
+    """Lay ids and texts end to end: `concatenate(cls, text, sep)`.
 
     Args:
         parts: single ids and texts [n] of one integer type, at least one text.

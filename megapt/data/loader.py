@@ -13,9 +13,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from megapt.data.batch import Batch
-from megapt.data.batches import GlobalBatch, as_schedule
+from megapt.data.batch_maker import BatchMaker, Maker, Packed
+from megapt.data.batch_schedule import GlobalBatch, as_schedule
 from megapt.data.example import Ints
-from megapt.data.making import BatchMaker, Maker, Packed
 from megapt.data.processes import LoaderProcesses
 from megapt.data.state import LoaderState, Skipped, add_digests, digest_windows, join_skipped
 from megapt.data.stream import in_lane_order
@@ -26,7 +26,7 @@ Waiting = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class _Share(Generic[Widened]):
+class _RankBatches(Generic[Widened]):
     """What a loader process hands over for one step."""
 
     batches: list[Packed[Widened]]
@@ -35,7 +35,7 @@ class _Share(Generic[Widened]):
     error: MegaptError | None = None
 
 
-class Loader(Dataset[_Share[Widened]]):
+class Loader(Dataset[_RankBatches[Widened]]):
     """Step t -> the micro-batches of one rank.
 
     The global batches cut the sequence of windows into consecutive parts: with G windows a step,
@@ -44,8 +44,9 @@ class Loader(Dataset[_Share[Widened]]):
 
     Args:
         maker: makes batches of windows.
-        global_batch: windows of a step, over all ranks, or their schedule.
-        micro_batch: windows of a micro-batch; each global batch is a multiple of it times `world`.
+        global_batch_size: windows of a step, over all ranks, or their schedule.
+        micro_batch_size: windows of a micro-batch; a global batch is a multiple of it times
+            `world`.
             By default a rank's share of a step.
         rank: of this process.
         world: ranks.
@@ -58,20 +59,20 @@ class Loader(Dataset[_Share[Widened]]):
         self,
         maker: Maker[Widened],
         *,
-        global_batch: GlobalBatch,
-        micro_batch: int | None = None,
+        global_batch_size: GlobalBatch,
+        micro_batch_size: int | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._batches = as_schedule(global_batch)
+        self._batches = as_schedule(global_batch_size)
         for size in self._batches.sizes:
-            if size % (world * (micro_batch or 1)):
+            if size % (world * (micro_batch_size or 1)):
                 raise ValueError(
                     f"a global batch of {size} windows does not divide by {world} ranks x "
-                    f"micro-batches of {micro_batch or size // world}"
+                    f"micro-batches of {micro_batch_size or size // world}"
                 )
         self._maker = maker
-        self._micro = micro_batch
+        self._micro = micro_batch_size
         self._rank = rank
         self._world = world
         self._begun = LoaderState(maker.stream.identity)
@@ -87,7 +88,7 @@ class Loader(Dataset[_Share[Widened]]):
         share = size // self._world
         return by_lane[self._rank * share : (self._rank + 1) * share]
 
-    def __getitem__(self, step: int) -> _Share[Widened]:
+    def __getitem__(self, step: int) -> _RankBatches[Widened]:
         numbers = self.numbers(step)
         parts = numbers.reshape(-1, self._micro or len(numbers)).tolist()
         stream = self._maker.stream
@@ -95,8 +96,8 @@ class Loader(Dataset[_Share[Widened]]):
             batches = [self._maker.batch(part) for part in parts]
         except MegaptError as error:
             # Raised again in the rank itself: torch would wrap it in the trace of the process.
-            return _Share([], 0, {}, error)
-        return _Share(batches, digest_windows(stream.ids(numbers.tolist())), stream.skipped)
+            return _RankBatches([], 0, {}, error)
+        return _RankBatches(batches, digest_windows(stream.ids(numbers.tolist())), stream.skipped)
 
     def resume(self, state: LoaderState) -> None:
         """Go on after the windows that `state` has consumed, on any number of ranks.
@@ -162,7 +163,7 @@ class Loader(Dataset[_Share[Widened]]):
         # A last batch that the windows do not fill is left out.
         steps = _CountFrom(self._step, None if total is None else self._batches.step_of(total))
         with closing(LoaderProcesses()) as processes:
-            loader: DataLoader[_Share[Widened]] = DataLoader(
+            loader: DataLoader[_RankBatches[Widened]] = DataLoader(
                 self,
                 batch_size=None,
                 sampler=steps,
@@ -185,7 +186,7 @@ class Loader(Dataset[_Share[Widened]]):
                 yield step, [batch.widen() for batch in share.batches]
 
 
-def _as_it_is(share: _Share[Widened]) -> _Share[Widened]:
+def _as_it_is(share: _RankBatches[Widened]) -> _RankBatches[Widened]:
     """Keep numpy's arrays: small ones go through a pipe faster than tensors do."""
     return share
 
@@ -212,8 +213,8 @@ class _CountFrom:
             step += 1
 
 
-def heldout_batches(
-    maker: BatchMaker, windows: int, *, micro_batch: int, rank: int = 0, world: int = 1
+def validation_batches(
+    maker: BatchMaker, windows: int, *, micro_batch_size: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
     """Yield one rank's batches of the first `windows` windows, at most those of one epoch.
 
@@ -221,6 +222,6 @@ def heldout_batches(
     parameters (ZeRO 3) are gathered by all ranks together.
     """
     windows = min(windows, maker.stream.count)
-    for first in range(0, windows, micro_batch * world):
-        start = first + rank * micro_batch
-        yield maker.batch(range(start, min(start + micro_batch, windows))).widen()
+    for first in range(0, windows, micro_batch_size * world):
+        start = first + rank * micro_batch_size
+        yield maker.batch(range(start, min(start + micro_batch_size, windows))).widen()

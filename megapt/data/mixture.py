@@ -105,7 +105,7 @@ def temperature_weights(tokens: Sequence[int], temperature: float) -> tuple[floa
 
 
 @dataclass(frozen=True)
-class _Segment:
+class _Stage:
     """Windows under constant weights."""
 
     start: int
@@ -117,7 +117,7 @@ class _Segment:
 class Mixture:
     """The sequence of windows drawn from several corpora by weight.
 
-    Where a corpus has used up its `max_epochs`, the others go on with their weights renormalised
+    Where a corpus has used up its `max_epochs`, the others go on with their weights renormalized
     from that window on. Where none is left that has a weight, the mixture ends.
 
     Args:
@@ -136,7 +136,7 @@ class Mixture:
     def __init__(self, members: Sequence[Member], stages: Sequence[Stage]) -> None:
         self.members = tuple(members)
         _check(self.members, stages)
-        self._segments: list[_Segment] = []
+        self._segments: list[_Stage] = []
         self.total = self._plan(stages)
         self._starts = np.array([segment.start for segment in self._segments], dtype=np.int64)
 
@@ -157,7 +157,7 @@ class Mixture:
                 if not any(live):
                     return start
                 pattern = Pattern(np.array(live, dtype=np.int64) // math.gcd(*live))
-                self._segments.append(_Segment(start, counts, pattern))
+                self._segments.append(_Stage(start, counts, pattern))
                 used_up = [start + pattern.length(c, left) for c, left in room.items() if left]
                 end = min([stop, *used_up])
                 counts = counts + pattern.counts(end - start)
@@ -199,7 +199,7 @@ class Mixture:
             places[mine] = segment.before[corpus] + place
         return corpora, places
 
-    def _segment(self, number: int) -> _Segment:
+    def _segment(self, number: int) -> _Stage:
         return self._segments[bisect_right(self._segments, number, key=lambda s: s.start) - 1]
 
     def counts(self, n: int) -> Ints:
@@ -219,7 +219,7 @@ class Mixture:
         return epochs
 
     def weights(self, n: int) -> tuple[Fraction, ...]:
-        """Return the weights in force at window `n`: rounded and renormalised, as used."""
+        """Return the weights in force at window `n`: rounded and renormalized, as used."""
         self._require(n, n)
         pattern = self._segment(n).pattern
         return tuple(Fraction(share, pattern.period) for share in pattern.shares.tolist())

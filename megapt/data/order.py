@@ -2,7 +2,7 @@
 
 An epoch lays all text of a split into one stream:
 
-1. the shards are permuted, and consecutive ones form *spans* of `shuffle_span`;
+1. the shards are permuted, and consecutive ones form *spans* of `shuffle_shards`;
 2. the blocks of a span are permuted, and consecutive ones form *chunks* of `shuffle_blocks`;
 3. the documents of a chunk are permuted (`megapt.data.chunks`, the only step that needs lengths).
 
@@ -55,7 +55,7 @@ class ChunkPlan:
 
 
 @dataclass(frozen=True)
-class _Segment:
+class _LaneWindows:
     """The windows of a chunk that one lane walks, and their order."""
 
     start: int
@@ -71,7 +71,7 @@ class WindowOrder:
         block_tokens: gives the tokens of each block of a shard, int64 [blocks].
         key: what the order belongs to.
         window: W, in tokens.
-        shuffle_span: shards in a span.
+        shuffle_shards: shards in a span.
         shuffle_blocks: blocks in a chunk.
         lanes: L.
 
@@ -87,7 +87,7 @@ class WindowOrder:
         key: Key,
         *,
         window: int,
-        shuffle_span: int,
+        shuffle_shards: int,
         shuffle_blocks: int,
         lanes: int,
     ) -> None:
@@ -98,12 +98,12 @@ class WindowOrder:
         self._shard_tokens = shard_tokens
         self._block_tokens = block_tokens
         self._key = key
-        self._span_shards = shuffle_span
+        self._span_shards = shuffle_shards
         self._chunk_blocks = shuffle_blocks
         self._spans = lru_cache(maxsize=3)(self._plan_spans)
         self._span = lru_cache(maxsize=2 * lanes + 2)(self._plan_span)
         self._lane_starts = lru_cache(maxsize=3)(self._divide)
-        self._walked: dict[int, tuple[int, _Segment]] = {}
+        self._walked: dict[int, tuple[int, _LaneWindows]] = {}
 
     def locate(self, number: int) -> tuple[int, int]:
         """Return (epoch, index in the epoch's stream) of window `number` of the sequence."""
@@ -170,11 +170,11 @@ class WindowOrder:
         first = [(lane - epoch * self.count) % self.lanes for lane in range(self.lanes)]
         return [0, *accumulate(-(-(self.count - place) // self.lanes) for place in first)]
 
-    def _segment(self, epoch: int, lane: int, place: int) -> _Segment:
+    def _segment(self, epoch: int, lane: int, place: int) -> _LaneWindows:
         """Return the windows that a lane permutes together with the one at `place`."""
         chunk = self.chunk(epoch, place * self.window)
         lanes = self._lane_starts(epoch)
         start = max(-(-chunk.start // self.window), lanes[lane])
         stop = min(-(-chunk.stop // self.window), lanes[lane + 1])
         order = CounterRng(*self._key, epoch, start, "windows").permutation(stop - start)
-        return _Segment(start, stop, order.tolist())
+        return _LaneWindows(start, stop, order.tolist())

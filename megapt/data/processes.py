@@ -112,7 +112,7 @@ class LoaderProcesses:
             if code := process.exitcode:
                 how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
                 raise LostProcessError(
-                    f"a loader process has died ({how}); out of memory? lower data.workers or "
+                    f"a loader process has died ({how}); out of memory? lower data.num_workers or "
                     f"data.shuffle_blocks"
                 ) from None
 

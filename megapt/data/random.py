@@ -2,7 +2,7 @@
 
 Neither numpy nor torch promises that their generators give the same numbers in the next version,
 and a generator with a running state makes what it draws depend on what was drawn before. Here a
-draw is a hash of (key, counter). The hash is the finaliser of SplitMix64 (Steele, Lea & Flood
+draw is a hash of (key, counter). The hash is the finalizer of SplitMix64 (Steele, Lea & Flood
 2014, "Fast splittable pseudorandom number generators", OOPSLA): in unsigned 64-bit arithmetic,
 
     mix(z):  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9

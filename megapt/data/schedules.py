@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from megapt.config import Origins, RunConfig
-from megapt.data.batches import BatchSchedule
-from megapt.data.pieces import LengthSchedule
+from megapt.data.batch_schedule import BatchSchedule
 from megapt.data.sources import AnyCorpus, open_stream
 from megapt.data.stream import Stream
+from megapt.data.window_lengths import LengthSchedule
 
 
 def batch_schedule(config: RunConfig, origins: Origins | None = None) -> BatchSchedule:
@@ -17,37 +17,37 @@ def batch_schedule(config: RunConfig, origins: Origins | None = None) -> BatchSc
         origins: of the configuration, for errors.
 
     Raises:
-        ConfigError: if `schedule.batches` does not fit the budget.
+        ConfigError: if `schedule.batch_size_rampup` does not fit the budget.
     """
     origins = origins or Origins()
-    path, training = "schedule.batches", config.training
-    if not config.schedule.batches:
-        return BatchSchedule((), training.global_batch)
+    path, training = "schedule.batch_size_rampup", config.training
+    if not config.schedule.batch_size_rampup:
+        return BatchSchedule((), training.global_batch_size)
     if config.batch_stages is None:
         raise _unplanned(path, config, origins)
     stages = config.batch_stages[:-1]
-    for stage, (steps, size) in zip(config.schedule.batches, stages, strict=True):
+    for stage, (steps, size) in zip(config.schedule.batch_size_rampup, stages, strict=True):
         if not steps:
             raise origins.error(
                 path,
                 f"the stage until {stage.until} of the budget holds no step of {size} windows; "
                 f"end it later or leave it out",
             )
-    return BatchSchedule(stages, training.global_batch)
+    return BatchSchedule(stages, training.global_batch_size)
 
 
 def length_schedule(config: RunConfig, origins: Origins | None = None) -> LengthSchedule:
     """Return the length of the parts of every step's windows; arguments as for `batch_schedule`.
 
     Raises:
-        ConfigError: if `schedule.windows` fits neither the budget nor the windows.
+        ConfigError: if `schedule.window_rampup` fits neither the budget nor the windows.
     """
     origins = origins or Origins()
-    path, window = "schedule.windows", config.data.window
+    path, window = "schedule.window_rampup", config.data.window
     batches = batch_schedule(config, origins)
     stages: list[tuple[int, int]] = []
     begun = 0
-    for stage in config.schedule.windows:
+    for stage in config.schedule.window_rampup:
         windows = config.planned_windows(stage.until)
         if windows is None:
             raise _unplanned(path, config, origins)
@@ -72,7 +72,7 @@ def length_schedule(config: RunConfig, origins: Origins | None = None) -> Length
 def training_stream(corpus: AnyCorpus, config: RunConfig) -> Stream:
     """Return the windows that the run trains on."""
     batches = batch_schedule(config)
-    return open_stream(corpus, "train", config.data, seed=config.seed, global_batch=batches)
+    return open_stream(corpus, "train", config.data, seed=config.seed, global_batch_size=batches)
 
 
 def _unplanned(path: str, config: RunConfig, origins: Origins) -> Exception:

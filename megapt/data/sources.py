@@ -11,10 +11,10 @@ from typing import Literal, Protocol
 from data_prep.tokenizers import Tokenizer
 from data_prep.vocabulary import Vocabulary
 from megapt.config import DataConfig, MixtureConfig
-from megapt.data.batches import BatchSchedule, GlobalBatch, as_schedule
+from megapt.data.batch_schedule import BatchSchedule, GlobalBatch, as_schedule
 from megapt.data.corpus import Corpus
-from megapt.data.mixed import MixedStream
 from megapt.data.mixture import Member, Mixture, Stage, temperature_weights
+from megapt.data.mixture_stream import MixtureStream
 from megapt.data.stream import Stream, WindowStream
 from megapt.errors import ConfigError
 
@@ -41,7 +41,7 @@ class TextFacts(Protocol):
         """Tokens of training text; 0 if unknown."""
 
     @property
-    def unlabelled(self) -> int:
+    def unlabeled(self) -> int:
         """Training documents without a class."""
 
     @property
@@ -93,9 +93,9 @@ class MixedCorpus:
         return sum(corpus.tokens for corpus in self.corpora.values())
 
     @property
-    def unlabelled(self) -> int:
+    def unlabeled(self) -> int:
         """Training documents without a class."""
-        return sum(corpus.unlabelled for corpus in self.corpora.values())
+        return sum(corpus.unlabeled for corpus in self.corpora.values())
 
     @property
     def label_counts(self) -> list[int]:
@@ -151,7 +151,7 @@ def open_stream(
     data: DataConfig,
     *,
     seed: int,
-    global_batch: GlobalBatch | None = None,
+    global_batch_size: GlobalBatch | None = None,
 ) -> Stream:
     """Return the windows of one split.
 
@@ -160,7 +160,7 @@ def open_stream(
         split: which one.
         data: how they are read.
         seed: of the run.
-        global_batch: windows of a step, in which the schedule of a mixture counts, or their own
+        global_batch_size: windows of a step, in which the schedule of a mixture counts, or their
             schedule. None reads every window of each corpus once, evenly mixed.
 
     Raises:
@@ -173,7 +173,7 @@ def open_stream(
         for number, (name, one) in enumerate(corpus.corpora.items())
     }
     config = data.mixture
-    if global_batch is None or config is None:
+    if global_batch_size is None or config is None:
         members = [Member(name, stream.count, 1.0) for name, stream in streams.items()]
         stages = [Stage(0, tuple(float(stream.count) for stream in streams.values()))]
     else:
@@ -182,7 +182,7 @@ def open_stream(
             for name, stream in streams.items()
         ]
         tokens = {name: one.split(split).info.tokens for name, one in corpus.corpora.items()}
-        stages = _stages(config, tokens, as_schedule(global_batch))
+        stages = _stages(config, tokens, as_schedule(global_batch_size))
     try:
         mixture = Mixture(members, stages)
     except ConfigError as error:
@@ -196,7 +196,7 @@ def open_stream(
             if mixture.total is None or stage.start < mixture.total
         },
     }
-    return MixedStream(streams, mixture, identity)
+    return MixtureStream(streams, mixture, identity)
 
 
 def _stages(
@@ -223,8 +223,8 @@ def _stream(
         corpus.fingerprint,
         seed=seed,
         window=data.window,
-        policy=data.policy,
-        shuffle_span=data.shuffle_span,
+        policy=data.window_policy,
+        shuffle_shards=data.shuffle_shards,
         shuffle_blocks=data.shuffle_blocks,
         lanes=data.lanes,
         corpus=number,

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from megapt.config.migration import RENAMED
 from megapt.errors import ConfigError
 
 WindowId = tuple[int, int, int, int]
@@ -91,7 +92,11 @@ class LoaderState:
             ValueError: if it is nothing that `to_json` gives.
         """
         saved = _Saved.model_validate(values)
-        return cls(saved.order, saved.windows, int(saved.digest, 16), saved.skipped)
+        order = {
+            RENAMED.get(f"data.{key}", key).removeprefix("data."): value
+            for key, value in saved.order.items()
+        }
+        return cls(order, saved.windows, int(saved.digest, 16), saved.skipped)
 
     def check(self, order: Mapping[str, Any]) -> None:
         """Refuse to go on with data in another order.

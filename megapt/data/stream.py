@@ -83,7 +83,7 @@ class WindowStream:
         seed: of the run.
         window: W, in raw tokens.
         policy: how documents are cut.
-        shuffle_span: shards whose blocks are shuffled together.
+        shuffle_shards: shards whose blocks are shuffled together.
         shuffle_blocks: blocks whose documents are shuffled together.
         lanes: places that are read side by side.
         corpus: number and name of the corpus, if there are several.
@@ -102,7 +102,7 @@ class WindowStream:
         seed: int,
         window: int,
         policy: Policy,
-        shuffle_span: int,
+        shuffle_shards: int,
         shuffle_blocks: int,
         lanes: int,
         corpus: tuple[int, str] = (0, "corpus"),
@@ -116,8 +116,8 @@ class WindowStream:
             "fingerprint": fingerprint,
             "seed": seed,
             "window": window,
-            "policy": policy,
-            "shuffle_span": shuffle_span,
+            "window_policy": policy,
+            "shuffle_shards": shuffle_shards,
             "shuffle_blocks": shuffle_blocks,
             "lanes": lanes,
         }
@@ -129,7 +129,7 @@ class WindowStream:
             split.block_tokens,
             self._key,
             window=window,
-            shuffle_span=shuffle_span,
+            shuffle_shards=shuffle_shards,
             shuffle_blocks=shuffle_blocks,
             lanes=lanes,
         )

@@ -28,7 +28,7 @@ def decay_after(updates: int, decay: float) -> float:
 class WeightAverage:
     """The average of the weights after each update.
 
-    Each rank averages the float32 weights that its optimiser updates, so at any ZeRO stage it costs
+    Each rank averages the float32 weights that its optimizer updates, so at any ZeRO stage it costs
     a rank as much memory as those.
 
     Args:

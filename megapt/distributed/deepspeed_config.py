@@ -18,7 +18,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def zero_stage(config: RunConfig) -> int:
     """Return the ZeRO stage that is run.
 
-    DeepSpeed's half precision optimisers without ZeRO are not used: that of bfloat16 begins with
+    DeepSpeed's half precision optimizers without ZeRO are not used: that of bfloat16 begins with
     an update of zeros, which Adam counts and weight decay does not spare, and neither gives out its
     float32 weights. Stage 1 computes the same update right.
     """
@@ -30,17 +30,17 @@ def _zero(parallel: ParallelConfig, stage: int, pinned: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {"stage": stage}
     for name, device in (
         ("offload_optimizer", parallel.offload_optimizer),
-        ("offload_param", parallel.offload_parameters),
+        ("offload_param", parallel.offload_param),
     ):
         if device != "none":
             settings[name] = {"device": device, "pin_memory": pinned}
         if device == "nvme":
             settings[name]["nvme_path"] = parallel.nvme_path
-    if parallel.secondary_partition > 1:
-        settings["zero_hpz_partition_size"] = parallel.secondary_partition
-    if parallel.quantized_weights:
+    if parallel.zero_hpz_partition_size > 1:
+        settings["zero_hpz_partition_size"] = parallel.zero_hpz_partition_size
+    if parallel.zero_quantized_weights:
         settings["zero_quantized_weights"] = True
-    if parallel.quantized_gradients:
+    if parallel.zero_quantized_gradients:
         settings["zero_quantized_gradients"] = True
     return settings
 
@@ -51,7 +51,7 @@ def check_nvme(config: RunConfig, origins: Origins) -> None:
     Raises:
         ConfigError: saying what is missing.
     """
-    for name in ("offload_optimizer", "offload_parameters"):
+    for name in ("offload_optimizer", "offload_param"):
         if getattr(config.parallel, name) != "nvme":
             continue
         accelerator = import_deepspeed().accelerator.get_accelerator()
@@ -69,13 +69,13 @@ def _check(config: RunConfig, ranks: Ranks, origins: Origins) -> None:
     on_cpu = ranks.device.type == "cpu"
     if config.training.precision == "fp16" and on_cpu:
         raise origins.error("training.precision", "fp16 needs a GPU; choose 'bf16' or 'fp32'")
-    for name in ("quantized_weights", "quantized_gradients"):
+    for name in ("zero_quantized_weights", "zero_quantized_gradients"):
         if getattr(parallel, name) and on_cpu:
-            raise origins.error(f"parallel.{name}", "quantises by CUDA kernels; needs a GPU")
-    if ranks.world % parallel.secondary_partition:
+            raise origins.error(f"parallel.{name}", "quantizes by CUDA kernels; needs a GPU")
+    if ranks.world % parallel.zero_hpz_partition_size:
         raise origins.error(
-            "parallel.secondary_partition",
-            f"{parallel.secondary_partition} ranks do not divide the {ranks.world} of the job",
+            "parallel.zero_hpz_partition_size",
+            f"{parallel.zero_hpz_partition_size} ranks do not divide the {ranks.world} of the job",
         )
 
 
@@ -89,17 +89,17 @@ def deepspeed_config(config: RunConfig, ranks: Ranks, origins: Origins) -> dict[
     _check(config, ranks, origins)
     training, stage = config.training, zero_stage(config)
     settings: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": training.micro_batch,
+        "train_micro_batch_size_per_gpu": training.micro_batch_size,
         # The engine is told of each boundary, since the accumulation may change between updates.
         "gradient_accumulation_steps": 1,
         # Without ZeRO the engine clips by itself, with the norm that it has computed.
-        "gradient_clipping": config.optimizer.clip if stage else 0.0,
+        "gradient_clipping": config.optimizer.max_grad_norm if stage else 0.0,
         "zero_optimization": _zero(config.parallel, stage, pinned=ranks.device.type == "cuda"),
         # The loss scale of fp16 is dynamic by default.
         "fp16": {"enabled": training.precision == "fp16"},
         # An update that is not finite is left out; in float32 that is so by itself.
         "bf16": {"enabled": training.precision == "bf16", "check_grad_overflow": True},
-        # On a CPU, torch's optimiser serves offloading too, and nothing is compiled.
+        # On a CPU, torch's optimizer serves offloading too, and nothing is compiled.
         "zero_force_ds_cpu_optimizer": False,
         # The learning rate and the metrics are the trainer's; DeepSpeed prints nothing.
         "steps_per_print": None,

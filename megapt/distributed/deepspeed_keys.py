@@ -34,10 +34,10 @@ PACKAGES = {"comet": "comet_ml", "tensorboard": "tensorboard", "wandb": "wandb"}
 """What a section that is enabled needs."""
 
 OWNED = {
-    "train_batch_size": "training.global_batch",
-    "train_micro_batch_size_per_gpu": "training.micro_batch",
-    "gradient_accumulation_steps": "training.global_batch and training.micro_batch",
-    "gradient_clipping": "optimizer.clip",
+    "train_batch_size": "training.global_batch_size",
+    "train_micro_batch_size_per_gpu": "training.micro_batch_size",
+    "gradient_accumulation_steps": "training.global_batch_size and training.micro_batch_size",
+    "gradient_clipping": "optimizer.max_grad_norm",
     "optimizer": "the section optimizer",
     "zero_allow_untested_optimizer": "optimizer.name",
     "zero_force_ds_cpu_optimizer": "parallel.offload_optimizer",
@@ -54,14 +54,14 @@ OWNED = {
     "steps_per_print": "training.log_every",
     "zero_optimization.stage": "parallel.zero_stage",
     "zero_optimization.cpu_offload": "parallel.offload_optimizer",
-    "zero_optimization.cpu_offload_param": "parallel.offload_parameters",
+    "zero_optimization.cpu_offload_param": "parallel.offload_param",
     "zero_optimization.offload_optimizer.device": "parallel.offload_optimizer",
     "zero_optimization.offload_optimizer.nvme_path": "parallel.nvme_path",
-    "zero_optimization.offload_param.device": "parallel.offload_parameters",
+    "zero_optimization.offload_param.device": "parallel.offload_param",
     "zero_optimization.offload_param.nvme_path": "parallel.nvme_path",
-    "zero_optimization.zero_hpz_partition_size": "parallel.secondary_partition",
-    "zero_optimization.zero_quantized_weights": "parallel.quantized_weights",
-    "zero_optimization.zero_quantized_gradients": "parallel.quantized_gradients",
+    "zero_optimization.zero_hpz_partition_size": "parallel.zero_hpz_partition_size",
+    "zero_optimization.zero_quantized_weights": "parallel.zero_quantized_weights",
+    "zero_optimization.zero_quantized_gradients": "parallel.zero_quantized_gradients",
 }
 """Key -> the one of megapt that sets it."""
 
@@ -73,7 +73,7 @@ REFUSED = {
             "managed_gradient_accumulation",
             "prescale_gradients",
         ),
-        "would change the gradient, which megapt normalises over the whole update",
+        "would change the gradient, which megapt normalizes over the whole update",
     ),
     **dict.fromkeys(
         ("bf16.check_grad_overflow", "zero_optimization.compute_grad_norm"),

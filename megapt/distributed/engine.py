@@ -75,7 +75,7 @@ class Engine:
         ranks: Ranks,
     ) -> None:
         self._ranks = ranks
-        self._clip = config.optimizer.clip
+        self._clip = config.optimizer.max_grad_norm
         own = copy.deepcopy(dict(settings))
         zero = own["zero_optimization"]
         self.zero_stage: int = zero["stage"]
@@ -89,7 +89,7 @@ class Engine:
             self._engine = self._wrap(model, optimizer, config, own)
             stack.callback(_release, self._engine)
             self._stack = stack.pop_all()
-        decay = config.optimizer.average
+        decay = config.optimizer.ema_decay
         self._average = WeightAverage(self._engine, decay) if decay else None
 
     def _wrap(
@@ -306,7 +306,7 @@ class Engine:
 
 @contextmanager
 def _refusing(optimizer: Any) -> Iterator[list[float]]:
-    """Inside, a ZeRO optimiser leaves out the update, as it does one that is not finite.
+    """Inside, a ZeRO optimizer leaves out the update, as it does one that is not finite.
 
     It asks one method for the gradient norm, at every stage, with and without offloading, and goes
     no further if that is infinite. Its loss scale is not to blame and stays.

@@ -1,7 +1,7 @@
 """What DeepSpeed holds on a rank beside activations, as its source (0.19) allocates it.
 
 N ranks share P parameters; a partition is q = P / N of them. Weights and gradients take w bytes an
-element, 4 in fp32 and 2 in bf16 and fp16; what the optimiser keeps is float32.
+element, 4 in fp32 and 2 in bf16 and fp16; what the optimizer keeps is float32.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Footprint:
 
     stage: int
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Weights, optimiser, gradients, buffers, activations, temporary."""
+    """Weights, optimizer, gradients, buffers, activations, temporary."""
     moment: str = ""
     """`passes` (forward and backward), `reduction` or `update`."""
     host: float = 0.0
@@ -98,8 +98,11 @@ class Job:
     @property
     def accumulates(self) -> bool:
         """Whether an update takes several micro-batches."""
-        training, shares = self.config.training, self.ranks // self.config.parallel.sequence
-        return training.global_batch > training.micro_batch * shares
+        training, shares = (
+            self.config.training,
+            self.ranks // self.config.parallel.sequence_parallel_size,
+        )
+        return training.global_batch_size > training.micro_batch_size * shares
 
     def _elements(self, key: str) -> int:
         return int(self.zero.get(key, _ZERO_DEFAULTS[key]))
@@ -133,15 +136,15 @@ class Job:
         return float(trace.peaks[at]), float(self.width * finished[at])
 
     def _average(self, size: float) -> float:
-        return _FLOAT * size if self.config.optimizer.average else 0.0
+        return _FLOAT * size if self.config.optimizer.ema_decay else 0.0
 
     def _states(self, size: float) -> float:
         return self.state_bytes * size + self._average(size)
 
     def _unsharded(self, trace: Trace) -> Footprint:
-        """Stage 0, float32: torch's own optimiser on the parameters as they are."""
+        """Stage 0, float32: torch's own optimizer on the parameters as they are."""
         size = float(self.parameters)
-        held = {"weights": self.width * size, "optimiser": self._states(size)}
+        held = {"weights": self.width * size, "optimizer": self._states(size)}
         activations, gradients = self._passes(trace, kept=True)
         whole = self.width * size
         moments = {
@@ -161,7 +164,7 @@ class Job:
         offloads = self.config.parallel.offload_optimizer != "none"
         host = states + (self.width + _FLOAT) * part if offloads else 0.0
         staged = 2 * self.width * self.largest if offloads else 0.0
-        held = {"weights": self.width * whole, "optimiser": 0.0 if offloads else states}
+        held = {"weights": self.width * whole, "optimizer": 0.0 if offloads else states}
         own = 0.0 if offloads else self.width * part
         activations, gradients = self._passes(trace, kept=stage == 1)
         if stage == 2:
@@ -195,7 +198,7 @@ class Job:
         parallel = self.config.parallel
         states = _FLOAT * part + self._states(part)
         resident = self.width * part
-        offloads, away = parallel.offload_optimizer != "none", parallel.offload_parameters != "none"
+        offloads, away = parallel.offload_optimizer != "none", parallel.offload_param != "none"
         host = (states + (self.width + _FLOAT) * part if offloads else 0.0) + resident * away
         ahead = self._elements("stage3_prefetch_bucket_size")
         reused = self._elements("stage3_max_reuse_distance")
@@ -203,11 +206,11 @@ class Job:
         live = self.width * min(whole, reused / 2 + ahead + self.largest)
         # What is gathered ahead arrives in one flat tensor, and is copied out of it.
         arriving = self.width * min(max(whole - self.largest, 0.0), ahead)
-        if parallel.secondary_partition > 1:
-            resident += self.width * whole / parallel.secondary_partition
+        if parallel.zero_hpz_partition_size > 1:
+            resident += self.width * whole / parallel.zero_hpz_partition_size
         held = {
             "weights": 0.0 if away else resident,
-            "optimiser": 0.0 if offloads else states,
+            "optimizer": 0.0 if offloads else states,
             "gradients": 0.0 if offloads else self.width * part,
             "buffers": self._bucket(),
         }
@@ -237,5 +240,5 @@ class Job:
         whole = {name: {**held, **extra} for name, extra in moments.items()}
         moment = max(whole, key=lambda name: sum(whole[name].values()))
         if self.device == "cpu":  # There is no other memory that could be offloaded to.
-            whole[moment]["optimiser"] = whole[moment]["optimiser"] + host
+            whole[moment]["optimizer"] = whole[moment]["optimizer"] + host
         return Footprint(stage, whole[moment], moment, host, start)

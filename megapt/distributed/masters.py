@@ -1,8 +1,8 @@
-"""The float32 weights that a rank's optimiser updates, wherever the ZeRO stage keeps them.
+"""The float32 weights that a rank's optimizer updates, wherever the ZeRO stage keeps them.
 
 They are all of the model's without ZeRO, one flat partition a parameter group at stages 1 and 2,
 and one of each parameter at stage 3. DeepSpeed has public functions for single parameters; for the
-partitions it has none, so what is read here is of its own optimisers.
+partitions it has none, so what is read here is of its own optimizers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def masters(engine: Any) -> list[Tensor]:
-    """Return what this rank's optimiser updates, float32; changes go on with the training.
+    """Return what this rank's optimizer updates, float32; changes go on with the training.
 
     Args:
         engine: DeepSpeed's.

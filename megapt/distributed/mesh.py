@@ -12,7 +12,7 @@ over them. Along a dimension of tensor parallelism they would hold other weights
 
 @dataclass(frozen=True)
 class Mesh:
-    """The sizes of the dimensions, the outermost first: neighbouring ranks differ in the last.
+    """The sizes of the dimensions, the outermost first: neighboring ranks differ in the last.
 
     A dimension `tensor`, of ranks that share the weights of a layer, would follow `sequence`.
     """

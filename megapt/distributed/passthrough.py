@@ -86,7 +86,7 @@ def _misfit(path: str, value: Any) -> str:
 
 
 def _check_accumulation(settings: Mapping[str, Any], origins: Origins) -> None:
-    """Refuse a type of accumulated gradients that DeepSpeed has no optimiser for."""
+    """Refuse a type of accumulated gradients that DeepSpeed has no optimizer for."""
     wanted = settings.get("data_types", {}).get("grad_accum_dtype")
     if wanted is None:
         return
@@ -143,13 +143,10 @@ def passed_through(
     for path, value in items.items():
         if problem := _problem(path) or _misfit(path, value):
             raise origins.error(f"deepspeed.{path}", problem)
-    for name, of_megapt in (
-        ("offload_optimizer", "offload_optimizer"),
-        ("offload_param", "offload_parameters"),
-    ):
+    for name in ("offload_optimizer", "offload_param"):
         path = f"zero_optimization.{name}"
         if path in items and name not in settings["zero_optimization"]:
-            raise origins.error(f"deepspeed.{path}", f"set parallel.{of_megapt} first")
+            raise origins.error(f"deepspeed.{path}", f"set parallel.{name} first")
     merged = _merged(settings, section)
     _check_accumulation(merged, origins)
     if section:

@@ -26,7 +26,7 @@ class Ranks:
     its memory. None: the default group, where that is gloo's."""
 
     def arranged(self, sequence: int) -> Ranks:
-        """Return this process where `sequence` neighbouring ranks share positions."""
+        """Return this process where `sequence` neighboring ranks share positions."""
         return replace(self, mesh=Mesh(self.world // sequence, sequence))
 
     @property

@@ -16,11 +16,11 @@ from megapt.errors import ConfigError
 
 
 def load_engine(engine: Any, path: Path, moved: Mapping[str, Tensor] = {}) -> None:
-    """Load weights and optimiser states of the checkpoint at `path`. All ranks must call it.
+    """Load weights and optimizer states of the checkpoint at `path`. All ranks must call it.
 
     What was saved by as many ranks with the same ZeRO stage is loaded by DeepSpeed itself.
     Otherwise each rank reads what it will hold, and hands it to DeepSpeed as if it had saved it.
-    Settings of the optimiser, such as weight decay, are then those of the configuration.
+    Settings of the optimizer, such as weight decay, are then those of the configuration.
 
     Args:
         engine: DeepSpeed's.
@@ -37,7 +37,7 @@ def load_engine(engine: Any, path: Path, moved: Mapping[str, Tensor] = {}) -> No
     swapped = engine.zero_nvme_offload_optimizer()
     if (path / "offloaded_tensors").exists() != swapped or (swapped and not same):
         raise ConfigError(
-            f"{path}: optimiser states on NVMe are read by as many ranks as wrote them, with the "
+            f"{path}: optimizer states on NVMe are read by as many ranks as wrote them, with the "
             f"same parallel.zero_stage and parallel.offload_optimizer"
         )
     if swapped and moved:
@@ -132,7 +132,7 @@ def _flats(saved: Shards, groups: Sequence[_Group]) -> list[Tensor]:
 
 
 def _states(saved: Shards, groups: Sequence[_Group]) -> dict[int, dict[str, Any]]:
-    """Return the states of each group, as in the dictionary of a torch optimiser."""
+    """Return the states of each group, as in the dictionary of a torch optimizer."""
     return {
         number: {
             **{key: _flat(saved, group, key) for key in saved.keys(group.names[0])},
@@ -149,7 +149,7 @@ def _load_buffers(saved: Shards, module: torch.nn.Module) -> None:
 
 
 def _load_plain(engine: Any, weights: Sequence[Tensor], states: dict[int, dict[str, Any]]) -> None:
-    """Load into torch's own optimiser."""
+    """Load into torch's own optimizer."""
     optimizer = engine.optimizer
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     for number, (parameter, flat) in enumerate(zip(trained, weights, strict=True)):
@@ -169,7 +169,7 @@ def _load_zero(
     stage: int,
     world: int,
 ) -> None:
-    """Hand DeepSpeed's optimiser what it would have saved on this rank."""
+    """Hand DeepSpeed's optimizer what it would have saved on this rank."""
     weights_key, states_key = {
         3: ("fp32_flat_groups", "optimizer_state_dict"),
     }.get(stage, ("single_partition_of_fp32_groups", "base_optimizer_state"))

@@ -24,7 +24,7 @@ from megapt.distributed.start import import_deepspeed
 from megapt.errors import ConfigError, DamagedError
 
 WEIGHT = "fp32"
-"""Key of a parameter's own values among those of its optimiser states."""
+"""Key of a parameter's own values among those of its optimizer states."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Part:
     flats: Sequence[Tensor]
     """Weights, float32."""
     states: Sequence[Mapping[str, Any]]
-    """Of the optimiser, of each flat tensor: others of its kind, and single numbers."""
+    """Of the optimizer, of each flat tensor: others of its kind, and single numbers."""
     pieces: dict[str, Piece] = field(default_factory=dict)
     """By name of a parameter."""
 
@@ -115,7 +115,7 @@ class Shards:
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """The optimiser's groups of parameters, with their settings."""
+        """The optimizer's groups of parameters, with their settings."""
         if not self.stage:
             saved = self.model["optimizer"]
         else:
@@ -197,11 +197,11 @@ class Shards:
         return part.states[piece.group] if part.states else {}
 
     def keys(self, name: str) -> list[str]:
-        """Return the optimiser states of a parameter that have a value an element."""
+        """Return the optimizer states of a parameter that have a value an element."""
         return [key for key, value in self._state(name).items() if _is_flat(value)]
 
     def numbers(self, name: str) -> dict[str, Any]:
-        """Return the other optimiser states of a parameter, such as Adam's count of updates.
+        """Return the other optimizer states of a parameter, such as Adam's count of updates.
 
         Raises:
             ConfigError: one of them is neither a number nor has a value an element.
@@ -210,7 +210,7 @@ class Shards:
         for key, value in numbers.items():
             if isinstance(value, Tensor) and value.numel() > 1:
                 raise ConfigError(
-                    f"{self._path}: the optimiser's '{key}' has no value an element, so that it "
+                    f"{self._path}: the optimizer's '{key}' has no value an element, so that it "
                     f"cannot be spread anew; resume with the parallel.zero_stage it was saved with"
                 )
         # Parameters of one flat tensor share it; apart from each other each counts for itself.
@@ -281,6 +281,6 @@ def _is_flat(value: Any) -> bool:
 
 
 def _states(saved: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the states in a torch optimiser's dictionary in the order of its parameters."""
+    """Return the states in a torch optimizer's dictionary in the order of its parameters."""
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
     return [saved["state"].get(number, {}) for number in numbers]

@@ -35,7 +35,7 @@ def _free_port() -> int:
 def import_deepspeed() -> Any:
     """Import DeepSpeed for the device at hand, quiet, and return the module.
 
-    On a CPU nothing is compiled: the optimiser is torch's own, and the one op that DeepSpeed would
+    On a CPU nothing is compiled: the optimizer is torch's own, and the one op that DeepSpeed would
     build unasked (a shared-memory all-reduce for inference) is declared unavailable. On CUDA no op
     is built for training either; should a setting ask for one, a line says so before it starts.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 from megapt.distributed.shards import WEIGHT, Shards
 
 _GLOBAL = ("loss_scaler", "dynamic_loss_scale", "overflow", "clip_grad")
-"""What DeepSpeed keeps of an optimiser beside its states."""
+"""What DeepSpeed keeps of an optimizer beside its states."""
 
 
 def write_universal(

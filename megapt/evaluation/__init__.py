@@ -1,10 +1,10 @@
 """What a trained run can do: held-out scores, text, masks, classes, and measures of it."""
 
 from megapt.evaluation.classify import classify
+from megapt.evaluation.evaluate import validation_scores
 from megapt.evaluation.features import mean_states
 from megapt.evaluation.fill_mask import Filling, fill_mask
 from megapt.evaluation.generation import generate, repetition
-from megapt.evaluation.heldout import heldout_scores
 from megapt.evaluation.loading import LoadedRun, load_run
 from megapt.evaluation.samples import Sample, sample_texts, write_samples
 from megapt.evaluation.text import readable
@@ -17,12 +17,12 @@ __all__ = [
     "classify",
     "fill_mask",
     "generate",
-    "heldout_scores",
     "load_run",
     "mean_states",
     "readable",
     "repetition",
     "sample_texts",
     "unmask",
+    "validation_scores",
     "write_samples",
 ]

@@ -37,7 +37,7 @@ def mean_states(
     mine = np.arange(len(lengths))[ranks.rank :: ranks.world]
     with ranks.together():
         states = _states_alone(run, mine, np.asarray(lengths)[mine], read)
-    whole = np.zeros((len(lengths), run.model.config.hidden), dtype=np.float32)
+    whole = np.zeros((len(lengths), run.model.config.hidden_size), dtype=np.float32)
     for rank, part in enumerate(ranks.gather(states)):
         whole[rank :: ranks.world] = part
     return whole
@@ -47,7 +47,7 @@ def _states_alone(
     run: LoadedRun, numbers: Ints, lengths: Ints, read: Callable[[int], Ints]
 ) -> NDArray[np.float32]:
     """Return the mean states of these texts, which this rank computes."""
-    means = np.zeros((len(numbers), run.model.config.hidden), dtype=np.float32)
+    means = np.zeros((len(numbers), run.model.config.hidden_size), dtype=np.float32)
     pad = run.objective.vocabulary.pad
     # Texts of like length share a batch: they attend in one group.
     order = np.argsort(lengths, kind="stable")

@@ -1,4 +1,4 @@
-"""From the sums of every part to one loss, normalised over the whole step."""
+"""From the sums of every part to one loss, normalized over the whole step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from megapt.data import Batch, HeadSpec
-from megapt.data.example import asker
+from megapt.data.example import asking_member
 from megapt.distributed.ranks import Ranks
 from megapt.model import PartSums
 
@@ -53,7 +53,7 @@ def factors(heads: Sequence[HeadSpec], totals: Totals) -> dict[str, float]:
     windows: defaultdict[str, float] = defaultdict(float)
     leaves: set[str] = set()
     for head, size, seen in zip(heads, totals.sizes, totals.windows, strict=True):
-        leaf = asker(head.name)
+        leaf = asking_member(head.name)
         for prefix in _prefixes(head.name):
             sizes[prefix] += size
             windows[prefix] += 0.0 if leaf in leaves else seen
@@ -74,7 +74,7 @@ def factors(heads: Sequence[HeadSpec], totals: Totals) -> dict[str, float]:
 
 
 class Scores:
-    """Running sums of losses and hits of every part.
+    """Running sums of losses and correct answers of every part.
 
     What the model computed is added up where it is, so that nothing waits for the device before
     `reduce`.
@@ -120,10 +120,10 @@ class Scores:
         scores: dict[str, float] = {}
         of_part = factors(self.heads, totals)
         for head, part in zip(self.heads, parts, strict=True):
-            nats, correct, count, size, _ = part
+            nll, correct, count, size, _ = part
             if size:
-                scores["loss"] = scores.get("loss", 0.0) + of_part[head.name] * nats
-                scores[f"loss/{head.name}"] = nats / size
+                scores["loss"] = scores.get("loss", 0.0) + of_part[head.name] * nll
+                scores[f"loss/{head.name}"] = nll / size
             if count:
                 scores[f"accuracy/{head.name}"] = correct / count
         return scores

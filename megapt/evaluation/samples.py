@@ -36,11 +36,11 @@ def sample_texts(corpus: Corpus, count: int, window: int) -> list[Ints]:
 
     Each is of any integer type [n], at most `window` tokens, and not to be changed.
     """
-    long = np.flatnonzero(corpus.valid.lengths >= _TEXT_TOKENS)
-    long = long if len(long) else np.arange(len(corpus.valid))
+    long = np.flatnonzero(corpus.validation.lengths >= _TEXT_TOKENS)
+    long = long if len(long) else np.arange(len(corpus.validation))
     places = long[np.arange(min(count, len(long))) * len(long) // max(count, 1)]
     most = min(_TEXT_TOKENS, window)
-    return [corpus.valid.piece(int(place)).tokens[:most] for place in places]
+    return [corpus.validation.piece(int(place)).tokens[:most] for place in places]
 
 
 def _draws(number: int) -> CounterRng:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megapt.data import BatchMaker, HeadSpec, Targets
-from megapt.data.example import Floats, asker
+from megapt.data.example import Floats, asking_member
 from megapt.evaluation.losses import Totals, factors
 
 
@@ -20,7 +20,7 @@ class Asked:
     targets: dict[str, list[Targets]]
     """Of each head."""
     windows: Counter[str]
-    """With a question to a head, or to a member of a mixture; see `asker`."""
+    """With a question to a head, or to a member of a mixture; see `asking_member`."""
 
 
 def _asked(maker: BatchMaker, windows: int) -> Asked:
@@ -32,7 +32,7 @@ def _asked(maker: BatchMaker, windows: int) -> Asked:
             for example in examples:
                 for head, target in example.targets.items():
                     asked.targets[head].append(target)
-            asked.windows.update({asker(head) for e in examples for head in e.targets})
+            asked.windows.update({asking_member(head) for e in examples for head in e.targets})
     return asked
 
 
@@ -63,10 +63,10 @@ def _scored(
 
 def unigram_scores(
     train: BatchMaker,
-    heldout: BatchMaker,
+    validation: BatchMaker,
     *,
     train_windows: int,
-    heldout_windows: int,
+    validation_windows: int,
     vocabulary: int,
 ) -> dict[str, float]:
     """Score the best answer that ignores the input, on the same held-out targets as the model.
@@ -81,22 +81,24 @@ def unigram_scores(
         The keys of `Scores.reduce`, and `targets/HEAD`, the held-out targets of each head.
     """
     heads = train.objective.heads
-    seen, asked = _asked(train, train_windows), _asked(heldout, heldout_windows)
+    seen, asked = _asked(train, train_windows), _asked(validation, validation_windows)
     scores: dict[str, float] = {"loss": 0.0}
-    nats: dict[str, float] = {}
+    losses: dict[str, float] = {}
     sizes = []
     for head in heads:
         targets = asked.targets[head.name]
         loss, right = _scored(head, seen.targets[head.name], targets, vocabulary)
         count = sum(len(target.labels) for target in targets)
         size = sum(len(t.labels) if t.size is None else t.size for t in targets)
-        nats[head.name] = loss
+        losses[head.name] = loss
         sizes.append(float(size))
         scores[f"targets/{head.name}"] = float(count)
         if size:
             scores[f"loss/{head.name}"] = loss / size
         if count:
             scores[f"accuracy/{head.name}"] = right / count
-    of_part = factors(heads, Totals(sizes, [asked.windows[asker(head.name)] for head in heads]))
-    scores["loss"] = sum(of_part[part] * loss for part, loss in nats.items())
+    of_part = factors(
+        heads, Totals(sizes, [asked.windows[asking_member(head.name)] for head in heads])
+    )
+    scores["loss"] = sum(of_part[part] * loss for part, loss in losses.items())
     return scores

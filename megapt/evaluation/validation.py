@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from megapt.config import DataConfig
-from megapt.data import AnyCorpus, Batch, BatchMaker, Rows, heldout_batches, open_stream
+from megapt.data import AnyCorpus, Batch, BatchMaker, Rows, open_stream, validation_batches
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
 from megapt.evaluation.losses import Scores
 from megapt.objectives import Objective
 
 
-def heldout_maker(
+def validation_maker(
     corpus: AnyCorpus, data: DataConfig, objective: Objective, rows: Rows | None = None
 ) -> BatchMaker:
     """Return the batches of the held-out split.
@@ -33,7 +33,7 @@ def evaluate(
     maker: BatchMaker,
     *,
     windows: int,
-    micro_batch: int,
+    micro_batch_size: int,
     ranks: Ranks,
     begun: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
@@ -43,7 +43,7 @@ def evaluate(
         model: the module, or DeepSpeed's engine around it; all ranks must call together.
         maker: held-out batches.
         windows: how many; all if there are fewer.
-        micro_batch: rows at once.
+        micro_batch_size: rows at once.
         ranks: that share the windows.
         begun: called before each batch.
 
@@ -57,8 +57,12 @@ def evaluate(
     was_training = model.training
     model.eval()
     scores = Scores(maker.objective.heads)
-    batches = heldout_batches(
-        maker, windows, micro_batch=micro_batch, rank=ranks.data_rank, world=ranks.data_world
+    batches = validation_batches(
+        maker,
+        windows,
+        micro_batch_size=micro_batch_size,
+        rank=ranks.data_rank,
+        world=ranks.data_world,
     )
     with torch.no_grad():
         for batch in _in_step(batches, ranks):

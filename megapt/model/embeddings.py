@@ -58,10 +58,14 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: ModelConfig, vocabulary: int, max_positions: int) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary, config.hidden)
-        self.segments = nn.Embedding(config.segments, config.hidden) if config.segments else None
+        self.words = nn.Embedding(vocabulary, config.hidden_size)
+        self.segments = (
+            nn.Embedding(config.num_segments, config.hidden_size) if config.num_segments else None
+        )
         self.positions = (
-            nn.Embedding(max_positions, config.hidden) if config.positions == "learned" else None
+            nn.Embedding(max_positions, config.hidden_size)
+            if config.positions == "learned"
+            else None
         )
         self.sinusoidal = config.positions == "sinusoidal"
 

@@ -12,18 +12,18 @@ from megapt.model.generator import generator_config
 def _stack(config: ModelConfig, counts: Counts) -> int:
     """Return the multiplications of a stack of blocks, its attention included."""
     gates = 3 if config.activation == "swiglu" else 2
-    block = 4 * config.hidden**2 + gates * config.hidden * config.feedforward
-    return config.layers * (block * counts.positions + 2 * config.hidden * counts.pairs)
+    block = 4 * config.hidden_size**2 + gates * config.hidden_size * config.intermediate_size
+    return config.num_layers * (block * counts.positions + 2 * config.hidden_size * counts.pairs)
 
 
 def _prediction(head: HeadSpec, config: ModelConfig, vocabulary: int) -> int:
     """Return the multiplications of one prediction."""
-    width = config.hidden
+    width = config.hidden_size
     if head.kind == "token":
         transform = width if config.token_head == "transform" else 0
         return width * (transform + vocabulary)
     if head.kind == "generator":
-        return width * (generator_config(config, head.scale).hidden + vocabulary)
+        return width * (generator_config(config, head.scale).hidden_size + vocabulary)
     if head.kind == "pair":
         return width * (2 * width + 4 * head.classes)
     return width * (width + head.classes)
@@ -43,7 +43,9 @@ def training_flops(
     products = _stack(config, counts)
     for scale in {head.owner: head.scale for head in heads if head.kind == "generator"}.values():
         small = generator_config(config, scale)
-        products += _stack(small, counts) + config.hidden * small.hidden * counts.positions
+        products += (
+            _stack(small, counts) + config.hidden_size * small.hidden_size * counts.positions
+        )
 
     def dearest(kinds: Iterable[HeadSpec]) -> int:
         return max((_prediction(head, config, vocabulary) for head in kinds), default=0)

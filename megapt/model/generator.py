@@ -20,13 +20,15 @@ def generator_config(config: ModelConfig, scale: float) -> ModelConfig:
     narrower where the model's head is wider than the whole generator should be; rotary positions
     keep its width even.
     """
-    width = config.hidden // config.heads
-    heads = max(round(config.heads * scale), 1)
+    width = config.hidden_size // config.num_heads
+    heads = max(round(config.num_heads * scale), 1)
     if heads == 1:
-        width = min(width, max(2 * round(config.hidden * scale / 2), 2))
+        width = min(width, max(2 * round(config.hidden_size * scale / 2), 2))
     hidden = heads * width
-    feedforward = max(round(config.feedforward * hidden / config.hidden), 1)
-    return config.model_copy(update={"hidden": hidden, "heads": heads, "feedforward": feedforward})
+    inner = max(round(config.intermediate_size * hidden / config.hidden_size), 1)
+    return config.model_copy(
+        update={"hidden_size": hidden, "num_heads": heads, "intermediate_size": inner}
+    )
 
 
 class Generator(nn.Module):
@@ -57,16 +59,17 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.config = generator_config(config, scale)
-        if self.config.heads % how.sequence.size:
+        if self.config.num_heads % how.sequence.size:
             raise ConfigError(
-                f"parallel.sequence: {how.sequence.size} ranks do not divide the generator's "
-                f"{self.config.heads} head(s); give it more by its size, or the model more"
+                f"parallel.sequence_parallel_size: {how.sequence.size} ranks do not divide the "
+                f"generator's {self.config.num_heads} head(s); give it more by its "
+                f"size, or the model more"
             )
         self.sequence = how.sequence
-        self.dense = nn.Linear(config.hidden, self.config.hidden, bias=config.bias)
+        self.dense = nn.Linear(config.hidden_size, self.config.hidden_size, bias=config.bias)
         self.blocks = Blocks(self.config, how)
         self.final_norm = make_norm(self.config) if config.norm_position == "pre" else None
-        self.head = TokenHead(config, words, terms, self.config.hidden)
+        self.head = TokenHead(config, words, terms, self.config.hidden_size)
 
     def states(self, embedded: Tensor, batch: Batch, prepared: Prepared | None = None) -> Tensor:
         """Return states [N, generator's width] from the trunk's embeddings [n, hidden].

@@ -28,9 +28,9 @@ class Head(nn.Module, ABC):
     ) -> Losses:
         """Return the losses of labels int64 [t] under weights float32 [t]: cross-entropy alone."""
         logits = self.logits(states, batch, places).float()
-        nats = functional.cross_entropy(logits, labels, reduction="none")
-        hits = (logits.detach().argmax(dim=-1) == labels).float()
-        return Losses((weights * nats).sum(), nats.detach(), hits)
+        nll = functional.cross_entropy(logits, labels, reduction="none")
+        correct = (logits.detach().argmax(dim=-1) == labels).float()
+        return Losses((weights * nll).sum(), nll.detach(), correct)
 
 
 class TokenHead(Head):
@@ -54,7 +54,9 @@ class TokenHead(Head):
         if width is not None or config.token_head == "transform":
             self.transform = nn.Sequential(
                 OrderedDict(
-                    dense=nn.Linear(width or config.hidden, config.hidden, bias=config.bias),
+                    dense=nn.Linear(
+                        width or config.hidden_size, config.hidden_size, bias=config.bias
+                    ),
                     activation=nn.GELU(),
                     norm=make_norm(config),
                 )
@@ -93,9 +95,9 @@ class ClassHead(Head):
         self, config: ModelConfig, classes: int, activation: Callable[[Tensor], Tensor]
     ) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden, config.hidden)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = activation
-        self.projection = nn.Linear(config.hidden, classes)
+        self.projection = nn.Linear(config.hidden_size, classes)
 
     def logits(self, states: Tensor, batch: Batch, places: Tensor) -> Tensor:
         """Return logits [t, classes]; see `Head`."""
@@ -136,8 +138,8 @@ class PairHead(Head):
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden, config.hidden)
-        self.projection = nn.Linear(4 * config.hidden, classes)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.projection = nn.Linear(4 * config.hidden_size, classes)
 
     def logits(self, states: Tensor, batch: Batch, places: Tensor) -> Tensor:
         """Return logits [t, classes] of the examples whose first places are given, int64 [t]."""

@@ -30,7 +30,7 @@ _FUSED = re.compile(r"(.*\b(attention\.qkv|feedforward\.up))\.(?:weight|bias)")
 
 def feedforward_blocks(config: ModelConfig) -> int:
     """Return into how many blocks of gate and value SwiGLU's fused matrix is divided."""
-    return math.gcd(config.heads, config.feedforward)
+    return math.gcd(config.num_heads, config.intermediate_size)
 
 
 def fused_rows(shapes: Mapping[str, Sequence[int]], config: ModelConfig) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def fused_rows(shapes: Mapping[str, Sequence[int]], config: ModelConfig) -> dict
         [module, matrix] = found.groups()
         hidden = shapes[f"{module}.weight"][1]
         # A generator has as many heads of the trunk's width as fit it, or one that is narrower.
-        heads = max(hidden // (config.hidden // config.heads), 1)
+        heads = max(hidden // (config.hidden_size // config.num_heads), 1)
         old = torch.arange(shape[0])
         if matrix == "attention.qkv":
             rows[name] = old.view(3, heads, -1).transpose(0, 1).flatten()

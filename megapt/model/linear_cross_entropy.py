@@ -34,9 +34,9 @@ class Losses(NamedTuple):
 
     loss: Tensor
     """Weighted sum with all terms, float32 scalar; differentiable, unlike the rest."""
-    nats: Tensor
+    nll: Tensor
     """Plain cross-entropy of each target, float32 [t]."""
-    hits: Tensor
+    correct: Tensor
     """1 where the most likely label is the right one, float32 [t]."""
     samples: Tensor | None = None
     """A label drawn for each target, int64 [t], if that was asked for."""
@@ -47,10 +47,10 @@ class _Chunk(NamedTuple):
 
     full: Tensor
     """Loss of each with all terms, before its weight, [targets]."""
-    nats: Tensor
-    hits: Tensor
+    nll: Tensor
+    correct: Tensor
     samples: Tensor | None
-    odds: Tensor
+    exp_logits: Tensor
     """Probabilities but for a factor, [targets, V]; in the place of the logits."""
     total: Tensor
     """Their sums, [targets, 1]."""
@@ -63,47 +63,51 @@ def _consume(logits: Tensor, labels: Tensor, draws: Tensor | None, terms: LossCo
     labels = labels[:, None]
     top, likeliest = logits.max(dim=-1, keepdim=True)
     logits -= top
-    right = logits.gather(1, labels)
-    aim = right
+    label_logit = logits.gather(1, labels)
+    target_logit = label_logit
     if terms.label_smoothing:
-        aim = torch.lerp(right, logits.mean(dim=-1, keepdim=True), terms.label_smoothing)
-    odds = logits.exp_()
-    total = odds.sum(dim=-1, keepdim=True)
+        target_logit = torch.lerp(
+            label_logit, logits.mean(dim=-1, keepdim=True), terms.label_smoothing
+        )
+    exp_logits = logits.exp_()
+    total = exp_logits.sum(dim=-1, keepdim=True)
     log_total = total.log()
     log_z = log_total + top
-    full = log_total - aim + terms.z_loss * log_z.square()
-    nats, hits = log_total - right, likeliest == labels
+    full = log_total - target_logit + terms.z_loss * log_z.square()
+    nll, correct = log_total - label_logit, likeliest == labels
     samples = None
     if draws is not None:
-        reached = odds.cumsum(dim=-1)
+        reached = exp_logits.cumsum(dim=-1)
         found = torch.searchsorted(reached, draws[:, None] * reached[:, -1:], right=True)
-        samples = found.clamp_(max=odds.shape[1] - 1)[:, 0]
-    return _Chunk(full[:, 0], nats[:, 0], hits[:, 0], samples, odds, total, log_z)
+        samples = found.clamp_(max=exp_logits.shape[1] - 1)[:, 0]
+    return _Chunk(full[:, 0], nll[:, 0], correct[:, 0], samples, exp_logits, total, log_z)
 
 
-def _slopes(chunk: _Chunk, labels: Tensor, weights: Tensor, terms: LossConfig) -> Tensor:
-    """Turn the odds, in place, into the gradient of the weighted loss by logits, [targets, V]."""
+def _grad_logits(chunk: _Chunk, labels: Tensor, weights: Tensor, terms: LossConfig) -> Tensor:
+    """Turn `exp_logits`, in place, into the gradient of the loss by logits, [targets, V]."""
     weights = weights[:, None]
-    slopes = chunk.odds.mul_(weights * (1 + 2 * terms.z_loss * chunk.log_z) / chunk.total)
+    grad_logits = chunk.exp_logits.mul_(
+        weights * (1 + 2 * terms.z_loss * chunk.log_z) / chunk.total
+    )
     if terms.label_smoothing:
-        slopes -= weights * (terms.label_smoothing / slopes.shape[1])
+        grad_logits -= weights * (terms.label_smoothing / grad_logits.shape[1])
     rest = weights * (terms.label_smoothing - 1)
     if torch.compiler.is_compiling():  # In the same pass as the rest; to scatter takes another.
-        columns = torch.arange(slopes.shape[1], device=slopes.device)
-        return slopes + torch.where(columns == labels[:, None], rest, 0.0)
-    return slopes.scatter_add_(1, labels[:, None], rest)
+        columns = torch.arange(grad_logits.shape[1], device=grad_logits.device)
+        return grad_logits + torch.where(columns == labels[:, None], rest, 0.0)
+    return grad_logits.scatter_add_(1, labels[:, None], rest)
 
 
 class _Differentiated(NamedTuple):
     """What a chunk comes to once its logits are used up."""
 
     full: Tensor
-    nats: Tensor
-    hits: Tensor
+    nll: Tensor
+    correct: Tensor
     samples: Tensor | None
-    slopes: Tensor | None
+    grad_logits: Tensor | None
     """Gradient of the weighted loss by logits, in the type of the states, [targets, V]."""
-    d_bias: Tensor | None
+    grad_bias: Tensor | None
 
 
 def _differentiate(
@@ -118,15 +122,15 @@ def _differentiate(
     """Return losses and gradients of logits [targets, V], whose place the gradient may take."""
     chunk = _consume(logits.to(weights.dtype), labels, draws, terms)
     if not needed:
-        return _Differentiated(chunk.full, chunk.nats, chunk.hits, chunk.samples, None, None)
-    slopes = _slopes(chunk, labels, weights, terms)
+        return _Differentiated(chunk.full, chunk.nll, chunk.correct, chunk.samples, None, None)
+    grad_logits = _grad_logits(chunk, labels, weights, terms)
     return _Differentiated(
         chunk.full,
-        chunk.nats,
-        chunk.hits,
+        chunk.nll,
+        chunk.correct,
         chunk.samples,
-        slopes.to(logits.dtype),
-        slopes.sum(dim=0) if with_bias else None,
+        grad_logits.to(logits.dtype),
+        grad_logits.sum(dim=0) if with_bias else None,
     )
 
 
@@ -167,10 +171,10 @@ def _compute(
     # A power of two scales without rounding.
     largest = functional.pad(weights, (1, 0)).amax()
     scale = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)
-    d_states = torch.empty_like(states) if needed[0] else None
-    d_matrix = torch.zeros_like(matrix, dtype=exact) if needed[1] else None
-    d_bias = torch.zeros_like(matrix[:, 0], dtype=exact) if needed[2] else None
-    full, nats, hits = (torch.empty_like(weights) for _ in range(3))
+    grad_states = torch.empty_like(states) if needed[0] else None
+    grad_matrix = torch.zeros_like(matrix, dtype=exact) if needed[1] else None
+    grad_bias = torch.zeros_like(matrix[:, 0], dtype=exact) if needed[2] else None
+    full, nll, correct = (torch.empty_like(weights) for _ in range(3))
     samples = None if draws is None else torch.empty_like(labels)
     rows = max(chunk_logits // len(matrix), 1)
     differentiate = _fused() if compiled else _differentiate
@@ -183,25 +187,25 @@ def _compute(
             None if draws is None else draws[at],
             terms,
             any(needed),
-            d_bias is not None,
+            grad_bias is not None,
         )
-        full[at], nats[at], hits[at] = chunk.full, chunk.nats, chunk.hits
+        full[at], nll[at], correct[at] = chunk.full, chunk.nll, chunk.correct
         if samples is not None and chunk.samples is not None:
             samples[at] = chunk.samples
-        if chunk.slopes is None:
+        if chunk.grad_logits is None:
             continue
-        if d_bias is not None and chunk.d_bias is not None:
-            d_bias += chunk.d_bias
-        if d_states is not None:
-            torch.mm(chunk.slopes, matrix, out=d_states[at])
-        if d_matrix is not None and exact == states.dtype:
-            torch.addmm(d_matrix, chunk.slopes.T, states[at], out=d_matrix)
-        elif d_matrix is not None:
-            d_matrix += chunk.slopes.T @ states[at]
-    losses = Losses((weights * full).sum(), nats, hits, samples)
-    d_matrix = None if d_matrix is None else d_matrix.to(matrix.dtype)
-    d_bias = None if d_bias is None else d_bias.to(matrix.dtype)
-    return losses, _Gradients(d_states, d_matrix, d_bias, scale)
+        if grad_bias is not None and chunk.grad_bias is not None:
+            grad_bias += chunk.grad_bias
+        if grad_states is not None:
+            torch.mm(chunk.grad_logits, matrix, out=grad_states[at])
+        if grad_matrix is not None and exact == states.dtype:
+            torch.addmm(grad_matrix, chunk.grad_logits.T, states[at], out=grad_matrix)
+        elif grad_matrix is not None:
+            grad_matrix += chunk.grad_logits.T @ states[at]
+    losses = Losses((weights * full).sum(), nll, correct, samples)
+    grad_matrix = None if grad_matrix is None else grad_matrix.to(matrix.dtype)
+    grad_bias = None if grad_bias is None else grad_bias.to(matrix.dtype)
+    return losses, _Gradients(grad_states, grad_matrix, grad_bias, scale)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -281,8 +285,8 @@ class VocabularyProjection(nn.Linear):
     """
 
     def __init__(self, config: ModelConfig, words: nn.Embedding, terms: LossConfig) -> None:
-        super().__init__(config.hidden, words.num_embeddings, bias=config.bias)
-        if config.tied:
+        super().__init__(config.hidden_size, words.num_embeddings, bias=config.bias)
+        if config.tie_word_embeddings:
             self.weight = words.weight
         self.terms = terms
         self.compiled = False

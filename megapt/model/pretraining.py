@@ -15,7 +15,7 @@ from megapt.data import Batch, HeadSpec
 from megapt.model.attention import Backend, GroupedAttention, Prepared
 from megapt.model.generator import Generator
 from megapt.model.heads import make_head
-from megapt.model.initialisation import initialise
+from megapt.model.initialization import initialize
 from megapt.model.linear_cross_entropy import Losses
 from megapt.model.sequence import SequenceGroup
 from megapt.model.trunk import Computation, Transformer
@@ -24,7 +24,7 @@ from megapt.model.trunk import Computation, Transformer
 class PartSums(NamedTuple):
     """Of one part of the loss, over its targets in a batch; float32 scalars without a graph."""
 
-    nats: Tensor
+    nll: Tensor
     """Weighted sum of the plain cross-entropy, -log P(label)."""
     correct: Tensor
     """Targets whose most likely label is the right one."""
@@ -84,8 +84,8 @@ class _Asked:
         sums, start = {}, 0
         for part, size in self.sizes.items():
             mine = slice(start, start + size)
-            nats = (self.weights[mine] * losses.nats[mine]).sum()
-            sums[part] = PartSums(nats, losses.hits[mine].sum())
+            nll = (self.weights[mine] * losses.nll[mine]).sum()
+            sums[part] = PartSums(nll, losses.correct[mine].sum())
             start += size
         return sums
 
@@ -139,7 +139,7 @@ class PretrainingModel(nn.Module):
             else:
                 self.heads[spec.owner] = make_head(spec, config, words, loss)
         self.detections = [spec.name for spec in heads if spec.kind == "detection"]
-        initialise(self, config, seed)
+        initialize(self, config, seed)
 
     def _generate(
         self, batch: Batch, prepared: Prepared, factors: Mapping[str, float] | None = None

@@ -1,4 +1,4 @@
-"""Sequence parallelism: neighbouring ranks share the positions of one micro-batch.
+"""Sequence parallelism: neighboring ranks share the positions of one micro-batch.
 
 DeepSpeed Ulysses (Jacobs et al. 2023): each rank runs embeddings, norms and linear layers on its
 slice of the positions. For attention the ranks exchange slices of all heads for all positions of

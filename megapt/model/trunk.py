@@ -27,10 +27,10 @@ from megapt.model.sequence import SequenceGroup
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    """Return the normalisation layer that the configuration asks for."""
+    """Return the normalization layer that the configuration asks for."""
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.hidden, eps=config.norm_eps)
-    return nn.LayerNorm(config.hidden, eps=config.norm_eps, bias=config.bias)
+        return nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.bias)
 
 
 class FeedForward(nn.Module):
@@ -40,9 +40,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = config.activation
         self.blocks = feedforward_blocks(config)
-        inner = config.feedforward * (2 if config.activation == "swiglu" else 1)
-        self.up = nn.Linear(config.hidden, inner, bias=config.bias)
-        self.down = nn.Linear(config.feedforward, config.hidden, bias=config.bias)
+        inner = config.intermediate_size * (2 if config.activation == "swiglu" else 1)
+        self.up = nn.Linear(config.hidden_size, inner, bias=config.bias)
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, hidden] from [N, hidden]."""
@@ -105,7 +105,7 @@ class Blocks(nn.ModuleList):
     """
 
     def __init__(self, config: ModelConfig, how: Computation) -> None:
-        super().__init__(Block(config) for _ in range(config.layers))
+        super().__init__(Block(config) for _ in range(config.num_layers))
         self.config, self.how = config, how
         self.recomputation = Recomputation(
             how.recompute, how.recompute_every, dropout=config.dropout > 0
@@ -153,7 +153,7 @@ class Transformer(nn.Module):
         self.config = config
         self.sequence = how.sequence
         self.embeddings = Embeddings(config, vocabulary, max_positions)
-        # Post-norm stacks normalise the embeddings, as BERT does; pre-norm ones the last state.
+        # Post-norm stacks normalize the embeddings, as BERT does; pre-norm ones the last state.
         self.embedding_norm = make_norm(config) if config.norm_position == "post" else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = Blocks(config, how)

@@ -116,7 +116,7 @@ class Monitor:
         share = budget_share(record, self._config.training.budget)
         self._progress.update(share, step, _note(record))
 
-    def valid(self, step: int, values: Metrics) -> None:
+    def validation(self, step: int, values: Metrics) -> None:
         """Write a record of a validation."""
         clock = {"time": time.time(), "seconds": self._validation}
         self._record("valid", step, {**values, CLOCK: clock})
@@ -154,6 +154,6 @@ def _note(record: Metrics) -> str:
     clock, loss = record[CLOCK], record.get("loss")
     parts = [] if loss is None else [f"loss {loss:.3f}"]
     parts.append(f"{clock['tokens_per_second']:,.0f} tokens/s")
-    if "utilisation" in clock:
-        parts.append(f"MFU {clock['utilisation']:.1%}")
+    if "utilization" in clock:
+        parts.append(f"MFU {clock['utilization']:.1%}")
     return "  ".join(parts)

@@ -1,4 +1,4 @@
-"""What devices can do by their data sheets, for the utilisation."""
+"""What devices can do by their data sheets, for the utilization."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class SampleWriter:
         config: of the run.
         objective: of the run; one that cannot generate writes nothing.
         corpus: whose tokenizer it is.
-        heldout: the windows.
+        validation: the windows.
         ranks: of the job.
         in_rows: whether attention wants batches in rows.
     """
@@ -32,7 +32,7 @@ class SampleWriter:
         config: RunConfig,
         objective: Objective,
         corpus: AnyCorpus,
-        heldout: BatchMaker,
+        validation: BatchMaker,
         ranks: Ranks,
         *,
         in_rows: bool,
@@ -40,7 +40,7 @@ class SampleWriter:
         self._config = config
         self._objective = objective
         self._corpus = corpus
-        self._heldout = heldout
+        self._validation = validation
         self._ranks = ranks
         self._in_rows = in_rows
 
@@ -50,7 +50,7 @@ class SampleWriter:
         Raises:
             MegaptError: on every rank, if one of them cannot read the windows.
         """
-        count, head = self._config.monitor.samples, self._objective.next_token_head
+        count, head = self._config.monitor.num_samples, self._objective.next_token_head
         if not count or head is None or not self._objective.generates:
             return []
         with self._ranks.together():
@@ -66,7 +66,7 @@ class SampleWriter:
             self._ranks.device,
             head=head.owner,
             positions=self._config.data.window,
-            max_tokens=self._config.monitor.sample_tokens,
+            max_tokens=self._config.monitor.max_new_tokens,
             seed=self._config.seed,
             agreed=lambda tokens: self._ranks.gather(tokens)[0],
             in_rows=self._in_rows,
@@ -79,6 +79,6 @@ class SampleWriter:
 
     def _prompt(self, number: int) -> Ints:
         """Return the beginning of a held-out window; masked, if that is what is rewritten."""
-        (window,) = self._heldout.windows([number])
+        (window,) = self._validation.windows([number])
         text = window.pieces[0].tokens[:_TEXT_TOKENS]
         return self._objective.sample_prompt(text, CounterRng(0, "samples", number))

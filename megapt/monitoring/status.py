@@ -74,9 +74,9 @@ class RunStatus:
     left: float | None
     """Seconds until the budget is spent, at the speed of late."""
     loss: Losses | None
-    heldout: Heldout | None
+    validation: Heldout | None
     speed: dict[str, Any]
-    """The `clock` of the last record: tokens a second, utilisation, step times, slowest rank."""
+    """The `clock` of the last record: tokens a second, utilization, step times, slowest rank."""
     checkpoint: Checkpoint | None
     events: dict[str, int]
     """Kind -> how often."""
@@ -118,7 +118,7 @@ def read_status(folder: str | Path, now: float | None = None) -> RunStatus:
         budget=f"{config.training.budget.amount:,.0f} {config.training.budget.axis}",
         left=None if state == "finished" else _left(train, config),
         loss=_losses(train),
-        heldout=_heldout(valid),
+        validation=_validation(valid),
         speed=speed,
         checkpoint=_checkpoint(run.checkpoints, now),
         events=dict(Counter(event["kind"] for event in events)),
@@ -159,7 +159,7 @@ def _losses(train: list[Metrics]) -> Losses | None:
     return Losses(mean(last), mean(last) - mean(before), last[-1]["step"] - before[-1]["step"])
 
 
-def _heldout(valid: list[Metrics]) -> Heldout | None:
+def _validation(valid: list[Metrics]) -> Heldout | None:
     told = [record for record in valid if record.get("loss") is not None]
     if not told:
         return None
@@ -177,10 +177,10 @@ def _checkpoint(folder: Path, now: float) -> Checkpoint | None:
 def _heartbeats(folder: Path, now: float) -> list[dict[str, Any]]:
     beats = []
     for file in sorted(folder.glob("rank-*.json")):
-        heart = read_heartbeat(folder, int(file.stem.removeprefix("rank-")))
+        heartbeat = read_heartbeat(folder, int(file.stem.removeprefix("rank-")))
         with suppress(FileNotFoundError):  # The run has just ended.
-            if heart is not None:  # else it is being written
-                beats.append({**asdict(heart), "age": now - file.stat().st_mtime})
+            if heartbeat is not None:  # else it is being written
+                beats.append({**asdict(heartbeat), "age": now - file.stat().st_mtime})
     return beats
 
 

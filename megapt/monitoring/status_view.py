@@ -110,8 +110,8 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
         if status.loss.change is not None:
             text += f" ({status.loss.change:+.4f} in {status.loss.steps:,} steps)"
         rows.append(("loss", text))
-    if status.heldout is not None:
-        held = status.heldout
+    if status.validation is not None:
+        held = status.validation
         text = f"{held.last:.4f} after step {held.step:,}"
         if held.best_step != held.step:
             text += f"; best {held.best:.4f} after step {held.best_step:,}"
@@ -158,8 +158,8 @@ def _ranks(status: RunStatus) -> str:
 def _speed_rows(status: RunStatus) -> list[tuple[str, str]]:
     speed = status.speed
     text = f"{speed['tokens_per_second']:,.0f} tokens/s"
-    if "utilisation" in speed:
-        text += f", MFU {speed['utilisation']:.1%}"
+    if "utilization" in speed:
+        text += f", MFU {speed['utilization']:.1%}"
     if "data_share" in speed:
         text += f", {speed['data_share']:.1%} waiting for data"
     rows = [("speed", text)]

@@ -1,4 +1,4 @@
-"""How fast a run is: tokens a second, model-FLOPs utilisation, step times, stragglers, memory."""
+"""How fast a run is: tokens a second, model-FLOPs utilization, step times, stragglers, memory."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def utilisation(flops: float, seconds: float, ranks: int, peak: float) -> float:
-    """Return the model-FLOPs utilisation, a share of 1.
+def utilization(flops: float, seconds: float, ranks: int, peak: float) -> float:
+    """Return the model-FLOPs utilization, a share of 1.
 
     flops / (seconds * ranks * peak): what the computation asks for (`megapt.model.flops`), over
     what the devices could do in that time (Chowdhery et al. 2022, appendix B). What is computed
@@ -142,7 +142,7 @@ class Throughput:
             spent: the budget axes now.
 
         Returns:
-            Tokens, positions and targets a second of training; `utilisation`, if the peak is known;
+            Tokens, positions and targets a second of training; `utilization`, if the peak is known;
             `data_share`, that of the rank which waited longest for its data; step times of the
             first rank; seconds of validations and checkpoints; `memory`, the most bytes of any rank
             so far; of several ranks the slowest, its host, and its own seconds as a multiple of the
@@ -156,7 +156,7 @@ class Throughput:
             figures[f"{name}_per_second"] = grown[axis] / seconds if seconds > 0 else 0.0
         if self._peak is not None:
             flops = grown["model_flops"]
-            figures["utilisation"] = utilisation(flops, seconds, self._ranks.world, self._peak)
+            figures["utilization"] = utilization(flops, seconds, self._ranks.world, self._peak)
         totals = [step.total for step in self._steps]
         if totals:
             figures["data_share"] = max(data for data, _, _ in table) / max(sum(totals), 1e-9)

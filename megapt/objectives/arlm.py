@@ -1,4 +1,4 @@
-"""Autoregressive language modelling (Radford et al. 2018): predict each token from those before.
+"""Autoregressive language modeling (Radford et al. 2018): predict each token from those before.
 
 L = -sum_t log P(x_t | x_1 ... x_{t-1})
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from megapt.config import Section
 from megapt.data import CounterRng, Example, Targets, Window, make_example
-from megapt.data.example import Ints, lay
+from megapt.data.example import Ints, concatenate
 from megapt.objectives.base import Cost, Objective
 
 
@@ -40,7 +40,7 @@ class Arlm(Objective):
         for piece in window.pieces:
             first = (bos,) if piece.starts_document else ()
             last = (eos,) if piece.ends_document else ()
-            text = lay(*first, piece.tokens, *last)
+            text = concatenate(*first, piece.tokens, *last)
             inputs, labels = text[:-1], text[1:]
             if len(labels):
                 targets = {"tokens": Targets(np.arange(len(labels)), labels)}
@@ -51,7 +51,7 @@ class Arlm(Objective):
 
     def present(self, tokens: Ints) -> Example:
         """Return [BOS] and the text, causal."""
-        return make_example(lay(self.vocabulary.bos, tokens), self.attention, {})
+        return make_example(concatenate(self.vocabulary.bos, tokens), self.attention, {})
 
     def prompt(self, tokens: Ints) -> Example:
         """Return [BOS] and the prompt: what follows is generated."""

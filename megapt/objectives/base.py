@@ -20,7 +20,7 @@ from megapt.data import (
     Vocabulary,
     Window,
 )
-from megapt.data.example import HeadKind, HeadRole, Ints, lay, make_example
+from megapt.data.example import HeadKind, HeadRole, Ints, concatenate, make_example
 
 SAMPLE_PROMPT = 16
 """Tokens of a text that a sample continues."""
@@ -39,7 +39,7 @@ class Context:
     """W: no piece is longer, and no position id may reach W + RESERVED."""
     labels: Sequence[str] = ()
     """Names of the document classes; empty if the corpus has none."""
-    unlabelled: int = 0
+    unlabeled: int = 0
     """Training documents without a class."""
     label_counts: Sequence[int] = ()
     """Training documents of each class; empty if unknown."""
@@ -184,7 +184,7 @@ class Objective(ABC):
         It stands between [CLS] and [SEP]; text tokens are positions 1 to n in every objective.
         """
         v = self.vocabulary
-        return make_example(lay(v.cls, tokens, v.sep), "bidirectional", {})
+        return make_example(concatenate(v.cls, tokens, v.sep), "bidirectional", {})
 
     def prompt(self, tokens: Ints) -> Example | None:
         """Return the example whose last state predicts the first generated token.

@@ -44,7 +44,7 @@ class BertConfig(MaskingConfig):
     """What is asked: `nsp`, does B follow A, or `sop`, are A and B in order."""
     pair_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight w of the pair's loss."""
-    reading: Reading = "cls"
+    pooling: Reading = "cls"
     """Where the pair is read; see `nsp`."""
     pairing: Pairing = "balanced"
     """How pairs are formed: from every piece, or by BERT's published rule (ALBERT's for `sop`)."""
@@ -101,7 +101,7 @@ class Bert(Mlm):
     def heads(self) -> tuple[HeadSpec, ...]:
         """A token head and the head of the pair."""
         c = self.config
-        return (*super().heads, pair_head(c.pairs, c.reading, c.pair_weight))
+        return (*super().heads, pair_head(c.pairs, c.pooling, c.pair_weight))
 
     def cost(self, tokens: int) -> Cost:
         """Return that of `mlm`, one more [SEP] and the answer of the pair.

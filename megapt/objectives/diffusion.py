@@ -15,7 +15,7 @@ import numpy as np
 
 from megapt.config import Section
 from megapt.data import CounterRng, Example, Targets, Window, make_example
-from megapt.data.example import Bools, Floats, Ints, lay
+from megapt.data.example import Bools, Floats, Ints, concatenate
 from megapt.objectives.base import Cost, Objective
 from megapt.objectives.ragged import Texts, choose, split
 
@@ -93,7 +93,7 @@ class Diffusion(Objective):
             asked = Targets(positions, labels, np.full(len(labels), weight), size)
             examples.append(
                 make_example(
-                    lay(v.cls, text, v.sep),
+                    concatenate(v.cls, text, v.sep),
                     self.attention,
                     {"tokens": asked},
                     document=piece.document,

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from megapt.data import CounterRng, Example, HeadSpec, Targets, Window, make_example
-from megapt.data.example import Floats, lay
+from megapt.data.example import Floats, concatenate
 from megapt.objectives.base import Cost
 from megapt.objectives.masking import Share
 from megapt.objectives.noise import MaskingConfig, MaskingObjective, mask
@@ -24,7 +24,7 @@ class ElectraConfig(MaskingConfig):
 
     mask_share: Share = 1.0
     random_share: Share = 0.0
-    detection_weight: Annotated[float, Field(gt=0)] = 50.0
+    detection_loss_weight: Annotated[float, Field(gt=0)] = 50.0
     """w, beside the generator's 1."""
     generator_size: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Width of the generator, as a share of the model's."""
@@ -33,7 +33,7 @@ class ElectraConfig(MaskingConfig):
     def _masks_by_our_rule(self) -> ElectraConfig:
         if self.compat:
             raise ValueError(
-                f"compat={self.compat} is a rule of masked language modelling, not ELECTRA's; "
+                f"compat={self.compat} is a rule of masked language modeling, not ELECTRA's; "
                 f"leave it out"
             )
         return self
@@ -67,7 +67,7 @@ class Electra(MaskingObjective):
         labels = ("original", "replaced")
         return (
             HeadSpec("generator", "generator", scale=self.config.generator_size),
-            HeadSpec("detection", "detection", 2, self.config.detection_weight, labels),
+            HeadSpec("detection", "detection", 2, self.config.detection_loss_weight, labels),
         )
 
     def cost(self, tokens: int) -> Cost:
@@ -88,6 +88,6 @@ class Electra(MaskingObjective):
                 "generator": Targets(text.places + 1, text.labels, draws=draws),
                 "detection": Targets(np.arange(1, n + 1), replaced),
             }
-            tokens = lay(v.cls, text.tokens, v.sep)
+            tokens = concatenate(v.cls, text.tokens, v.sep)
             examples.append(make_example(tokens, self.attention, targets, document=piece.document))
         return examples

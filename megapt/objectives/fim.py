@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from megapt.data import CounterRng, Example, Targets, Window, make_example
-from megapt.data.example import Ints, lay
+from megapt.data.example import Ints, concatenate
 from megapt.objectives.arlm import Arlm, ArlmConfig
 from megapt.objectives.base import Context, Cost, ObjectiveError
 from megapt.objectives.masking import Share
@@ -75,8 +75,8 @@ class Fim(Arlm):
         """Return `tokens` with those from `start` to `stop` as the middle."""
         prefix, middle, suffix = tokens[:start], tokens[start:stop], tokens[stop:]
         if suffix_first:
-            return lay(self._pre, self._suf, suffix, self._mid, prefix, middle)
-        return lay(self._pre, prefix, self._suf, suffix, self._mid, middle)
+            return concatenate(self._pre, self._suf, suffix, self._mid, prefix, middle)
+        return concatenate(self._pre, prefix, self._suf, suffix, self._mid, middle)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return one causal example a piece, rearranged or as `arlm` has it."""
@@ -94,7 +94,7 @@ class Fim(Arlm):
                 continue
             start, stop = cuts[number]
             inputs = self._rearranged(piece.tokens, start, stop, suffix_first[number])
-            labels = lay(inputs[1:], self.vocabulary.eos)
+            labels = concatenate(inputs[1:], self.vocabulary.eos)
             targets = {"tokens": Targets(np.arange(len(labels)), labels)}
             examples.append(make_example(inputs, self.attention, targets, document=piece.document))
         return examples

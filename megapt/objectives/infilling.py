@@ -35,13 +35,13 @@ class InfillingConfig(Section):
 
     mask_rate: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the words that spans hold, exact in expectation."""
-    span_mean: Annotated[float, Field(ge=1, le=100)] = 3.5
+    mean_span_length: Annotated[float, Field(ge=1, le=100)] = 3.5
     """Words of a span: Poisson with this mean. A span of none is a [MASK] more."""
     replace: Literal["one", "each", "none"] = "one"
     """What stands for a span: one [MASK], one for each of its tokens, or nothing."""
     random_share: Share = 0.1
     """Share of the spans that random ordinary tokens stand for in place of [MASK]."""
-    permute: Share = 1.0
+    permute_sentences: Share = 1.0
     """Share of the sentences that are put in random order among themselves."""
     rotate: Share = 0.0
     """Probability that the source is rotated, to begin with a token chosen at random."""
@@ -50,7 +50,7 @@ class InfillingConfig(Section):
 
     @model_validator(mode="after")
     def _noise(self) -> InfillingConfig:
-        if not (self.mask_rate or self.permute or self.rotate):
+        if not (self.mask_rate or self.permute_sentences or self.rotate):
             raise ValueError(
                 "mask_rate, permute and rotate are all 0: the source would be the text itself"
             )
@@ -106,7 +106,7 @@ class Infilling(Objective):
         up = hidden - int(hidden)
         free = max(self.context.window - tokens, 0)  # for [MASK]s beyond one a hidden token
         fewer, more = (
-            min(expected_spans(words, config.span_mean), words + free)
+            min(expected_spans(words, config.mean_span_length), words + free)
             for words in (int(hidden), int(hidden) + 1)
         )
         return Cost(positions - hidden + (1 - up) * fewer + up * more, tokens + 1)
@@ -123,7 +123,7 @@ class Infilling(Objective):
         longest = self.context.window
         # Hidden words have so many tokens at least: with a [MASK] a span, W stand in the source.
         room = longest - texts.sizes + budget
-        spans = draw_spans(budget, room, config.span_mean, rng)
+        spans = draw_spans(budget, room, config.mean_span_length, rng)
         if config.compat:
             return lay_spans_as_bart(texts, words, spans, longest, config.random_share, rng)
         return lay_spans(texts, words - budget, spans, config.random_share, rng)
@@ -160,8 +160,8 @@ class Infilling(Objective):
             return []
         config: InfillingConfig = self.config
         texts = Texts.of(window.pieces)
-        if config.permute:
-            texts = permuted(texts, config.permute, bool(config.compat), rng)
+        if config.permute_sentences:
+            texts = permuted(texts, config.permute_sentences, bool(config.compat), rng)
         sources, sizes = self._written(texts, self._items(texts, rng), rng)
         if config.rotate:
             sources = self._rotated(sources, sizes, rng)

@@ -37,11 +37,11 @@ class MaskingConfig(Section):
     unit: Unit = "token"
     """What is masked as a whole: a token, a word, a run of one to a few words (Lan et al. 2020) or
     of several (Joshi et al. 2020)."""
-    ngram_longest: Longest = 3
+    max_ngram: Longest = 3
     """`ngram`: a run of l words is as likely as 1 / l, up to this length."""
     span_p: Rate = 0.2
-    """`span`: lengths in words are geometric with this parameter, cut at `span_longest`."""
-    span_longest: Longest = 10
+    """`span`: lengths in words are geometric with this parameter, cut at `max_span_length`."""
+    max_span_length: Longest = 10
     mask_share: Share = 0.8
     """Share of the masked tokens that becomes [MASK]."""
     random_share: Share = 0.1
@@ -76,8 +76,8 @@ class MaskingConfig(Section):
     def lengths(self) -> Floats:
         """Weights of runs of 1, 2, ... words under `ngram` and `span`, float64 [longest]."""
         if self.unit == "ngram":
-            return _ngram_weights(self.ngram_longest)
-        return _span_weights(self.span_p, self.span_longest)
+            return _ngram_weights(self.max_ngram)
+        return _span_weights(self.span_p, self.max_span_length)
 
 
 @lru_cache(maxsize=16)

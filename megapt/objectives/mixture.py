@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from megapt.config import ObjectiveSection, Origins, Section, validate
 from megapt.config.section import MemberName, NonNegativeFloat, PositiveInt
 from megapt.data import CounterRng, Example, HeadSpec, Window
-from megapt.data.example import Floats, Ints, Share
+from megapt.data.example import Floats, Ints, LossWeighting
 from megapt.objectives.base import Context, Cost, Objective, ObjectiveError
 from megapt.objectives.catalogue import build_objective
 
@@ -49,7 +49,7 @@ class MixtureConfig(Section):
     """Member -> weight, relative to the others; 1 if it is not named."""
     schedule: list[MixtureStage] = Field(default_factory=list)
     """Changes of weights, each later than the one before."""
-    loss: Share = "windows"
+    loss: LossWeighting = "windows"
     """`windows`: each window counts alike, whatever its objective asks. `targets`: each prediction
     does, as in T5 and UL2. `all`: each member counts by its own mean, however seldom it comes."""
 

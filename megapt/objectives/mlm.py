@@ -1,4 +1,4 @@
-"""Masked language modelling (Devlin et al. 2019): predict masked tokens from both sides.
+"""Masked language modeling (Devlin et al. 2019): predict masked tokens from both sides.
 
 L = -sum_{t in M} log P(x_t | x with M masked)
 """
@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from megapt.data import CounterRng, Example, Piece, Targets, Window, make_example
-from megapt.data.example import Ints, lay
+from megapt.data.example import Ints, concatenate
 from megapt.objectives.base import Cost
 from megapt.objectives.noise import Masked, MaskingConfig, MaskingObjective, mask
 from megapt.objectives.reference_masks import RULES
@@ -40,7 +40,7 @@ class Mlm(MaskingObjective):
         """Return the example of one masked text."""
         v = self.vocabulary
         targets = {"tokens": Targets(text.places + 1, text.labels)}
-        tokens = lay(v.cls, text.tokens, v.sep)
+        tokens = concatenate(v.cls, text.tokens, v.sep)
         return make_example(tokens, self.attention, targets, document=document)
 
     def _as_it_is(self, text: Masked, document: int) -> Example:
@@ -50,7 +50,7 @@ class Mlm(MaskingObjective):
     def _with_ends(self, piece: Piece) -> Piece:
         v = self.vocabulary
         marks = np.concatenate([[True], piece.word_starts, [True]])
-        return replace(piece, tokens=lay(v.cls, piece.tokens, v.sep), word_starts=marks)
+        return replace(piece, tokens=concatenate(v.cls, piece.tokens, v.sep), word_starts=marks)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return one example a piece."""

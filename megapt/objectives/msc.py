@@ -21,12 +21,12 @@ from megapt.objectives.noise import MaskingConfig
 class MscConfig(MaskingConfig):
     """The mask of `mlm`, and the classification beside it."""
 
-    class_weight: Annotated[float, Field(gt=0)] = 1.0
+    class_loss_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight w of the classification loss."""
-    unlabelled: bool = False
+    unlabeled: bool = False
     """Accept documents without a class: they contribute their masked tokens alone."""
-    balance: bool = False
-    """Weigh class c by N / (K N_c), with K classes and N_c of N labelled documents of this one."""
+    balance_classes: bool = False
+    """Weigh class c by N / (K N_c), with K classes and N_c of N labeled documents of this one."""
 
 
 def _lack(context: Context) -> str:
@@ -39,7 +39,7 @@ def _lack(context: Context) -> str:
 
 
 def _coverage(context: Context) -> str:
-    bare, documents = context.unlabelled, context.documents
+    bare, documents = context.unlabeled, context.documents
     if not documents:
         return f"{bare} training documents have none"
     share = (documents - bare) / documents
@@ -51,14 +51,15 @@ def _balanced(context: Context) -> Floats:
     counts = dict(zip(context.labels, context.label_counts, strict=False))
     if len(counts) < len(context.labels):
         raise ObjectiveError(
-            "objective.balance weighs classes by their training documents, whose numbers this "
-            "corpus does not tell; set it to false"
+            "objective.balance_classes weighs classes by their training documents, whose numbers "
+            "this corpus does not tell; set it to false"
         )
     empty = [label for label, count in counts.items() if not count]
     if empty:
         raise ObjectiveError(
-            f"objective.balance weighs a class by 1 / its training documents, but '{empty[0]}' has "
-            f"0 of {sum(counts.values())} ({', '.join(f'{k}: {n}' for k, n in counts.items())}); "
+            f"objective.balance_classes weighs a class by 1 / its training documents, but "
+            f"'{empty[0]}' has 0 of {sum(counts.values())} "
+            f"({', '.join(f'{k}: {n}' for k, n in counts.items())}); "
             f"set it to false or leave the class out of the corpus"
         )
     numbers = np.array(list(counts.values()))
@@ -76,18 +77,18 @@ class Msc(Mlm):
         super().__init__(config, context)
         if len(context.labels) < 2:
             raise ObjectiveError(f"'msc' predicts the class of each document, but {_lack(context)}")
-        if context.unlabelled and not config.unlabelled:
+        if context.unlabeled and not config.unlabeled:
             raise ObjectiveError(
                 f"'msc' predicts the class of each document, but {_coverage(context)}; "
-                f"label them or set objective.unlabelled=true"
+                f"label them or set objective.unlabeled=true"
             )
-        self._weights = _balanced(context) if config.balance else None
+        self._weights = _balanced(context) if config.balance_classes else None
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
         """A token head, and a sequence head over the corpus's classes."""
         labels = tuple(self.context.labels)
-        weight = self.config.class_weight
+        weight = self.config.class_loss_weight
         return (
             HeadSpec("tokens", "token"),
             HeadSpec("class", "sequence", len(labels), weight, labels, role="class"),

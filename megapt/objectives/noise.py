@@ -15,10 +15,10 @@ from megapt.objectives.base import Context, Objective, ObjectiveError
 from megapt.objectives.masking import MaskingConfig, choose
 from megapt.objectives.reference_masks import RULES, Marks
 
-__all__ = ["Masked", "MaskingConfig", "MaskingObjective", "Text", "corrupt", "mask"]
+__all__ = ["MaskableText", "Masked", "MaskingConfig", "MaskingObjective", "corrupt", "mask"]
 
 
-class Text(Protocol):
+class MaskableText(Protocol):
     """What can be masked: a piece, or anything else with tokens and marks."""
 
     @property
@@ -82,7 +82,7 @@ def corrupt(
 
 
 def mask(
-    texts: Sequence[Text],
+    texts: Sequence[MaskableText],
     config: MaskingConfig,
     vocabulary: Vocabulary,
     rng: CounterRng,

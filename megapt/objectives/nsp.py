@@ -32,7 +32,7 @@ from megapt.objectives.reference_pairs import bert_pairs
 class NspConfig(Section):
     """Settings of `nsp`."""
 
-    reading: Reading = "pair"
+    pooling: Reading = "pair"
     """Where the head reads: `pair`, the mean states of A and of B (Conneau et al. 2017), which
     learns from far fewer pairs; or `cls`, the state at [CLS], as BERT does."""
     pairing: Pairing = "balanced"
@@ -53,7 +53,7 @@ class Nsp(Objective):
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
         """One head of two classes."""
-        return (pair_head("nsp", self.config.reading),)
+        return (pair_head("nsp", self.config.pooling),)
 
     def cost(self, tokens: int) -> Cost:
         """Return 2 n + 6 positions and 2 targets: A and B in a right and in a wrong pair.

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from megapt.data import CounterRng, Example, HeadSpec, Piece, Targets, Vocabulary, make_example
-from megapt.data.example import Bools, Ints, lay
+from megapt.data.example import Bools, Ints, concatenate
 from megapt.objectives.base import Context, ObjectiveError
 from megapt.objectives.ragged import Texts, firsts
 
@@ -163,7 +163,7 @@ def pair_example(
     v: Vocabulary, a: Ints, b: Ints, targets: Mapping[str, Targets], document: int
 ) -> Example:
     """Return [CLS] A [SEP] (segment 0) B [SEP] (segment 1)."""
-    tokens = lay(v.cls, a, v.sep, b, v.sep)
+    tokens = concatenate(v.cls, a, v.sep, b, v.sep)
     segments = np.zeros(len(tokens), dtype=np.uint8)
     segments[len(a) + 2 :] = 1
     return make_example(tokens, "bidirectional", targets, segments=segments, document=document)

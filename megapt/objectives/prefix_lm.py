@@ -1,4 +1,4 @@
-"""Prefix language modelling (Raffel et al. 2020, section 3.2.1): continue a text that all see.
+"""Prefix language modeling (Raffel et al. 2020, section 3.2.1): continue a text that all see.
 
 L = -sum_{t > k} log P(x_t | x_1 ... x_{t-1}),  x_1 ... x_k seen by all
 """
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from megapt.config import Section
 from megapt.data import CounterRng, Example, Targets, Window, make_example
-from megapt.data.example import Ints, lay
+from megapt.data.example import Ints, concatenate
 from megapt.objectives.base import Context, Cost, Objective
 from megapt.objectives.spans import Mode, mode_token
 
@@ -67,7 +67,7 @@ class PrefixLm(Objective):
         for piece, k in zip(window.pieces, shown.tolist(), strict=True):
             first = (self.vocabulary.bos,) if piece.starts_document else ()
             last = (self.vocabulary.eos,) if piece.ends_document else ()
-            text = lay(*first, *self._mode, piece.tokens, *last)
+            text = concatenate(*first, *self._mode, piece.tokens, *last)
             # Something has to be read before anything can be predicted.
             prefix = max(len(first) + len(self._mode) + k, 1)
             if prefix == len(text):
@@ -82,8 +82,10 @@ class PrefixLm(Objective):
 
     def present(self, tokens: Ints) -> Example:
         """Return [BOS] and the text, seen by all."""
-        return make_example(lay(self.vocabulary.bos, tokens), "bidirectional", {})
+        return make_example(concatenate(self.vocabulary.bos, tokens), "bidirectional", {})
 
     def prompt(self, tokens: Ints) -> Example:
         """Return [BOS] and the prompt, seen by all: what follows is generated."""
-        return make_example(lay(self.vocabulary.bos, *self._mode, tokens), "bidirectional", {})
+        return make_example(
+            concatenate(self.vocabulary.bos, *self._mode, tokens), "bidirectional", {}
+        )

@@ -105,7 +105,7 @@ def spanbert(marks: Marks, config: MaskingConfig, rate: float, rng: CounterRng) 
     lengths = np.bincount(word_of)
     # Anchors that are drawn again are chosen already: a random order holds all that count.
     anchors = word_of[shuffled(sizes, rng)].tolist()
-    limits = np.full(len(word_of), config.span_longest)
+    limits = np.full(len(word_of), config.max_span_length)
     spans = draw_lengths(config.lengths, limits, rng).tolist()
     whole = lengths.tolist()
     chosen = [0] * len(whole)  # tokens of each word, from its first on
@@ -138,7 +138,7 @@ class Rule:
     ids: Callable[[Vocabulary, Ints], Ints]
     """What random ids are drawn from, given the vocabulary and the tokens of the window."""
     spans_alike: bool = False
-    """Neighbours that are chosen become all [MASK], all random, or all stay."""
+    """Neighbors that are chosen become all [MASK], all random, or all stay."""
 
 
 RULES: Mapping[Compat, Rule] = MappingProxyType(

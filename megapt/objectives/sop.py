@@ -19,7 +19,7 @@ from megapt.objectives.pairs import Reading, asked, cut_pieces, pair_head
 class SopConfig(Section):
     """Settings of `sop`."""
 
-    reading: Reading = "pair"
+    pooling: Reading = "pair"
     """Where the head reads: `pair`, the mean states of A and of B, or `cls`; see `nsp`."""
 
 
@@ -33,7 +33,7 @@ class Sop(Objective):
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
         """One head of two classes."""
-        return (pair_head("sop", self.config.reading),)
+        return (pair_head("sop", self.config.pooling),)
 
     def cost(self, tokens: int) -> Cost:
         """Return what both orders take: 2 n + 6 positions at most, 2 targets."""

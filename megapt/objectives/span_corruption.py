@@ -12,7 +12,7 @@ from pydantic import Field
 
 from megapt.config import Section
 from megapt.data import RESERVED, CounterRng, Example, Window
-from megapt.data.example import Ints, lay
+from megapt.data.example import Ints, concatenate
 from megapt.objectives.base import Context, Cost, Objective, ObjectiveError
 from megapt.objectives.ragged import Texts
 from megapt.objectives.rewriting import rewriting_prompt, rewritings
@@ -22,9 +22,9 @@ from megapt.objectives.spans import Mode, divide, mode_token, noise_mask, span_c
 class SpanCorruptionConfig(Section):
     """How much is noise, and in how long spans."""
 
-    noise_rate: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    noise_density: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the tokens that is noise, rounded to whole tokens in each text."""
-    mean_span: Annotated[float, Field(ge=1)] = 3.0
+    mean_span_length: Annotated[float, Field(ge=1)] = 3.0
     """Tokens of a span on average."""
     mode: Mode | None = None
     """Token after [CLS] that tells what is asked (Tay et al. 2022)."""
@@ -55,20 +55,23 @@ class SpanCorruption(Objective):
             fits = int(np.count_nonzero(needed <= there))
             around = " + 1 that may reach around the end" if needed[-1] > spans else ""
             raise ObjectiveError(
-                f"of W = {window} tokens round({window} x {self.config.noise_rate}) = {noise} are "
-                f"noise, in round({noise} / {self.config.mean_span}) = {spans} spans{around}, "
-                f"but the tokenizer has {there} sentinels: data.window up to {fits} fits, or make "
-                f"the tokenizer with `megapt-prep tokenizer --sentinels {needed[-1]}`"
+                f"of W = {window} tokens round({window} x {self.config.noise_density}) = {noise} "
+                f"are noise, in round({noise} / {self.config.mean_span_length}) = {spans} "
+                f"spans{around}, but the tokenizer has {there} sentinels: data.window up "
+                f"to {fits} fits, or make the tokenizer with "
+                f"`megapt-prep tokenizer --sentinels {needed[-1]}`"
             )
 
     def _counts(self, n: int) -> tuple[int, int]:
         """Return the tokens of noise and the spans of a text of `n` tokens."""
-        noise, spans = span_counts(np.array([n]), self.config.noise_rate, self.config.mean_span)
+        noise, spans = span_counts(
+            np.array([n]), self.config.noise_density, self.config.mean_span_length
+        )
         return int(noise[0]), int(spans[0])
 
     def _most_runs(self, sizes: Ints) -> Ints:
         """Return most runs of noise in texts of these sizes; rolling may cut one span in two."""
-        noise, spans = span_counts(sizes, self.config.noise_rate, self.config.mean_span)
+        noise, spans = span_counts(sizes, self.config.noise_density, self.config.mean_span_length)
         rolls = self.config.compat is None
         most: Ints = spans + ((noise > spans) & rolls)
         return most
@@ -99,7 +102,7 @@ class SpanCorruption(Objective):
             return []
         texts, config = Texts.of(window.pieces), self.config
         rolls = config.compat is None
-        noise = noise_mask(texts.sizes, config.noise_rate, config.mean_span, rolls, rng)
+        noise = noise_mask(texts.sizes, config.noise_density, config.mean_span_length, rolls, rng)
         documents = [piece.document for piece in window.pieces]
         divided = divide(texts, noise, self._sentinels)
         return rewritings(self.vocabulary, *divided, documents, self._mode)
@@ -110,5 +113,5 @@ class SpanCorruption(Objective):
         What follows is the missing end of the text.
         """
         sentinel = self.vocabulary.sentinels[0]
-        source, target = lay(tokens, sentinel), lay(tokens[:0], sentinel)
+        source, target = concatenate(tokens, sentinel), concatenate(tokens[:0], sentinel)
         return rewriting_prompt(self.vocabulary, source, target, self._mode)

@@ -31,7 +31,7 @@ class Denoiser(NamedTuple):
         if self.mean is None:
             return ObjectiveSection(name="prefix_lm", target_rate=self.rate, mode=mode)
         return ObjectiveSection(
-            name="span_corruption", noise_rate=self.rate, mean_span=self.mean, mode=mode
+            name="span_corruption", noise_density=self.rate, mean_span_length=self.mean, mode=mode
         )
 
 

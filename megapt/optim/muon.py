@@ -1,4 +1,4 @@
-"""Muon: the momentum of a matrix, orthogonalised; also where ZeRO cuts matrices into parts."""
+"""Muon: the momentum of a matrix, orthogonalized; also where ZeRO cuts matrices into parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def orthogonalized(matrix: Tensor) -> Tensor:
     """Return a matrix with about the same singular vectors, all its singular values near 1.
 
     By Newton-Schulz iterations in bfloat16 (Jordan et al. 2024). The values end at about 0.7 to
@@ -40,18 +40,18 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 def _scaled(momentum: Tensor) -> Tensor:
-    return orthogonalised(momentum) * (0.2 * math.sqrt(max(momentum.shape)))
+    return orthogonalized(momentum) * (0.2 * math.sqrt(max(momentum.shape)))
 
 
 class MuonOptimizer(torch.optim.AdamW):
     """Muon (Jordan et al. 2024) for the groups that say so, AdamW for the others.
 
-    The update of a matrix is its Nesterov momentum, orthogonalised, times 0.2 sqrt(longer side):
+    The update of a matrix is its Nesterov momentum, orthogonalized, times 0.2 sqrt(longer side):
     as large as AdamW's, so that one learning rate and weight decay serve both (Liu et al. 2025,
     section 2.2).
 
     Under ZeRO a rank holds a flat partition of a group, whose borders cut through matrices. The
-    momentum is kept like that; the update of all is gathered, each rank orthogonalises the matrices
+    momentum is kept like that; the update of all is gathered, each rank orthogonalizes the matrices
     that it holds a part of, and keeps its part (Liu et al. 2025, algorithm 1).
 
     Args:
@@ -100,7 +100,7 @@ class MuonOptimizer(torch.optim.AdamW):
             weight.add_(update.to(weight.dtype), alpha=-group["lr"])
 
     def _of_partition(self, mine: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
-        """Return this rank's part of the orthogonalised updates of a flat group.
+        """Return this rank's part of the orthogonalized updates of a flat group.
 
         Args:
             mine: this rank's part of the momenta, [size].

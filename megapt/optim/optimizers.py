@@ -52,9 +52,10 @@ def check_optimizer(
     problem = problem or factory.problem(config, stage)
     if problem:
         raise origins.error("optimizer.name", f"'{factory.name}' {problem}")
-    if config.optimizer.average and parallel.offload_optimizer == "nvme":
+    if config.optimizer.ema_decay and parallel.offload_optimizer == "nvme":
         raise origins.error(
-            "optimizer.average", "weights on NVMe are not averaged; offload the optimizer to 'cpu'"
+            "optimizer.ema_decay",
+            "weights on NVMe are not averaged; offload the optimizer to 'cpu'",
         )
 
 

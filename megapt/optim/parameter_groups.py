@@ -1,4 +1,4 @@
-"""Which parameters the optimiser treats alike."""
+"""Which parameters the optimizer treats alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCK = re.compile(r"(.*?)blocks\.(\d+)\.")
 
 
 def _sort(name: str, parameter: nn.Parameter) -> str:
-    """Return what of `OptimizerConfig.undecayed` a parameter is, or `matrices`."""
+    """Return what of `OptimizerConfig.no_decay` a parameter is, or `matrices`."""
     if name.endswith(("embeddings.positions.weight", "embeddings.segments.weight")):
         return "positions"
     if name.endswith("embeddings.words.weight"):
@@ -72,7 +72,7 @@ def parameter_groups(
     factors = rate_factors(list(parameters), config.layer_decay)
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        spared = _sort(name, parameter) in config.undecayed
+        spared = _sort(name, parameter) in config.no_decay
         own = takes(name, parameter)
         groups.setdefault((spared, own, factors[name]), []).append(parameter)
     return [

@@ -56,7 +56,7 @@ def plan_run(
         return
     if known:
         print(f"Text        made up: {vocabulary:,} token ids, documents as long as a window")
-    print("\n".join(lines(plan, config.training.micro_batch)))
+    print("\n".join(lines(plan, config.training.micro_batch_size)))
 
 
 def rehearse_run(config_file: str, overrides: Sequence[str], *, as_json: bool = False) -> None:

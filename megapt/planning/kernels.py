@@ -48,7 +48,7 @@ def _attend(
     return out
 
 
-def _normalise(x: Tensor, shape: Any, weight: Tensor, eps: float | None = None) -> Tensor:
+def _normalize(x: Tensor, shape: Any, weight: Tensor, eps: float | None = None) -> Tensor:
     """Stand in for `rms_norm` on CUDA."""
     out: Tensor = _RmsNorm.apply(x, weight)  # type: ignore[no-untyped-call]
     return out
@@ -71,6 +71,6 @@ def kernels_of(device: str) -> Iterator[None]:
     """Inside, tensors without storage are kept as the kernels of `cpu` or `cuda` keep them."""
     functions: dict[str, Any] = {"scaled_dot_product_attention": _attend}
     if device == "cuda":
-        functions["rms_norm"] = _normalise
+        functions["rms_norm"] = _normalize
     with patch.multiple(functional, **functions):
         yield

@@ -25,7 +25,7 @@ class Settings:
     """What to run with."""
 
     zero_stage: int
-    micro_batch: int
+    micro_batch_size: int
     recompute: str
     checkpoint_every: int
 
@@ -33,7 +33,7 @@ class Settings:
         """Return them as words for the command line."""
         return [
             f"parallel.zero_stage={self.zero_stage}",
-            f"training.micro_batch={self.micro_batch}",
+            f"training.micro_batch_size={self.micro_batch_size}",
             f"training.recompute={self.recompute}",
             f"checkpoint.every={self.checkpoint_every}",
         ]

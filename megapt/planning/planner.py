@@ -74,14 +74,14 @@ class Planner:
             self._tracers[recompute] = Tracer(config, self.parts, self.kind)
         return self._tracers[recompute]
 
-    def trace(self, micro_batch: int, recompute: str) -> Trace:
+    def trace(self, micro_batch_size: int, recompute: str) -> Trace:
         """Return the memory of a micro-batch; ranks that share its positions have a part each."""
-        key = recompute, micro_batch
+        key = recompute, micro_batch_size
         if key not in self._traces:
-            config = self._with(training={"micro_batch": micro_batch})
+            config = self._with(training={"micro_batch_size": micro_batch_size})
             rows = choose_rows(config, self.objective, self.origins)
-            size = max(1, self.config.data.window // self.config.parallel.sequence)
-            batch = made_up_batch(self.text, self.objective, size, micro_batch, rows)
+            size = max(1, self.config.data.window // self.config.parallel.sequence_parallel_size)
+            batch = made_up_batch(self.text, self.objective, size, micro_batch_size, rows)
             self._traces[key] = self._tracer(recompute).trace(batch)
         return self._traces[key]
 
@@ -97,9 +97,11 @@ class Planner:
         zero: dict[str, Any] = settings["zero_optimization"]
         return zero
 
-    def footprint(self, stage: int, trace: Trace, micro_batch: int) -> Footprint:
+    def footprint(self, stage: int, trace: Trace, micro_batch_size: int) -> Footprint:
         """Return the memory of a rank."""
-        config = self._with(parallel={"zero_stage": stage}, training={"micro_batch": micro_batch})
+        config = self._with(
+            parallel={"zero_stage": stage}, training={"micro_batch_size": micro_batch_size}
+        )
         zero = self._zero(stage)
         job = Job(
             config,
@@ -122,7 +124,7 @@ class Planner:
         nothing = Trace(np.zeros(1), np.zeros(1), 0.0, 0.0)
         if not self.fits(self.footprint(stage, nothing, 1)):
             return 0
-        share = self.config.training.global_batch // self.shares
+        share = self.config.training.global_batch_size // self.shares
         most = max(1, _POSITIONS // self.config.data.window)
         sizes = [n for n in range(1, min(share, most) + 1) if share % n == 0]
         low, high = 0, len(sizes)
@@ -140,7 +142,7 @@ class Planner:
         return [stage for stage in self._left() if self._runs(stage)]
 
     def _runs(self, stage: int) -> bool:
-        """Whether nothing else of the run, its optimiser say, forbids a stage."""
+        """Whether nothing else of the run, its optimizer say, forbids a stage."""
         try:
             self._zero(stage)
         except ConfigError:
@@ -152,11 +154,11 @@ class Planner:
         parallel = self.config.parallel
         sharded = parallel.offload_optimizer == "cpu"
         whole = (
-            parallel.offload_parameters != "none"
+            parallel.offload_param != "none"
             or parallel.offload_optimizer == "nvme"
-            or parallel.secondary_partition > 1
-            or parallel.quantized_weights
-            or parallel.quantized_gradients
+            or parallel.zero_hpz_partition_size > 1
+            or parallel.zero_quantized_weights
+            or parallel.zero_quantized_gradients
         )
         if whole:
             return [3]
@@ -175,10 +177,11 @@ class Planner:
                     return stage, size, recompute
         least = self.footprint(self._stages()[-1], self.trace(1, "full"), 1)
         raise self.origins.error(
-            "training.micro_batch",
+            "training.micro_batch_size",
             f"not even 1 window fits a rank: at stage {least.stage}, all computed again, it takes "
             f"{least.total / 1e9:,.1f} GB of {self.device.memory * self.device.usable / 1e9:,.1f} "
-            f"GB; more ranks, parallel.offload_optimizer or parallel.sequence may help",
+            f"GB; more ranks, parallel.offload_optimizer or parallel.sequence_parallel_size may "
+            f"help",
         )
 
     def plan(self, speed: float | None = None) -> Plan:
@@ -190,7 +193,7 @@ class Planner:
         Raises:
             ConfigError: if no micro-batch fits at any stage.
         """
-        config, size = self.config, self.config.training.micro_batch
+        config, size = self.config, self.config.training.micro_batch_size
         trace = self.trace(size, config.training.recompute)
         stages = [
             StagePlan(
@@ -199,12 +202,12 @@ class Planner:
             )
             for stage in self._stages()
         ]
-        stage, micro_batch, recompute = self._recommended()
+        stage, micro_batch_size, recompute = self._recommended()
         chosen = self._with(
             parallel={"zero_stage": stage},
-            training={"micro_batch": micro_batch, "recompute": recompute},
+            training={"micro_batch_size": micro_batch_size, "recompute": recompute},
         )
-        memory = self.footprint(stage, self.trace(micro_batch, recompute), micro_batch)
+        memory = self.footprint(stage, self.trace(micro_batch_size, recompute), micro_batch_size)
         counts = made_up_batch(self.text, self.objective, config.data.window, 8).counts
         heads, vocabulary = self.objective.heads, self.text.vocabulary.size
         flops = training_flops(config.model, heads, counts, vocabulary) / counts.raw_tokens
@@ -214,7 +217,7 @@ class Planner:
         step = step_time(
             chosen, memory.stage, self.cluster, self.device, self.parameters, flops, speed
         )
-        in_step = config.training.global_batch * config.data.window
+        in_step = config.training.global_batch_size * config.data.window
         budget = config.training.budget
         of_token = {
             "raw_tokens": 1.0,
@@ -239,7 +242,7 @@ class Planner:
             flops=flops,
             activations=trace,
             stages=stages,
-            settings=Settings(stage, micro_batch, recompute, every),
+            settings=Settings(stage, micro_batch_size, recompute, every),
             memory=memory,
             step=step,
             steps=tokens / in_step,

@@ -23,7 +23,7 @@ from megapt.training.parts import RunParts
 from megapt.training.prepared import prepare
 
 _UPDATES = 2
-"""The first makes what stays, such as optimiser states; the second is the one that is timed."""
+"""The first makes what stays, such as optimizer states; the second is the one that is timed."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def rehearse(parts: RunParts, text: TextFacts) -> Rehearsal:
     """
     ranks, objective = parts.ranks, parts.objective
     training, size = parts.config.training, parts.config.data.window
-    batch = made_up_batch(text, objective, size, training.micro_batch, parts.rows)
+    batch = made_up_batch(text, objective, size, training.micro_batch_size, parts.rows)
     batch = batch.to(ranks.device)
-    whole = training.global_batch // (training.micro_batch * ranks.data_world)
+    whole = training.global_batch_size // (training.micro_batch_size * ranks.data_world)
     tried = min(whole, 2)  # What accumulates is there from the second micro-batch on.
     memory = PeakMemory(ranks.device)
     began = time.perf_counter()
@@ -104,7 +104,7 @@ def rehearse(parts: RunParts, text: TextFacts) -> Rehearsal:
         peak_bytes=max(peaks),
         start_seconds=max(starts),
         step_seconds=max(steps),
-        tokens_per_second=training.global_batch * size / max(steps),
+        tokens_per_second=training.global_batch_size * size / max(steps),
     )
 
 

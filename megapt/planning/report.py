@@ -8,7 +8,7 @@ from typing import Any
 from megapt.distributed.footprint import Footprint
 from megapt.planning.plan import Plan
 
-_PARTS = ("weights", "optimiser", "gradients", "buffers", "activations", "temporary")
+_PARTS = ("weights", "optimizer", "gradients", "buffers", "activations", "temporary")
 
 
 def _large(value: float) -> str:
@@ -37,12 +37,12 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _memory_table(plan: Plan, micro_batch: int) -> Iterator[str]:
+def _memory_table(plan: Plan, micro_batch_size: int) -> Iterator[str]:
     yield (
-        f"Memory of a rank in GB, at its peak, with micro_batch {micro_batch}; "
+        f"Memory of a rank in GB, at its peak, with micro_batch_size {micro_batch_size}; "
         f"{_gigabytes(plan.usable)} of {_gigabytes(plan.device.memory)} are usable"
     )
-    head = ["stage", *_PARTS, "peak", "at", "start", "host", "largest micro_batch"]
+    head = ["stage", *_PARTS, "peak", "at", "start", "host", "largest micro_batch_size"]
     rows = [head]
     for stage in plan.stages:
         found = stage.footprint
@@ -53,12 +53,12 @@ def _memory_table(plan: Plan, micro_batch: int) -> Iterator[str]:
     yield from _columns(rows)
 
 
-def lines(plan: Plan, micro_batch: int) -> Iterator[str]:
+def lines(plan: Plan, micro_batch_size: int) -> Iterator[str]:
     """Yield the plan for people.
 
     Args:
         plan: to tell.
-        micro_batch: of the configuration.
+        micro_batch_size: of the configuration.
     """
     total = sum(plan.parameters.values())
     parts = ", ".join(f"{part} {_large(count)}" for part, count in plan.parameters.items() if count)
@@ -69,7 +69,7 @@ def lines(plan: Plan, micro_batch: int) -> Iterator[str]:
     )
     yield f"Cluster     {plan.ranks:,} ranks, {plan.device.name}"
     yield ""
-    yield from _memory_table(plan, micro_batch)
+    yield from _memory_table(plan, micro_batch_size)
     trace = plan.activations
     yield (
         f"Activations at most {_gigabytes(trace.most)}: {_gigabytes(trace.trunk)} that the trunk "

@@ -27,7 +27,7 @@ class MadeUpText:
     """Training documents; 0 if unknown."""
     tokens: int
     """Tokens of training text; 0 if unknown."""
-    unlabelled: int
+    unlabeled: int
     label_counts: Sequence[int]
 
 

@@ -65,18 +65,18 @@ def step_time(
         device: what each rank computes on.
         parameters: of the model.
         flops: model FLOPs of a raw token.
-        speed: raw tokens a second of one device, if they were measured; else by its utilisation.
+        speed: raw tokens a second of one device, if they were measured; else by its utilization.
     """
     training = config.training
-    tokens = training.global_batch * config.data.window
+    tokens = training.global_batch_size * config.data.window
     if speed is None:
-        reached = device.peak_flops[training.precision] * device.utilisation
+        reached = device.peak_flops[training.precision] * device.utilization
         again = _RECOMPUTED[training.recompute] / training.recompute_every
         compute = tokens * flops * (1 + again) / (reached * cluster.ranks)
     else:
         compute = tokens / (speed * cluster.ranks)
-    shares = cluster.ranks // config.parallel.sequence
-    micro_batches = training.global_batch // (shares * training.micro_batch)
+    shares = cluster.ranks // config.parallel.sequence_parallel_size
+    micro_batches = training.global_batch_size // (shares * training.micro_batch_size)
     weights = parameters * DTYPES[training.precision].itemsize
     moved = bytes_moved(stage, float(weights), cluster.ranks, micro_batches)
     slowest = device.interconnect if cluster.nodes == 1 else device.network

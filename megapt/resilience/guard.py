@@ -42,7 +42,7 @@ class Reaction:
 class Guard:
     """Judges updates by the loss of the whole step, which all ranks know; so all judge alike.
 
-    A spike is a loss more than `spike` standard deviations above the mean of the last
+    A spike is a loss more than `spike_threshold` standard deviations above the mean of the last
     `spike_window` accepted losses, once half as many are known. Spikes do not enter the
     statistics, but for as many in a row as half the window: that is the new level, from which the
     statistics begin anew. They are computed from the losses themselves each time, so that a
@@ -63,7 +63,9 @@ class Guard:
         self, config: FaultsConfig, state: Mapping[str, Any] | None = None, scaled: bool = False
     ) -> None:
         self._config = config
-        self._overflows = max(config.skipped_limit, _SEARCH) if scaled else config.skipped_limit
+        self._overflows = (
+            max(config.max_skipped_updates, _SEARCH) if scaled else config.max_skipped_updates
+        )
         state = state or {}
         self._losses: deque[float] = deque(state.get("losses", ()), config.spike_window)
         self._skips = int(state.get("skips", 0))
@@ -90,7 +92,9 @@ class Guard:
         """
         if loss is None:
             return Verdict.KEEP
-        spike = self._config.on_spike != "record" and self._above(loss) > self._config.spike
+        spike = (
+            self._config.on_spike != "record" and self._above(loss) > self._config.spike_threshold
+        )
         return Verdict.SKIP if spike or not math.isfinite(loss) else Verdict.KEEP
 
     def seen(self, step: int, loss: float | None, update: Update) -> Reaction:
@@ -107,7 +111,7 @@ class Guard:
         what = {"loss": loss, "gradient_norm": update.norm}
         finite = loss is None or math.isfinite(loss)
         above = self._above(loss) if loss is not None and finite else 0.0
-        spike = above > self._config.spike > 0
+        spike = above > self._config.spike_threshold > 0
         if spike:
             what["deviations"] = above
             self._spikes += 1
@@ -118,7 +122,7 @@ class Guard:
         if spike and self._config.on_spike == "rollback":
             self.skipped += not update.applied
             reason = f"a loss of {loss:.4g}, {above:.1f} standard deviations above the mean"
-            return self._go_back(step, "spike", what, reason)
+            return self._roll_back(step, "spike", what, reason)
         if update.applied:
             self._skips = 0
             if loss is not None and finite and not spike:
@@ -128,11 +132,13 @@ class Guard:
         self._skips += 1
         what["in_a_row"] = self._skips
         event = "spike" if spike else "skipped"
-        if self._skips < (self._config.skipped_limit if spike or not finite else self._overflows):
+        if self._skips < (
+            self._config.max_skipped_updates if spike or not finite else self._overflows
+        ):
             return Reaction(event, what)
-        return self._go_back(step, event, what, f"{self._skips} updates in a row were left out")
+        return self._roll_back(step, event, what, f"{self._skips} updates in a row were left out")
 
-    def give_up(self, step: int, reason: str) -> TrainingError:
+    def failure(self, step: int, reason: str) -> TrainingError:
         """Return the error that ends the run.
 
         Args:
@@ -140,14 +146,14 @@ class Guard:
             reason: why it cannot go on.
         """
         return TrainingError(
-            f"step {step}: {reason}; a lower optimizer.lr or a longer schedule.warmup usually "
-            f"helps, and so may a look at the text of these steps"
+            f"step {step}: {reason}; a lower optimizer.lr or a larger schedule.warmup_ratio "
+            f"usually helps, and so may a look at the text of these steps"
         )
 
-    def _go_back(self, step: int, event: str, what: dict[str, Any], reason: str) -> Reaction:
-        if self.rollbacks >= self._config.rollbacks:
-            often = f"the run has gone back {self.rollbacks} times (faults.rollbacks)"
-            raise self.give_up(step, f"{reason}, and {often}")
+    def _roll_back(self, step: int, event: str, what: dict[str, Any], reason: str) -> Reaction:
+        if self.rollbacks >= self._config.max_rollbacks:
+            often = f"the run has gone back {self.rollbacks} times (faults.max_rollbacks)"
+            raise self.failure(step, f"{reason}, and {often}")
         self.rollbacks += 1
         self._forget()
         return Reaction(event, {**what, "reason": reason}, rollback=True)
@@ -159,7 +165,7 @@ class Guard:
     def _above(self, loss: float) -> float:
         """Return by how many standard deviations a finite loss is above the mean; 0 if unknown."""
         count = len(self._losses)
-        known = self._config.spike > 0 and 2 * count >= self._config.spike_window
+        known = self._config.spike_threshold > 0 and 2 * count >= self._config.spike_window
         if not known or not math.isfinite(loss):
             return 0.0
         mean = math.fsum(self._losses) / count

@@ -1,7 +1,7 @@
 """What is known of each rank while a job runs: a small file in the run folder, RUN/ranks.
 
-Each is written by the warden of its rank and read, when something is wrong, by the other ranks'.
-Standard library only; see `warden`.
+Each is written by the monitor of its rank and read, when something is wrong, by those of other
+ranks. Standard library only; see `rank_monitor`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Heartbeat:
     host: str
     pid: int
     state: str = ALIVE
-    """`alive`; `hung`: ended by its warden; `killed`: gone without a word; `failed`: by an error
+    """`alive`; `hung`: ended by its monitor; `killed`: gone without a word; `failed`: by an error
     that it has told; `left`: because others were gone."""
     step: int = 0
     doing: str = "start"
@@ -49,7 +49,7 @@ class Heartbeat:
     told: bool = False
     """Of a hung rank: whether it has said who is to blame."""
     pulse: int = 0
-    """Goes up as long as the warden lives."""
+    """Goes up as long as the monitor lives."""
 
     def says(self) -> str:
         """Return who this is, for people."""
@@ -84,8 +84,8 @@ def read_heartbeat(folder: Path, rank: int) -> Heartbeat | None:
 
 def read_heartbeats(folder: Path, world: int) -> dict[int, Heartbeat]:
     """Read the heartbeats of all ranks that have one."""
-    hearts = {rank: read_heartbeat(folder, rank) for rank in range(world)}
-    return {rank: heart for rank, heart in hearts.items() if heart is not None}
+    heartbeats = {rank: read_heartbeat(folder, rank) for rank in range(world)}
+    return {rank: heartbeat for rank, heartbeat in heartbeats.items() if heartbeat is not None}
 
 
 def stacks_file(folder: Path, rank: int) -> Path:
@@ -99,31 +99,31 @@ def interval(timeout: float) -> float:
 
 
 def settling(timeout: float) -> float:
-    """Return the seconds in which the pulse of every living warden goes up."""
+    """Return the seconds in which the pulse of every living monitor goes up."""
     return 1.5 * interval(timeout) + 0.5
 
 
-def suspects(hearts: list[Heartbeat], silent: set[int]) -> list[Heartbeat]:
+def suspects(heartbeats: list[Heartbeat], silent: set[int]) -> list[Heartbeat]:
     """Return which of all ranks keep the others from going on.
 
     Those that are gone or do not run; else those with the fewest beats; else those that are at
     another line than most; else all.
 
     Args:
-        hearts: of the ranks.
+        heartbeats: of the ranks.
         silent: ranks whose wardens, and so their hosts, no longer answer.
     """
-    gone = [h for h in hearts if h.state in (KILLED, FAILED) or h.rank in silent]
-    gone += [h for h in hearts if h not in gone and h.process == STATES["T"]]
+    gone = [h for h in heartbeats if h.state in (KILLED, FAILED) or h.rank in silent]
+    gone += [h for h in heartbeats if h not in gone and h.process == STATES["T"]]
     if gone:
         return gone
-    least, most = min(h.beats for h in hearts), max(h.beats for h in hearts)
+    least, most = min(h.beats for h in heartbeats), max(h.beats for h in heartbeats)
     if least < most:
-        return [h for h in hearts if h.beats == least]
-    (usual, votes), *_ = Counter(h.at for h in hearts).most_common(1)
-    if 2 * votes > len(hearts):
-        return [h for h in hearts if h.at != usual] or hearts
-    return hearts
+        return [h for h in heartbeats if h.beats == least]
+    (usual, votes), *_ = Counter(h.at for h in heartbeats).most_common(1)
+    if 2 * votes > len(heartbeats):
+        return [h for h in heartbeats if h.at != usual] or heartbeats
+    return heartbeats
 
 
 def innermost(stacks: str) -> str:

@@ -41,7 +41,7 @@ from megapt.resilience.heartbeats import (
     settling,
     write_heartbeat,
 )
-from megapt.resilience.warden import BEAT_SIZE, STACK_SIGNAL, Beat
+from megapt.resilience.rank_monitor import BEAT_SIZE, STACK_SIGNAL, Beat
 
 _DEAF = {
     signal.SIGINT,
@@ -54,7 +54,7 @@ _DEAF = {
 """Signals that may reach all processes of a job, and end none of the wardens."""
 # Without site-packages, which would cost it time and memory.
 _WARDEN = f"import sys; sys.path.append({str(Path(megapt.__file__).parents[1])!r})\n" + (
-    "from megapt.resilience.warden import main; main()"
+    "from megapt.resilience.rank_monitor import main; main()"
 )
 _HOW = {KILLED: "was killed", FAILED: "has failed", HUNG: "hung"}
 _MOST = 8
@@ -65,7 +65,7 @@ _MARGIN = 60.0
 
 
 class Watchdog:
-    """Tells this rank's warden what the rank does, so that it notices when nothing comes any more.
+    """Tells this rank's monitor what the rank does, so that it notices when nothing comes any more.
 
     All ranks beat at the same places: who has beaten less often than the others is behind.
 
@@ -146,7 +146,7 @@ class Watchdog:
                 self._refuse_company()
                 for file in self._folder.glob("rank-*.json"):
                     file.unlink()
-        # The second line of defence, should a warden have died: without names, but in time.
+        # The second line of defence, should a rank monitor have died: without names, but in time.
         limit_waits(max(self._config.timeout, self._config.start_timeout) + _MARGIN)
         beats, self._stacks = os.memfd_create("beats"), os.memfd_create("stacks")
         os.ftruncate(beats, BEAT_SIZE)
@@ -154,13 +154,13 @@ class Watchdog:
         self.beat(self._step, self._doing)
         # By number, and into memory: it is written within a signal, when the disk may hang.
         faulthandler.register(STACK_SIGNAL, file=self._stacks, all_threads=True)
-        heart = Heartbeat(self._ranks.rank, socket.gethostname(), os.getpid())
-        write_heartbeat(self._folder, heart)
+        heartbeat = Heartbeat(self._ranks.rank, socket.gethostname(), os.getpid())
+        write_heartbeat(self._folder, heartbeat)
         task = {
             "folder": str(self._folder.resolve()),
-            "rank": heart.rank,
-            "host": heart.host,
-            "pid": heart.pid,  # It may be gone before the warden could ask for its parent.
+            "rank": heartbeat.rank,
+            "host": heartbeat.host,
+            "pid": heartbeat.pid,  # It may be gone before the monitor could ask for its parent.
             "world": self._ranks.world,
             "timeout": self._config.timeout,
             "beats": beats,
@@ -200,14 +200,14 @@ class Watchdog:
         rank = self._ranks.rank
         with suppress(OSError):  # This is the way out; what went wrong before is told.
             if state:
-                heart = Heartbeat(rank, socket.gethostname(), os.getpid(), state, self._step)
-                write_heartbeat(self._folder, heart)
+                heartbeat = Heartbeat(rank, socket.gethostname(), os.getpid(), state, self._step)
+                write_heartbeat(self._folder, heartbeat)
             else:
                 heartbeat_file(self._folder, rank).unlink()
                 self._folder.rmdir()  # By the last rank, if no stacks are there.
 
     def _end_when_told(self, process: subprocess.Popen[bytes]) -> None:
-        """End this process when the warden says so, since the main thread cannot."""
+        """End this process when the rank monitor says so, since the main thread cannot."""
         assert process.stdout is not None
         with process.stdout as told:
             word = told.read(1)
@@ -219,7 +219,7 @@ class Watchdog:
         if self._warden is process:
             print(
                 f"megapt: warning: nothing watches over rank {self._ranks.rank} any more: its "
-                f"warden has died",
+                f"rank monitor has died",
                 file=sys.stderr,
                 flush=True,
             )
@@ -243,25 +243,31 @@ class Watchdog:
     def _lost(self) -> RanksLost | None:
         """Find out which ranks are gone, if any: their wardens tell, or their hosts are silent."""
         mine, world = self._ranks.rank, self._ranks.world
-        first = hearts = read_heartbeats(self._folder, world)
+        first = heartbeats = read_heartbeats(self._folder, world)
         end = time.monotonic() + settling(self._config.timeout)
         lost: dict[int, str] = {}
         while not lost and time.monotonic() < end:
             time.sleep(_LOOK)
-            hearts = read_heartbeats(self._folder, world)
-            lost = {r: _HOW[h.state] for r, h in hearts.items() if h.state in _HOW and r != mine}
-        if not lost:
-            still = [r for r, h in hearts.items() if r in first and h.pulse == first[r].pulse]
+            heartbeats = read_heartbeats(self._folder, world)
             lost = {
-                r: "does not answer, nor does its host," for r in still if hearts[r].state == ALIVE
+                r: _HOW[h.state] for r, h in heartbeats.items() if h.state in _HOW and r != mine
+            }
+        if not lost:
+            still = [r for r, h in heartbeats.items() if r in first and h.pulse == first[r].pulse]
+            lost = {
+                r: "does not answer, nor does its host,"
+                for r in still
+                if heartbeats[r].state == ALIVE
             }
         if not lost:
             return None
-        told = {hearts[rank].state for rank in lost} & {FAILED, HUNG}
+        told = {heartbeats[rank].state for rank in lost} & {FAILED, HUNG}
         if told:
             return RanksLost("", Exit.FAILED if told == {FAILED} else Exit.LOST_PROCESS)
         if min(rank for rank in range(world) if rank not in lost) < mine:
             return RanksLost("")
-        lines = [f"{hearts[r].says()} {how} in {hearts[r].place()}" for r, how in lost.items()]
+        lines = [
+            f"{heartbeats[r].says()} {how} in {heartbeats[r].place()}" for r, how in lost.items()
+        ]
         more = [f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else []
         return RanksLost("; ".join(lines[:_MOST] + more))

@@ -17,7 +17,7 @@ from megapt.data.budget import Spent
 from megapt.data.schedules import batch_schedule, length_schedule
 from megapt.optim.schedule import rate_factor
 
-_OWN = ("branch", "branch.*", "schedule.*", "training.budget.*", "training.global_batch")
+_OWN = ("branch", "branch.*", "schedule.*", "training.budget.*", "training.global_batch_size")
 """Settings of a branch; whether they fit what the parent has done is looked at one by one."""
 
 _JUMP = 0.01

@@ -21,7 +21,7 @@ from megapt.errors import ConfigError
 from megapt.model.attention import Backend, Use
 from megapt.model.generator import generator_config
 from megapt.objectives import Objective, ObjectiveError
-from megapt.training.well_formed import check_example
+from megapt.training.example_checks import check_example
 
 _TRIED_WINDOWS = 64
 """Windows of each split that are looked at first, to see that every head has targets there."""
@@ -102,10 +102,12 @@ def check_size(stream: Stream, config: RunConfig, batches: BatchSchedule, origin
     training, window, largest = config.training, config.data.window, max(batches.sizes)
     if _available(stream) < largest:
         raise origins.error(
-            "training.global_batch" if largest == training.global_batch else "schedule.batches",
+            "training.global_batch_size"
+            if largest == training.global_batch_size
+            else "schedule.batch_size_rampup",
             f"{largest} windows are more than the corpus has: "
-            f"{_available(stream)} of {window} tokens; choose a smaller global_batch, a smaller "
-            f"data.window or a larger corpus",
+            f"{_available(stream)} of {window} tokens; choose a smaller global_batch_size, a "
+            f"smaller data.window or a larger corpus",
         )
     if stream.total is None or training.budget.axis != "raw_tokens":
         return
@@ -154,10 +156,10 @@ def check_segments(config: RunConfig, objective: Objective, origins: Origins) ->
     Raises:
         ConfigError: saying how many it needs.
     """
-    rows, needed = config.model.segments, objective.segments
+    rows, needed = config.model.num_segments, objective.segments
     if needed > rows:
         raise origins.error(
-            "model.segments",
+            "model.num_segments",
             f"{rows} is too few: '{objective.name}' tells {needed} segments apart; "
             f"set it to {needed}",
         )
@@ -178,10 +180,10 @@ def check_generators(
             f"'{objective.name}' samples by cumulative sums, which CUDA computes in no fixed order",
         )
     for head in objective.heads:
-        heads = generator_config(config.model, head.scale).heads
+        heads = generator_config(config.model, head.scale).num_heads
         if head.kind == "generator" and heads % ranks.sequence_world:
             raise origins.error(
-                "parallel.sequence",
+                "parallel.sequence_parallel_size",
                 f"{ranks.sequence_world} ranks do not divide the {heads} heads of the generator of "
                 f"'{objective.name}'; make it larger, or give the model more heads",
             )
@@ -221,7 +223,7 @@ def choose_rows(config: RunConfig, objective: Objective, origins: Origins) -> Ro
     # What the longest examples of all windows would take, were they cut anywhere, and a row more.
     # Of windows in parts it is most where the parts are shortest: each has its special tokens.
     window = config.data.window
-    lengths = [window, *(stage.length for stage in config.schedule.windows)]
+    lengths = [window, *(stage.length for stage in config.schedule.window_rampup)]
     taken = max(window // length * objective.longest_example(length) for length in lengths)
-    count = -(-training.micro_batch * taken // training.row_length) + 1
+    count = -(-training.micro_batch_size * taken // training.row_length) + 1
     return Rows(training.row_length, count, training.open_rows)

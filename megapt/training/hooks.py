@@ -17,7 +17,7 @@ from megapt.monitoring.samples import SampleWriter
 from megapt.resilience.replicas import compare_replicas
 from megapt.resilience.watchdog import Watchdog
 from megapt.training.prepared import PreparedRun
-from megapt.training.updating import Updated
+from megapt.training.updating import StepResult
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Hook:
     def after_update(self, step: int, applied: bool) -> None:
         """See the weights after the update of `step`, if it was applied."""
 
-    def after_step(self, step: int, updated: Updated, last: bool) -> None:
+    def after_step(self, step: int, updated: StepResult, last: bool) -> None:
         """See what `step` came to, before anything is done about it.
 
         Args:
@@ -87,7 +87,7 @@ class Profiling(Hook):
         if self._profiler is not None:
             self._profiler.before(step)
 
-    def after_step(self, step: int, updated: Updated, last: bool) -> None:
+    def after_step(self, step: int, updated: StepResult, last: bool) -> None:
         """Write the trace after its last step."""
         if self._profiler is not None:
             self._profiler.after(step)
@@ -130,10 +130,10 @@ class ReplicaCheck(Hook):
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
         config = run.prepared.parts.config
-        self._every, self._saves = config.faults.replicas_every, config.checkpoint.every
+        self._every, self._saves = config.faults.check_replicas_every, config.checkpoint.every
         self._compared = run.prepared.state.step
 
-    def after_step(self, step: int, updated: Updated, last: bool) -> None:
+    def after_step(self, step: int, updated: StepResult, last: bool) -> None:
         """Compare them if it is time, and before those that will be saved are validated."""
         if self._every and (last or is_due(step, self._every) or is_due(step, self._saves)):
             self._compare(step)
@@ -158,7 +158,7 @@ class Records(Hook):
         self._run = run
         self._config = run.prepared.parts.config
         self._norms: GroupNorms | None = None
-        if self._config.monitor.groups:
+        if self._config.monitor.norms_by_group:
             self._norms = GroupNorms(run.prepared.parts.ranks)
         self._groups: dict[str, float] = {}
 
@@ -172,7 +172,7 @@ class Records(Hook):
         if self._norms is not None and is_due(step, self._config.training.log_every):
             self._groups = self._norms.after(self._run.engine)
 
-    def after_step(self, step: int, updated: Updated, last: bool) -> None:
+    def after_step(self, step: int, updated: StepResult, last: bool) -> None:
         """Record a step that is due, or remarkable."""
         event = updated.reaction.event
         if last or event or is_due(step, self._config.training.log_every):
@@ -180,7 +180,7 @@ class Records(Hook):
         if event:
             self._run.monitor.event(step, event, **updated.reaction.what)
 
-    def _record(self, updated: Updated) -> dict[str, Any]:
+    def _record(self, updated: StepResult) -> dict[str, Any]:
         prepared = self._run.prepared
         ranks = prepared.parts.ranks
         scores = updated.scores.reduce(ranks)
@@ -211,9 +211,9 @@ class HeldoutScores(Hook):
         training, step = prepared.parts.config.training, prepared.state.step
         validated.scores |= evaluate(
             self._run.engine,
-            prepared.heldout,
+            prepared.validation,
             windows=training.validation_windows,
-            micro_batch=training.micro_batch,
+            micro_batch_size=training.micro_batch_size,
             ranks=prepared.parts.ranks,
             begun=lambda: watchdog.beat(step, "validation"),
         )
@@ -229,7 +229,7 @@ class Samples(Hook):
             parts.config,
             parts.objective,
             run.prepared.corpus,
-            run.prepared.heldout,
+            run.prepared.validation,
             parts.ranks,
             in_rows=parts.backend.rows,
         )

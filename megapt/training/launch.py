@@ -57,7 +57,7 @@ def train(config_file: str, overrides: Sequence[str]) -> None:
         return
     summary = trainer.train()
     if ranks.main:
-        loss = summary["heldout"]["loss"]
+        loss = summary["validation"]["loss"]
         print(
             f"{trainer.folder.folder}: {summary['steps']} steps, held-out loss {loss:.4f}, "
             f"{summary['tokens_per_second']:,.0f} tokens/s"

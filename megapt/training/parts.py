@@ -17,8 +17,8 @@ from megapt.config import (
     check_groups,
 )
 from megapt.data import AnyCorpus, BatchSchedule, Rows, Stream, TextFacts
-from megapt.data.pieces import LengthSchedule
 from megapt.data.schedules import batch_schedule, length_schedule, training_stream
+from megapt.data.window_lengths import LengthSchedule
 from megapt.distributed.deepspeed_config import deepspeed_config, zero_stage
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
@@ -82,7 +82,7 @@ def find_parts(
         ConfigError: for what cannot run.
     """
     check_groups(config, ranks.world, origins)
-    ranks = ranks.arranged(config.parallel.sequence)
+    ranks = ranks.arranged(config.parallel.sequence_parallel_size)
     check_batches(config, ranks.world, origins)
     batches, lengths = batch_schedule(config, origins), length_schedule(config, origins)
     optimizer = find_optimizer(config, origins)

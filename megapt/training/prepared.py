@@ -13,7 +13,7 @@ from megapt.data.state import join_skipped
 from megapt.distributed.deepspeed_config import check_nvme
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError
-from megapt.evaluation.validation import heldout_maker
+from megapt.evaluation.validation import validation_maker
 from megapt.model.compilation import check_compiler
 from megapt.monitoring.metrics import read_metrics
 from megapt.monitoring.trackers import check_trackers
@@ -44,7 +44,7 @@ class PreparedRun:
     folder: RunFolder
     maker: BatchMaker
     """Of training batches."""
-    heldout: BatchMaker
+    validation: BatchMaker
     loader: Loader[Batch]
     """This rank's share of the training batches."""
     checkpoints: Checkpoints
@@ -53,9 +53,9 @@ class PreparedRun:
     """The checkpoint that the run continues from."""
     state: TrainingState
 
-    def heldout_state(self) -> LoaderState:
+    def validation_state(self) -> LoaderState:
         """Return which held-out shards some rank has left out; nothing else of it changes."""
-        stream = self.heldout.stream
+        stream = self.validation.stream
         skipped = join_skipped(self.parts.ranks.gather(stream.skipped))
         return LoaderState(stream.identity, skipped=skipped)
 
@@ -124,11 +124,11 @@ def prepare(
     maker = BatchMaker(
         parts.stream, parts.objective, pad, config.seed, parts.rows, parts.batches, parts.lengths
     )
-    heldout = heldout_maker(corpus, config.data, parts.objective, parts.rows)
+    validation = validation_maker(corpus, config.data, parts.objective, parts.rows)
     loader = Loader(
         maker,
-        global_batch=parts.batches,
-        micro_batch=config.training.micro_batch,
+        global_batch_size=parts.batches,
+        micro_batch_size=config.training.micro_batch_size,
         rank=ranks.data_rank,
         world=ranks.data_world,
     )
@@ -144,13 +144,13 @@ def prepare(
     guard, state = _continued(parts, folder, saved)
     if saved is not None:
         loader.resume(saved.state.data)
-        heldout.stream.skip(saved.state.heldout.skipped)
+        validation.stream.skip(saved.state.validation.skipped)
     else:  # Later the run would not come by these windows again.
         check_targets(maker, parts.objective, ranks, origins, path)
     validated = config.training.validation_windows
-    check_targets(heldout, parts.objective, ranks, origins, path, validated)
+    check_targets(validation, parts.objective, ranks, origins, path, validated)
     return PreparedRun(
-        parts, corpus, folder, maker, heldout, loader, checkpoints, guard, saved, state
+        parts, corpus, folder, maker, validation, loader, checkpoints, guard, saved, state
     )
 
 

@@ -22,7 +22,7 @@ from megapt.training.engine import make_engine
 from megapt.training.hooks import HOOKS, ActiveRun, Hook, Validated
 from megapt.training.prepared import PreparedRun
 from megapt.training.steps import StepData, agreed_steps
-from megapt.training.updating import Updated, Updater
+from megapt.training.updating import StepResult, Updater
 
 Steps = Generator[StepData, None, None]
 
@@ -73,10 +73,10 @@ class Trainer:
                 self._start(stack)
                 with self._recording_its_end():
                     self._loop(stack)
-                    heldout = self._validate()
+                    validation = self._validate()
                     self._checkpoint()
                     self._finish_checkpoints()
-                return self._finish(heldout)
+                return self._finish(validation)
         except TrainingError as error:
             raise TrainingError(f"{self.folder.folder}: {error}") from None
 
@@ -155,14 +155,14 @@ class Trainer:
     def _steps(self) -> Steps:
         return agreed_steps(
             self.loader,
-            self.config.data.workers,
+            self.config.data.num_workers,
             self.prepared.parts.objective.heads,
             self.ranks,
             self._stops,
             lambda: self.watchdog.beat(self.state.step + 1, "agreement"),
         )
 
-    def _step(self, steps: Steps) -> tuple[Updated, bool]:
+    def _step(self, steps: Steps) -> tuple[StepResult, bool]:
         """Do one step; return what it came to, and whether some rank was asked to stop."""
         step = self.state.step + 1
         began = time.perf_counter()
@@ -211,7 +211,7 @@ class Trainer:
                 f"training.budget.amount"
             ) from None
 
-    def _react(self, updated: Updated) -> None:
+    def _react(self, updated: StepResult) -> None:
         """Do what an update asks for: nothing as a rule, else a rollback."""
         if updated.applied:
             self._restored = None
@@ -230,7 +230,7 @@ class Trainer:
             if saved is None:
                 other = "other " if self._restored else ""
                 reason = f"{reason}, and there is no {other}checkpoint to go back to"
-                raise self.guard.give_up(step, reason)
+                raise self.guard.failure(step, reason)
             self.checkpoints.load(saved, self.engine)
         self._restored, self.state.score = saved.step, None
         self.monitor.event(step, "rollback", to=saved.step, reason=reason)
@@ -246,10 +246,10 @@ class Trainer:
                 hook.at_validation(validated)
         state.score = validated.scores.get(self.config.checkpoint.metric)
         record: dict[str, Any] = {**validated.scores, **state.spent.as_dict()}
-        record["skipped_shards"] = self.prepared.heldout_state().skipped_shards
+        record["skipped_shards"] = self.prepared.validation_state().skipped_shards
         if validated.samples:
             record["samples"] = validated.samples
-        self.monitor.valid(state.step, record)
+        self.monitor.validation(state.step, record)
         return validated.scores
 
     def _checkpoint(self) -> None:
@@ -264,7 +264,7 @@ class Trainer:
             zero_stage=zero_stage(self.config),
             precision=self.config.training.precision,
             data=self.loader.state(self.ranks.gather),
-            heldout=self.prepared.heldout_state(),
+            validation=self.prepared.validation_state(),
             guard=self.guard.state,
         )
         with self.watchdog.slowly("checkpoint"), self.monitor.pause("checkpoint"):
@@ -292,7 +292,7 @@ class Trainer:
     def _share(self) -> float:
         return self.state.spent.share(self.config.training.budget)
 
-    def _finish(self, heldout: dict[str, float]) -> dict[str, Any]:
+    def _finish(self, validation: dict[str, float]) -> dict[str, Any]:
         summary = {
             "steps": self.state.step,
             "spent": self.state.spent.as_dict(),
@@ -300,7 +300,7 @@ class Trainer:
             "rollbacks": self.guard.rollbacks,
             "data": self.loader.state(self.ranks.gather).to_json(),
             "tokens_per_second": self.state.spent.speed,
-            "heldout": heldout,
+            "validation": validation,
         }
         if self.ranks.main:
             write_json(self.folder.summary_file, summary)

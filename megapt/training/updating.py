@@ -21,7 +21,7 @@ from megapt.training.steps import StepData
 
 
 @dataclass(frozen=True)
-class Updated:
+class StepResult:
     """What one step came to."""
 
     scores: Scores
@@ -66,10 +66,10 @@ class Updater:
         self._watchdog = watchdog
         self._before, self._after = before, after
         faults = parts.config.faults
-        self._judging = faults.spike > 0 and faults.on_spike != "record"
+        self._judging = faults.spike_threshold > 0 and faults.on_spike != "record"
         self._stopwatch = Stopwatch(parts.ranks.device)
 
-    def update(self, step: int, data: StepData, share: float) -> Updated:
+    def update(self, step: int, data: StepData, share: float) -> StepResult:
         """Do one update, unless its loss or its gradient forbids it.
 
         Args:
@@ -98,7 +98,7 @@ class Updater:
         self._after(step, update.applied)
         counts = data.counts
         flops = training_flops(self._config.model, self._heads, counts, self._vocabulary)
-        return Updated(
+        return StepResult(
             scores,
             {
                 "learning_rate": rate,

@@ -61,13 +61,13 @@ def test_known_orders_are_judged_as_they_are(simulated: Simulated) -> None:
     )
     assert still.displacement == 0
     assert still.entropy == pytest.approx(0, abs=0.01)
-    assert still.batch_neighbours > 0.99
+    assert still.batch_neighbors > 0.99
     for shuffled in (documents, windows):
         assert shuffled.displacement == pytest.approx(1 / 3, abs=0.005)
         # 32 sources in 256 windows of about two documents each.
         assert 0.95 * np.log(32) < shuffled.entropy < np.log(32)
-    assert windows.window_neighbours == still.window_neighbours
-    assert documents.batch_neighbours < 0.01
+    assert windows.window_neighbors == still.window_neighbors
+    assert documents.batch_neighbors < 0.01
 
 
 def packed_text(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import checkpoints, gpu, training, training_here, training_peers, utilisation
+from benchmarks import checkpoints, gpu, training, training_here, training_peers, utilization
 from benchmarks.turns import Case, Turns
 from data_prep.manifest import Manifest
 from megapt.distributed.ranks import Ranks
@@ -133,19 +133,19 @@ def small(**changes: Any) -> argparse.Namespace:
 
 
 def of_task(ranks: Ranks, objective: str) -> dict[str, Any]:
-    return utilisation.measure(objective, "64x1", ranks, small())
+    return utilization.measure(objective, "64x1", ranks, small())
 
 
 @pytest.mark.parametrize("objective", ["arlm", "mlm"])
-def test_utilisation_is_flops_over_products(objective: str) -> None:
+def test_utilization_is_flops_over_products(objective: str) -> None:
     (found,) = run_ranks(1, of_task, objective)
     for share, seconds, peak in zip(
-        found["utilisation"], found["seconds"], found["peaks"], strict=True
+        found["utilization"], found["seconds"], found["peaks"], strict=True
     ):
         assert share == pytest.approx(found["flops"] / seconds / peak)
     assert found["tokens"] == 2 * (32 if objective == "arlm" else 30)
     # Six for each weight of a product and position, attention's pairs, and the targets' logits.
-    layers = 4 * 64 * 64 + 3 * 64 * utilisation.inner_width(64)
+    layers = 4 * 64 * 64 + 3 * 64 * utilization.inner_width(64)
     targets, pairs = (64, 2 * 32 * 33 // 2) if objective == "arlm" else (None, 2 * 32 * 32)
     fewest = 6 * (64 * layers + 2 * 64 * pairs)
     if targets is not None:
@@ -160,7 +160,7 @@ def on_gpu(ranks: Ranks, case: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_gpu_benchmark_runs_without_one(compiled: bool) -> None:
     case = {"size": "64x1", "objective": "arlm", "attention": "grouped", "compile": compiled}
-    (found,) = run_ranks(1, on_gpu, {**case, "chunk": 2**10, "micro_batch": 2})
+    (found,) = run_ranks(1, on_gpu, {**case, "chunk": 2**10, "micro_batch_size": 2})
     assert found["tokens"] == 64
     assert found["foundry_flops"] > found["flops"]
     cells = gpu.row(found)
@@ -173,14 +173,14 @@ def test_the_sweep_goes_on_from_the_best_that_fits(monkeypatch: pytest.MonkeyPat
 
     def apart(case: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
         tried.append(case)
-        if case["micro_batch"] > 8:
+        if case["micro_batch_size"] > 8:
             return {**case, "failed": gpu.FULL}
-        return {**case, "tokens": case["micro_batch"], "seconds": [1.0]}
+        return {**case, "tokens": case["micro_batch_size"], "seconds": [1.0]}
 
     monkeypatch.setattr(gpu, "apart", apart)
     options = argparse.Namespace(attention=["varlen", "flex"], micro_batches=[4, 8, 16, 32])
     found = gpu.explore("350M", "mlm", options)
-    assert [case["micro_batch"] for case in tried] == [4, 8, 16, 8, 8, 8]
+    assert [case["micro_batch_size"] for case in tried] == [4, 8, 16, 8, 8, 8]
     assert [case["attention"] for case in tried] == [*["varlen"] * 4, "flex", "varlen"]
     assert [case["compile"] for case in tried] == [*[True] * 5, False]
     assert "out of memory" in gpu.row(found[2])

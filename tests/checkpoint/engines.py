@@ -57,7 +57,7 @@ def settings(stage: int, precision: str = "fp32", **optimizer: Any) -> RunConfig
             "output": "none",
             "data": {"corpus": "none", "window": 16},
             "objective": {"name": "arlm"},
-            "model": {"layers": 1, "hidden": 16, "heads": 2, "feedforward": 24},
+            "model": {"num_layers": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 24},
             "parallel": {"zero_stage": stage},
             # A large epsilon: Adam divides by the gradient's size, and with a small one it would
             # turn rounding errors of gradients near zero into whole steps.
@@ -65,8 +65,8 @@ def settings(stage: int, precision: str = "fp32", **optimizer: Any) -> RunConfig
             "training": {
                 "budget": budget,
                 "precision": precision,
-                "global_batch": BATCH,
-                "micro_batch": 1,
+                "global_batch_size": BATCH,
+                "micro_batch_size": 1,
             },
         }
     )
@@ -106,7 +106,7 @@ def state_of(step: int, ranks: Ranks, config: RunConfig) -> TrainerState:
         zero_stage=config.parallel.zero_stage,
         precision=config.training.precision,
         data=LoaderState({}, windows=step * BATCH),
-        heldout=LoaderState({}),
+        validation=LoaderState({}),
     )
 
 

@@ -29,7 +29,7 @@ from megapt.config import RunConfig
 from megapt.data import Corpus
 from megapt.distributed.shards import Shards
 from megapt.evaluation import load_run
-from megapt.evaluation.heldout import evaluate_run
+from megapt.evaluation.evaluate import evaluate_run
 from tests.ranks import run_ranks
 from tests.training.runs import merged, records_of, train
 
@@ -102,7 +102,7 @@ def test_it_goes_on_as_its_own_version_would_have(
 
 def test_its_weights_are_evaluated_as_before(old: Path, corpus_folder: Path) -> None:
     scores = evaluate_run(str(old / "run"), 10, str(corpus_folder))["model"]
-    assert scores == pytest.approx(expected_of(old)["heldout"], rel=1e-5)
+    assert scores == pytest.approx(expected_of(old)["validation"], rel=1e-5)
 
 
 def call(*words: object) -> None:

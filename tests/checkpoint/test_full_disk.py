@@ -90,7 +90,7 @@ def test_a_full_disk_costs_the_checkpoint_and_nothing_else(
     disk: Path, left: int, asynchronous: bool
 ) -> None:
     """It is full for its folder, for the first file of a rank, for the last ones."""
-    checkpoint = {"asynchronous": asynchronous}
+    checkpoint = {"async_save": asynchronous}
     mine, theirs = run_ranks(2, train_on_full_disk, disk, [3, 4], left, checkpoint)
     assert mine == theirs
     found, events, said = mine
@@ -103,7 +103,7 @@ def test_a_full_disk_costs_the_checkpoint_and_nothing_else(
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_three_full_disks_in_a_row_end_the_run(disk: Path, asynchronous: bool) -> None:
-    args = (disk, [2, 3, 4, 5], 12_000, {"asynchronous": asynchronous})
+    args = (disk, [2, 3, 4, 5], 12_000, {"async_save": asynchronous})
     mine, theirs = run_ranks(2, train_on_full_disk, *args)
     assert mine == theirs
     found, events, said = mine
@@ -116,7 +116,7 @@ def test_three_full_disks_in_a_row_end_the_run(disk: Path, asynchronous: bool) -
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_run_that_ends_on_a_full_disk_says_so(disk: Path, asynchronous: bool) -> None:
-    args = (disk, [6], 12_000, {"asynchronous": asynchronous})
+    args = (disk, [6], 12_000, {"async_save": asynchronous})
     found, _, said = run_ranks(2, train_on_full_disk, *args)[0]
     assert found[-1] == [3, 4, 5]
     assert "the checkpoint of step 6 could not be written" in said

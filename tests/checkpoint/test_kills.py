@@ -66,7 +66,7 @@ PLACES = [
 def test_killed_in_a_save(
     tmp_path: Path, asynchronous: bool, place: str, count: int, victim: int, left: list[int]
 ) -> None:
-    checkpoint = {"asynchronous": asynchronous, "keep_last": 2}
+    checkpoint = {"async_save": asynchronous, "keep_last": 2}
     args = (tmp_path, place, count, victim, checkpoint)
     outcomes, printed = end_ranks(2, train_until_killed, *args)
     assert outcomes[victim].killed, (outcomes, printed)

@@ -45,7 +45,7 @@ def test_a_run_goes_on_elsewhere_from_its_copies(
     copies = tmp_path / "far" / "away"
     checkpoint = {
         "copy_to": f"{scheme}{copies}",
-        "asynchronous": asynchronous,
+        "async_save": asynchronous,
         "keep_last": 1,
         "keep_every": 3,
     }

@@ -75,9 +75,9 @@ def test_the_summary_tells_where_the_run_ended(run: RunConfig) -> None:
     assert summary["steps"] == last["step"]
     assert summary["spent"] == {axis: last[axis] for axis in summary["spent"]}
     assert len(summary["spent"]) == 5
-    heldout = records_of(run, "valid")[-1]
-    assert heldout["step"] == last["step"]
-    assert summary["heldout"] == {name: heldout[name] for name in summary["heldout"]}
+    validation = records_of(run, "valid")[-1]
+    assert validation["step"] == last["step"]
+    assert summary["validation"] == {name: validation[name] for name in summary["validation"]}
     assert summary["tokens_per_second"] == last["raw_tokens"] / last["wall_clock"]
 
 

@@ -32,7 +32,7 @@ def save_while_training(
     ranks: Ranks, folder: Path, stage: int, precision: str, asynchronous: bool
 ) -> None:
     """Save after two steps; nothing is written in the background until two more are done."""
-    config = settings(stage, precision, average=0.5)
+    config = settings(stage, precision, ema_decay=0.5)
     free = threading.Event()
     write = torch.save
 
@@ -103,7 +103,7 @@ def test_what_is_written_while_training_goes_on_is_what_was_saved(
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_run_in_the_background_is_the_same_run(tmp_path: Path, asynchronous: bool) -> None:
-    checkpoint = {"asynchronous": asynchronous, "keep_last": 2}
+    checkpoint = {"async_save": asynchronous, "keep_last": 2}
     run_ranks(2, train, tmp_path / "a", settings(2), 5, 1, checkpoint)
     assert steps_saved(tmp_path / "a") == [4, 5]
     losses = run_ranks(2, train, tmp_path / "a", settings(2), 7, 1, checkpoint)[0]
@@ -158,7 +158,7 @@ def test_a_state_that_is_saved_already_is_not_saved_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_plain_weights_are_those_of_the_engine_or_their_average(tmp_path: Path, stage: int) -> None:
     run_ranks(2, train, tmp_path / "a", settings(stage), 3, 3)
-    run_ranks(2, train, tmp_path / "b", settings(stage, average=0.9), 3, 3)
+    run_ranks(2, train, tmp_path / "b", settings(stage, ema_decay=0.9), 3, 3)
     model, average = Model(), Model()
     assert load_weights(tmp_path / "a", model, settings(0).model) == 3
     assert load_weights(tmp_path / "b", average, settings(0).model, step=3) == 3
@@ -166,7 +166,7 @@ def test_plain_weights_are_those_of_the_engine_or_their_average(tmp_path: Path, 
     assert not torch.equal(model.words.weight, average.words.weight)
     # A later use of the run goes on from the average; training goes on from the weights.
     losses = [
-        run_ranks(1, train, tmp_path / run, settings(0, average=decay), 4, 9)[0]
+        run_ranks(1, train, tmp_path / run, settings(0, ema_decay=decay), 4, 9)[0]
         for run, decay in (("a", 0.0), ("b", 0.9))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -65,11 +65,11 @@ def compare_file(corpus_folder: Path, tmp_path: Path) -> Path:
         **run.model_dump(exclude={"objective", "branch"}),
         "members": {"arlm": "arlm", "mlm": "mlm"},
         "measures": [
-            {"name": "probe", "train_documents": 40, "heldout_documents": 20},
-            {"name": "repetition", "texts": 1, "max_tokens": 4},
+            {"name": "probe", "train_documents": 40, "validation_documents": 20},
+            {"name": "repetition", "num_samples": 1, "max_new_tokens": 4},
         ],
-        "heldout_windows": 8,
-        "samples": 1,
-        "sample_tokens": 4,
+        "validation_windows": 8,
+        "num_samples": 1,
+        "max_new_tokens": 4,
     }
     return write_yaml(tmp_path / "compare.yaml", values)

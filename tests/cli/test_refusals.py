@@ -25,36 +25,52 @@ CLUSTER = {
     },
 }
 NVME = "parallel.zero_stage=3 parallel.offload_optimizer=nvme parallel.nvme_path=/tmp"
-SHORT = "schedule.windows=[{until: 0.5, length: 17}]"
+SHORT = "schedule.window_rampup=[{until: 0.5, length: 17}]"
 
 # Words of the command line, and a part of the line that refuses them.
 WRONG = [
-    ("modle.layers=2", "modle: unknown key; did you mean 'model'?"),
-    ("model.layers=0", "model.layers: should be greater than 0"),
-    ("model.heads=5", "hidden 16 should be a multiple of heads 5"),
+    ("modle.num_layers=2", "modle: unknown key; did you mean 'model'?"),
+    ("model.num_layers=0", "model.num_layers: should be greater than 0"),
+    ("model.num_heads=5", "hidden 16 should be a multiple of heads 5"),
     ("optimizer.lr=fast", "optimizer.lr: should be a valid number"),
     ("training.precision=fp8", "training.precision: should be "),
-    ("parallel.offload_parameters=cpu", "offload_parameters needs zero_stage 3, not 0"),
+    ("parallel.offload_param=cpu", "offload_parameters needs zero_stage 3, not 0"),
     ("monitor.trackers=[jsonl,jsonl]", "monitor.trackers: names 'jsonl' twice"),
-    ("parallel.sequence=3", "parallel.sequence: 3 ranks do not divide the 1 ranks"),
-    ("training.micro_batch=3", "training.global_batch: 8 windows do not divide by micro_batch 3"),
-    ("schedule.batches=[{until: 0.5, global_batch: 3}]", "schedule.batches: 3 windows do not"),
     (
-        "schedule.batches=[{until: 1.0e-9, global_batch: 8},{until: 2.0e-9, global_batch: 8}]",
+        "parallel.sequence_parallel_size=3",
+        "parallel.sequence_parallel_size: 3 ranks do not divide the 1 ranks",
+    ),
+    (
+        "training.micro_batch_size=3",
+        "training.global_batch_size: 8 windows do not divide by micro_batch_size 3",
+    ),
+    (
+        "schedule.batch_size_rampup=[{until: 0.5, global_batch_size: 3}]",
+        "schedule.batch_size_rampup: 3 windows do not",
+    ),
+    (
+        "schedule.batch_size_rampup=[{until: 1.0e-9, global_batch_size: 8},"
+        "{until: 2.0e-9, global_batch_size: 8}]",
         "holds no step of 8 windows",
     ),
-    (SHORT, "schedule.windows: windows of 48 tokens do not divide into parts of 17"),
-    (f"{SHORT} training.budget.axis=targets", "schedule.windows: needs a budget in raw_tokens"),
+    (SHORT, "schedule.window_rampup: windows of 48 tokens do not divide into parts of 17"),
+    (
+        f"{SHORT} training.budget.axis=targets",
+        "schedule.window_rampup: needs a budget in raw_tokens",
+    ),
     ("optimizer.name=adamv", "optimizer.name: no optimizer named 'adamv'"),
     ("optimizer.file=none.py", "none.py: no such Python file"),
     ("optimizer.dampening=0.1", "optimizer.dampening: unknown key"),
     ("optimizer.name=muon parallel.zero_stage=3", "optimizer.name: 'muon' runs at"),
     ("optimizer.name=adafactor parallel.zero_stage=1", "optimizer.name: 'adafactor' runs at"),
-    (f"optimizer.average=0.9 {NVME}", "optimizer.average: weights on NVMe are not averaged"),
+    (f"optimizer.ema_decay=0.9 {NVME}", "optimizer.ema_decay: weights on NVMe are not averaged"),
     ("training.precision=fp16", "training.precision: fp16 needs a GPU"),
-    ("parallel.zero_stage=3 parallel.quantized_weights=true", "parallel.quantized_weights: "),
-    ("parallel.zero_stage=3 parallel.secondary_partition=2", "2 ranks do not divide the 1"),
-    ("deepspeed.train_batch_size=8", "train_batch_size: set by training.global_batch"),
+    (
+        "parallel.zero_stage=3 parallel.zero_quantized_weights=true",
+        "parallel.zero_quantized_weights: ",
+    ),
+    ("parallel.zero_stage=3 parallel.zero_hpz_partition_size=2", "2 ranks do not divide the 1"),
+    ("deepspeed.train_batch_size=8", "train_batch_size: set by training.global_batch_size"),
     ("deepspeed.zero_optimization.stage=3", "stage: set by parallel.zero_stage"),
     ("deepspeed.nonsense=1", "nonsense"),
     ("training.attention=gruped", "no attention backend named 'gruped'; did you mean 'grouped'?"),
@@ -69,8 +85,8 @@ WRONG = [
     ("objective.name=mlmm", "OBJECTIVE.name: no objective named 'mlmm'; did you mean 'mlm'?"),
     ("objective=mlm objective.mask_rate=2.0", "OBJECTIVE.mask_rate: should be less than 1"),
     ("objective=mlm objective.mask_rat=0.2", "OBJECTIVE.mask_rat: unknown key"),
-    ("objective=span_corruption objective.mean_span=0.0", "OBJECTIVE.mean_span: "),
-    ("objective=mgm model.segments=0", "model.segments: 0 is too few: 'mgm'"),
+    ("objective=span_corruption objective.mean_span_length=0.0", "OBJECTIVE.mean_span_length: "),
+    ("objective=mgm model.num_segments=0", "model.num_segments: 0 is too few: 'mgm'"),
     ("checkpoint.keep_best=2 checkpoint.metric=loss/none", "'loss/none' is no held-out score"),
 ]
 

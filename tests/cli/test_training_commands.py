@@ -25,7 +25,7 @@ def test_train_says_where_the_run_is_and_what_it_reached(config_file: Path) -> N
 
 def test_a_model_without_segments_is_trained_and_used(megapt: Megapt, config_file: Path) -> None:
     run = config_file.with_name("run")
-    assert trained_by("train", config_file, "model.segments=0").code == 0
+    assert trained_by("train", config_file, "model.num_segments=0").code == 0
     weights = next((run / "checkpoints").glob("*/model.safetensors"))
     with safe_open(weights, "pt") as file:
         assert "trunk.embeddings.words.weight" in file.keys()  # noqa: SIM118  # no mapping
@@ -34,7 +34,7 @@ def test_a_model_without_segments_is_trained_and_used(megapt: Megapt, config_fil
     assert answer.code == 0
     refused = trained_by("train", config_file)
     assert refused.code == 2
-    assert "holds a run with model.segments = 0, not 2" in refused.errors
+    assert "holds a run with model.num_segments = 0, not 2" in refused.errors
 
 
 def test_compare_ends_with_the_table_and_where_the_report_is(compare_file: Path) -> None:
@@ -51,9 +51,9 @@ def test_compare_ends_with_the_table_and_where_the_report_is(compare_file: Path)
     ("words", "said"),
     [
         (["sed=3"], ["command line: sed: ", "'seed'"]),
-        (["model.hiden=3"], ["model.hiden: ", "'hidden'"]),
-        (["model.hidden=wide"], ["model.hidden: ", "integer", "'wide'"]),
-        (["model.hidden=15"], ["hidden 15", "heads 2"]),
+        (["model.hiden_size=3"], ["model.hiden_size: ", "'hidden_size'"]),
+        (["model.hidden_size=wide"], ["model.hidden_size: ", "integer", "'wide'"]),
+        (["model.hidden_size=15"], ["hidden 15", "heads 2"]),
         (["seed"], ["'seed' should read key=value"]),
         (["objective=mlmm"], ["objective: ", "'mlm'"]),
         (["objective.name=mlmm"], ["objective.name: ", "'mlm'"]),
@@ -63,10 +63,13 @@ def test_compare_ends_with_the_table_and_where_the_report_is(compare_file: Path)
         (["model=modrn"], ["model: ", "'modern'"]),
         (["data.window=8"], ["data.window: ", "16"]),
         (["data.window=16", "objective=nsp"], ["'nsp'", "16 tokens", "data.window"]),
-        (["objective=nsp", "model.segments=0"], ["line: model.segments: 0 is too", "'nsp'", "2"]),
-        (["model.segments=-1"], ["model.segments: ", "-1"]),
+        (
+            ["objective=nsp", "model.num_segments=0"],
+            ["line: model.num_segments: 0 is too", "'nsp'", "2"],
+        ),
+        (["model.num_segments=-1"], ["model.num_segments: ", "-1"]),
         (["data.corpus=nowhere"], ["nowhere/manifest.json: ", "megapt-prep build"]),
-        (["training.global_batch=7"], ["training.global_batch: 7", "micro_batch 2"]),
+        (["training.global_batch_size=7"], ["training.global_batch_size: 7", "micro_batch_size 2"]),
         (["training.budget.amount=.inf"], ["training.budget.amount: ", "finite"]),
         (["training.budget=4"], ["training.budget: "]),
         (["optimizer.lr=${nope}"], ["nope"]),

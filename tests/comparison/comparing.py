@@ -21,9 +21,9 @@ ALL = ("arlm", "mlm", "msc", "mgm", "nsp")
 CLOCK = ("wall_clock", "tokens_per_second")
 
 
-def probe(train: int, heldout: int) -> dict[str, Any]:
+def probe(train: int, validation: int) -> dict[str, Any]:
     """The section of a small probe."""
-    return {"name": "probe", "train_documents": train, "heldout_documents": heldout}
+    return {"name": "probe", "train_documents": train, "validation_documents": validation}
 
 
 def compare_config(
@@ -40,10 +40,13 @@ def compare_config(
         {
             **run.model_dump(exclude={"objective", "branch"}),
             "members": {name: {"name": name} for name in members},
-            "measures": [probe(60, 30), {"name": "repetition", "texts": 2, "max_tokens": 5}],
-            "heldout_windows": 10,
-            "samples": 2,
-            "sample_tokens": 5,
+            "measures": [
+                probe(60, 30),
+                {"name": "repetition", "num_samples": 2, "max_new_tokens": 5},
+            ],
+            "validation_windows": 10,
+            "num_samples": 2,
+            "max_new_tokens": 5,
             **changes,
         }
     )

@@ -10,9 +10,9 @@ from tests.corpora import build_texts
 
 
 @pytest.fixture(scope="module")
-def unlabelled(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unlabeled(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The usual corpus built without its classes."""
-    folder = tmp_path_factory.mktemp("unlabelled")
+    folder = tmp_path_factory.mktemp("unlabeled")
     source = corpus_folder.with_name("documents.jsonl")
     return build_texts(
         source, corpus_folder, folder / "corpus", label_field="", valid_fraction=0.15

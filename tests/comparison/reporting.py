@@ -80,7 +80,7 @@ def member(name: str, **changes: Any) -> Member:
         "settings": {"mask_rate": 0.15},
         "attention": "bidirectional",
         "uses_labels": False,
-        "heldout_loss": 4.512,
+        "validation_loss": 4.512,
         "unigram_loss": 6.631,
         "heads": [
             HeadScores(
@@ -112,7 +112,7 @@ def member(name: str, **changes: Any) -> Member:
 
 def comparison(*members: Member, **changes: Any) -> Results:
     values: dict[str, Any] = {
-        "format": "megapt-comparison/2",
+        "format": "megapt-comparison/3",
         "megapt_version": "0.1.0",
         "title": "Reviews & <others>",
         "corpus": CorpusRecord(
@@ -126,7 +126,7 @@ def comparison(*members: Member, **changes: Any) -> Results:
         ),
         "budget_axis": "raw_tokens",
         "budget_amount": 2.4e6,
-        "model": {"layers": 2, "hidden": 128},
+        "model": {"num_layers": 2, "hidden_size": 128},
         "seed": 7,
         "ranks": 2,
         "device": "cpu",
@@ -134,7 +134,7 @@ def comparison(*members: Member, **changes: Any) -> Results:
         "policy": "fill",
         "measures": [PROBE, REPETITION],
         "left_out": {},
-        "held_equal": ["text and its order", "optimiser <AdamW>"],
+        "held_equal": ["text and its order", "optimizer <AdamW>"],
         "not_equal": ["number of targets"],
         "members": list(members),
     }
@@ -146,7 +146,7 @@ def three_members() -> Results:
         member(
             "arlm",
             attention="causal",
-            heldout_loss=5.037,
+            validation_loss=5.037,
             unigram_loss=6.702,
             scores={
                 "probe": Score(value=0.571, interval=(0.556, 0.586)),
@@ -162,7 +162,7 @@ def three_members() -> Results:
         member("mlm"),
         member(
             "nsp",
-            heldout_loss=0.701,
+            validation_loss=0.701,
             unigram_loss=0.693,
             scores={},
             unanswered={"probe": "its <states> are not finite"},

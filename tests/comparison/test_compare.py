@@ -52,7 +52,7 @@ def test_results_hold_what_programs_are_promised(compared: CompareConfig) -> Non
     written = json.loads((Path(compared.output) / "results.json").read_text(encoding="utf-8"))
     assert [member["objective"] for member in written["members"]] == list(ALL)
     for member in written["members"]:
-        assert member["heldout_loss"] > 0
+        assert member["validation_loss"] > 0
         assert member["unigram_loss"] > 0
         probed = member["scores"]["probe"]
         assert probed["value"] == sum(probed["items"]) / 30
@@ -103,7 +103,7 @@ def test_all_members_read_the_same_amount_of_text(results: Results) -> None:
 def test_all_members_read_the_same_windows(corpus_folder: Path, tmp_path: Path) -> None:
     comparison = Comparison(compare_config(corpus_folder, tmp_path / "out", *ALL), ALONE, Origins())
     prepared = comparison.prepared.values()
-    for makers in ([run.maker for run in prepared], [run.heldout for run in prepared]):
+    for makers in ([run.maker for run in prepared], [run.validation for run in prepared]):
         for number in (0, 3, 11, 200):
             [first], *others = [maker.stream.windows([number]) for maker in makers]
             for [other] in others:
@@ -158,11 +158,11 @@ def test_the_scores_are_those_of_the_runs_themselves(
     compared: CompareConfig, results: Results
 ) -> None:
     """As many windows are read in the last validation, so reloading changes nothing."""
-    assert compared.heldout_windows == compared.training.validation_windows
+    assert compared.validation_windows == compared.training.validation_windows
     for member in results.members:
         summary = json.loads((Path(compared.output) / member.run / "summary.json").read_text())
-        assert member.heldout_loss == pytest.approx(summary["heldout"]["loss"], rel=1e-5)
-        assert member.curve[-1].loss == pytest.approx(member.heldout_loss, rel=1e-5)
+        assert member.validation_loss == pytest.approx(summary["validation"]["loss"], rel=1e-5)
+        assert member.curve[-1].loss == pytest.approx(member.validation_loss, rel=1e-5)
         assert member.steps == summary["steps"]
 
 
@@ -172,8 +172,8 @@ def test_the_majority_is_counted_on_the_documents_of_the_probe(
     measure = results.measures[0]
     assert measure.items == 30
     assert measure.material == "60 training and 30 held-out documents"
-    chosen = np.arange(30) * len(corpus.valid) // 30
-    share = np.bincount(corpus.valid.labels[chosen]).max() / 30
+    chosen = np.arange(30) * len(corpus.validation) // 30
+    share = np.bincount(corpus.validation.labels[chosen]).max() / 30
     assert measure.baselines == {"majority class": share}
 
 
@@ -271,7 +271,7 @@ def test_two_ranks_give_the_results_of_one(
     shared, other = run_ranks(2, compare, config)
     assert shared.ranks == 2
     for mine, theirs in zip(shared.members, results.members, strict=True):
-        assert mine.heldout_loss == pytest.approx(theirs.heldout_loss, rel=ROUNDING)
+        assert mine.validation_loss == pytest.approx(theirs.validation_loss, rel=ROUNDING)
         assert mine.unigram_loss == theirs.unigram_loss
         # Rounding may move a document that lies on the border of two classes.
         found, expected = mine.scores["probe"], theirs.scores["probe"]
@@ -279,15 +279,15 @@ def test_two_ranks_give_the_results_of_one(
         assert mine.parameters == theirs.parameters
         assert without_clock(mine.budget.model_dump()) == without_clock(theirs.budget.model_dump())
     # Every rank knows the scores; the first alone writes samples.
-    assert [m.heldout_loss for m in other.members] == [m.heldout_loss for m in shared.members]
+    assert [m.validation_loss for m in other.members] == [m.validation_loss for m in shared.members]
     assert [m.scores for m in other.members] == [m.scores for m in shared.members]
     assert other.measures == shared.measures
 
 
 def test_without_classes_there_is_no_probe_unless_it_is_named(
-    unlabelled: Path, tmp_path: Path
+    unlabeled: Path, tmp_path: Path
 ) -> None:
-    named = compare_config(unlabelled, tmp_path / "out", "arlm", "mlm", "nsp")
+    named = compare_config(unlabeled, tmp_path / "out", "arlm", "mlm", "nsp")
     values = named.model_dump(exclude={"measures"})
     run_ranks(1, compare, CompareConfig.model_validate(values))
     found = load(tmp_path / "out" / "results.json")

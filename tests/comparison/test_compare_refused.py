@@ -31,9 +31,9 @@ def build_of(corpus_folder: Path, tmp_path: Path) -> Callable[[list[str], float]
 
 
 def test_classification_without_classes_is_refused_though_it_comes_last(
-    unlabelled: Path, tmp_path: Path
+    unlabeled: Path, tmp_path: Path
 ) -> None:
-    config = compare_config(unlabelled, tmp_path / "out", "arlm", "mlm", "msc")
+    config = compare_config(unlabeled, tmp_path / "out", "arlm", "mlm", "msc")
     message = refusal(config, Origins({"members.msc": "compare.yaml:9"}))
     assert message.startswith("compare.yaml:9: members.msc: ")
     assert "--label-field" in message
@@ -43,11 +43,12 @@ def test_a_member_that_tells_more_segments_apart_than_the_model_is_refused(
     corpus_folder: Path, tmp_path: Path
 ) -> None:
     usual = compare_config(corpus_folder, tmp_path / "out", "arlm", "mgm")
-    model = {**usual.model.model_dump(), "segments": 1}
+    model = {**usual.model.model_dump(), "num_segments": 1}
     config = CompareConfig.model_validate({**usual.model_dump(), "model": model})
-    message = refusal(config, Origins({"model.segments": "compare.yaml:4"}))
+    message = refusal(config, Origins({"model.num_segments": "compare.yaml:4"}))
     assert message == (
-        "compare.yaml:4: model.segments: 1 is too few: 'mgm' tells 2 segments apart; set it to 2"
+        "compare.yaml:4: model.num_segments: 1 is too few: 'mgm' tells 2 segments apart; "
+        "set it to 2"
     )
 
 
@@ -84,7 +85,7 @@ def test_held_out_windows_in_which_a_member_finds_nothing_are_refused_at_the_sta
     """A loss of 0.0 over no target would look like a perfect model."""
     paired = [f"The old ship sails {i}. A captain sleeps {i}. Rain." for i in range(60)]
     corpus = build_of(paired, 0.02)
-    assert len(Corpus(corpus).valid) == 1, "one document has no partner in a pair"
+    assert len(Corpus(corpus).validation) == 1, "one document has no partner in a pair"
     message = refusal(compare_config(corpus, tmp_path / "out", "arlm", "nsp"))
     assert "members.nsp" in message
     assert "1 valid windows" in message
@@ -95,17 +96,17 @@ def test_only_the_held_out_windows_that_will_be_read_count(
 ) -> None:
     """Later windows may hold pairs, but the final evaluation asks for the first alone."""
 
-    def config(window: int, heldout_windows: int) -> CompareConfig:
+    def config(window: int, validation_windows: int) -> CompareConfig:
         training = {"validation_windows": 1000}
         usual = compare_config(corpus_folder, tmp_path / "out", "nsp", training=training)
         data = {**usual.data.model_dump(), "window": window}
-        changes = {"data": data, "heldout_windows": heldout_windows}
+        changes = {"data": data, "validation_windows": validation_windows}
         return CompareConfig.model_validate({**usual.model_dump(), **changes})
 
     def first_is_empty(window: int) -> bool:
-        heldout = Comparison(config(window, 1000), ALONE, Origins()).prepared["nsp"].heldout
-        [first] = heldout.stream.windows([0])
-        return not heldout.examples(first)
+        validation = Comparison(config(window, 1000), ALONE, Origins()).prepared["nsp"].validation
+        [first] = validation.stream.windows([0])
+        return not validation.examples(first)
 
     window = next(window for window in range(32, 80, 4) if first_is_empty(window))
     assert "1 valid windows" in refusal(config(window, 1))

@@ -85,9 +85,9 @@ def test_no_measure_may_be_asked_for(corpus_folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_named_measure_that_the_corpus_does_not_allow_is_refused(
-    unlabelled: Path, tmp_path: Path
+    unlabeled: Path, tmp_path: Path
 ) -> None:
-    config = compare_config(unlabelled, tmp_path / "out", "arlm")
+    config = compare_config(unlabeled, tmp_path / "out", "arlm")
     message = refusal(config, Origins({"measures.0": "compare.yaml:9"}))
     assert message.startswith("compare.yaml:9: measures.0: 'probe' needs training documents of two")
     assert "--label-field" in message
@@ -133,7 +133,7 @@ def test_a_list_of_measures_is_of_names_that_differ(
 YAML = """\
 output: out
 data: {corpus: c}
-model: {layers: 1, hidden: 8, heads: 2, feedforward: 8}
+model: {num_layers: 1, hidden_size: 8, num_heads: 2, intermediate_size: 8}
 training: {budget: {amount: 1.0}}
 members: {arlm: arlm}
 measures:

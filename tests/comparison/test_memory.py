@@ -37,7 +37,7 @@ def memory_by_member(ranks: Ranks, config: CompareConfig) -> tuple[list[int], in
 
 
 def test_memory_does_not_grow_with_the_members(corpus_folder: Path, tmp_path: Path) -> None:
-    large = {"layers": 2, "hidden": 448, "heads": 2, "feedforward": 448}
+    large = {"num_layers": 2, "hidden_size": 448, "num_heads": 2, "intermediate_size": 448}
     run = run_config(
         corpus_folder, tmp_path / "out", model=large, training={"budget": {"amount": 800.0}}
     )
@@ -49,7 +49,7 @@ def test_memory_does_not_grow_with_the_members(corpus_folder: Path, tmp_path: Pa
             "title": "memory",
             "members": members,
             "measures": [probe(8, 8)],
-            "heldout_windows": 4,
+            "validation_windows": 4,
         }
     )
     [(memory, parameters)] = run_ranks(1, memory_by_member, config, timeout=240.0)

@@ -91,7 +91,7 @@ def test_reading_compares_with_majority_class_and_untrained_trunk() -> None:
 
 
 def test_a_diverged_member_does_not_beat_unigrams() -> None:
-    results = comparison(member("mlm", heldout_loss=float("nan")))
+    results = comparison(member("mlm", validation_loss=float("nan")))
     assert "0 of 1 members" in reading(results)
     assert "Not below it: mlm." in reading(results)
     assert "nan" in render(results)

@@ -80,7 +80,7 @@ def test_texts_of_models_and_users_are_escaped_and_kept(results: Results) -> Non
     page = render(results)
     assert "<script" not in page
     texts = Page(page).texts
-    for text in (ATTACK, CHINESE, "评论", "Reviews & <others>", "optimiser <AdamW>"):
+    for text in (ATTACK, CHINESE, "评论", "Reviews & <others>", "optimizer <AdamW>"):
         assert text in texts
     assert "nsp does not generate text." in texts
 
@@ -117,7 +117,7 @@ def probe_figure(results: Results) -> str:
 
 
 @pytest.mark.parametrize("draw", [learning_curves, probe_figure, budgets])
-def test_figures_are_xml_with_text_and_page_colours(draw: Any, results: Results) -> None:
+def test_figures_are_xml_with_text_and_page_colors(draw: Any, results: Results) -> None:
     chinese = results.members[1].model_copy(update={"name": "掩码 $x$ <b>"})
     svg = draw(results.model_copy(update={"members": [results.members[0], chinese]}))
     root = ET.fromstring(svg)

@@ -18,7 +18,7 @@ MEMBER: dict[str, Any] = {
     "settings": {"mask_rate": 0.15},
     "attention": "bidirectional",
     "uses_labels": False,
-    "heldout_loss": 4.5,
+    "validation_loss": 4.5,
     "unigram_loss": 6,
     "heads": [
         {
@@ -60,7 +60,7 @@ MEMBER: dict[str, Any] = {
     "run": "members/mlm",
 }
 RESULTS: dict[str, Any] = {
-    "format": "megapt-comparison/2",
+    "format": "megapt-comparison/3",
     "megapt_version": "0.1.0",
     "title": "t",
     "corpus": {
@@ -73,7 +73,7 @@ RESULTS: dict[str, Any] = {
     },
     "budget_axis": "raw_tokens",
     "budget_amount": 1000,
-    "model": {"layers": 2},
+    "model": {"num_layers": 2},
     "seed": 0,
     "ranks": 2,
     "device": "cpu",
@@ -126,11 +126,11 @@ def test_lists_of_numbers_stand_on_one_line(tmp_path: Path) -> None:
 
 def test_a_diverged_loss_survives_in_standard_json(tmp_path: Path) -> None:
     results = load(write(tmp_path))
-    member = results.members[0].model_copy(update={"heldout_loss": math.nan})
+    member = results.members[0].model_copy(update={"validation_loss": math.nan})
     text = results.model_copy(update={"members": [member]}).model_dump_json()
-    assert json.loads(text)["members"][0]["heldout_loss"] == "NaN"
+    assert json.loads(text)["members"][0]["validation_loss"] == "NaN"
     (tmp_path / "nan.json").write_text(text, encoding="utf-8")
-    assert math.isnan(load(tmp_path / "nan.json").members[0].heldout_loss)
+    assert math.isnan(load(tmp_path / "nan.json").members[0].validation_loss)
 
 
 @pytest.mark.parametrize(

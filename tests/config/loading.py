@@ -21,10 +21,10 @@ training:
     amount: 1000
 """
 SMALL = """\
-layers: 2
-hidden: 16
-heads: 2
-feedforward: 32
+num_layers: 2
+hidden_size: 16
+num_heads: 2
+intermediate_size: 32
 """
 Write = Callable[..., Path]
 

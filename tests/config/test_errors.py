@@ -16,11 +16,13 @@ from megapt.errors import ConfigError
 
 
 def test_the_place_of_a_value_is_its_own_or_that_of_its_nearest_parent() -> None:
-    origins = Origins({"model": "run.yaml:4", "model.layers": "big.yaml:1"}, default="run.yaml")
-    assert origins.of("model.layers") == "big.yaml:1"
-    assert origins.of("model.heads") == "run.yaml:4"
+    origins = Origins({"model": "run.yaml:4", "model.num_layers": "big.yaml:1"}, default="run.yaml")
+    assert origins.of("model.num_layers") == "big.yaml:1"
+    assert origins.of("model.num_heads") == "run.yaml:4"
     assert origins.of("seed") == "run.yaml"
-    assert str(origins.error("model.heads", "is wrong")) == "run.yaml:4: model.heads: is wrong"
+    assert (
+        str(origins.error("model.num_heads", "is wrong")) == "run.yaml:4: model.num_heads: is wrong"
+    )
     assert str(Origins().error("seed", "is wrong")) == "seed: is wrong"
 
 
@@ -36,9 +38,14 @@ def test_a_config_error_is_one_line_whatever_it_quotes(message: str) -> None:
 
 def test_the_first_of_several_problems_is_told_and_the_rest_counted() -> None:
     with pytest.raises(ConfigError) as error:
-        validate(ModelConfig, {"layers": 0, "hidden": "wide", "heads": 2}, Origins(), "model")
+        validate(
+            ModelConfig,
+            {"num_layers": 0, "hidden_size": "wide", "num_heads": 2},
+            Origins(),
+            "model",
+        )
     text = str(error.value)
-    assert text.startswith("model.layers: ")
+    assert text.startswith("model.num_layers: ")
     assert text.endswith("(and 2 more)")
 
 
@@ -51,8 +58,8 @@ def test_a_long_wrong_value_is_cut() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"hidden": 10, "heads": 3}, "hidden 10 should be a multiple of heads 3"),
-        ({"hidden": 6, "heads": 2}, "even head width"),
+        ({"hidden_size": 10, "num_heads": 3}, "hidden_size 10 should be a multiple of num_heads 3"),
+        ({"hidden_size": 6, "num_heads": 2}, "even head width"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused_at_their_section(
@@ -61,7 +68,7 @@ def test_values_that_do_not_fit_together_are_refused_at_their_section(
     with pytest.raises(ConfigError) as error:
         validate(
             ModelConfig,
-            {"layers": 1, "feedforward": 8, "positions": "rotary", **values},
+            {"num_layers": 1, "intermediate_size": 8, "positions": "rotary", **values},
             Origins({"model": "run.yaml:2"}),
             "model",
         )

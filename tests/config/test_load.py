@@ -12,30 +12,30 @@ from tests.config.loading import RUN, SMALL, Write, changed, load, refusal
 def test_sections_are_written_out_named_or_left_to_their_defaults(run_file: Path) -> None:
     config = load(run_file)
     assert config.output == "runs/test"
-    assert config.model.hidden == 16
+    assert config.model.hidden_size == 16
     assert config.objective.name == "mlm"
     assert config.training.budget.amount == 1000
     assert config.optimizer.lr == 1e-3
 
 
 def test_a_named_section_may_be_changed(run_file: Path) -> None:
-    changed(run_file, "model: small", "model:\n  base: small\n  layers: 7")
+    changed(run_file, "model: small", "model:\n  base: small\n  num_layers: 7")
     config = load(run_file)
-    assert (config.model.layers, config.model.hidden) == (7, 16)
+    assert (config.model.num_layers, config.model.hidden_size) == (7, 16)
 
 
 def test_a_base_may_have_a_base(run_file: Path, write: Write) -> None:
-    write("model/wide.yaml", "base: small\nhidden: 64\n")
-    write("model/wide-deep.yaml", "base: wide\nlayers: 9\n")
+    write("model/wide.yaml", "base: small\nhidden_size: 64\n")
+    write("model/wide-deep.yaml", "base: wide\nnum_layers: 9\n")
     model = load(changed(run_file, "small", "wide-deep")).model
-    assert (model.layers, model.hidden, model.feedforward) == (9, 64, 32)
+    assert (model.num_layers, model.hidden_size, model.intermediate_size) == (9, 64, 32)
 
 
 def test_a_run_may_be_based_on_another(run_file: Path, write: Write) -> None:
-    child = write("run/child.yaml", "base: test\nseed: 5\ntraining: {micro_batch: 2}\n")
+    child = write("run/child.yaml", "base: test\nseed: 5\ntraining: {micro_batch_size: 2}\n")
     config = load(child)
-    assert (config.seed, config.training.micro_batch) == (5, 2)
-    assert (config.training.budget.amount, config.model.hidden) == (1000, 16)
+    assert (config.seed, config.training.micro_batch_size) == (5, 2)
+    assert (config.training.budget.amount, config.model.hidden_size) == (1000, 16)
 
 
 def test_a_section_named_anew_in_a_child_keeps_nothing_of_the_old_one(
@@ -48,22 +48,22 @@ def test_a_section_named_anew_in_a_child_keeps_nothing_of_the_old_one(
 
 
 def test_a_section_based_anew_in_a_child_is_that_base(run_file: Path, write: Write) -> None:
-    write("model/big.yaml", SMALL.replace("layers: 2", "layers: 24"))
+    write("model/big.yaml", SMALL.replace("num_layers: 2", "num_layers: 24"))
     child = write("run/child.yaml", "base: test\nmodel: {base: big, dropout: 0.5}\n")
     model = load(child).model
-    assert (model.layers, model.dropout) == (24, 0.5)
+    assert (model.num_layers, model.dropout) == (24, 0.5)
 
 
 def test_a_preset_may_be_a_path_beside_the_file(run_file: Path, write: Write) -> None:
     write("run/mine/model.yaml", SMALL.replace("16", "32"))
-    assert load(changed(run_file, "small", "mine/model.yaml")).model.hidden == 32
+    assert load(changed(run_file, "small", "mine/model.yaml")).model.hidden_size == 32
 
 
 def test_the_nearest_folder_wins_over_what_ships_with_megapt(run_file: Path, write: Write) -> None:
     write("model/modern.yaml", SMALL)
-    assert load(changed(run_file, "small", "modern")).model.layers == 2
+    assert load(changed(run_file, "small", "modern")).model.num_layers == 2
     (run_file.parent.parent / "model" / "modern.yaml").unlink()
-    assert load(run_file).model.layers == 12
+    assert load(run_file).model.num_layers == 12
 
 
 def test_a_circle_of_bases_is_refused(run_file: Path, write: Write) -> None:

@@ -10,10 +10,15 @@ from tests.config.loading import SMALL, Write, changed, load, refusal
 
 
 def test_overrides_change_single_values(run_file: Path) -> None:
-    words = ["training.budget.amount=1e6", "model.tied=false", "output=elsewhere", "seed=9"]
+    words = [
+        "training.budget.amount=1e6",
+        "model.tie_word_embeddings=false",
+        "output=elsewhere",
+        "seed=9",
+    ]
     config = load(run_file, *words)
     assert config.training.budget.amount == 1e6
-    assert (config.model.tied, config.model.hidden) == (False, 16)
+    assert (config.model.tie_word_embeddings, config.model.hidden_size) == (False, 16)
     assert (config.output, config.seed) == ("elsewhere", 9)
 
 
@@ -26,13 +31,15 @@ def test_a_section_named_on_the_command_line_replaces_the_whole_old_one(
     assert load(run_file, "model=plain").model.dropout == 0.0
 
 
-@pytest.mark.parametrize("words", [["model=big", "model.heads=4"], ["model.heads=4", "model=big"]])
+@pytest.mark.parametrize(
+    "words", [["model=big", "model.num_heads=4"], ["model.num_heads=4", "model=big"]]
+)
 def test_named_sections_are_applied_before_single_values(
     run_file: Path, write: Write, words: list[str]
 ) -> None:
-    write("model/big.yaml", SMALL.replace("layers: 2", "layers: 24"))
+    write("model/big.yaml", SMALL.replace("num_layers: 2", "num_layers: 24"))
     model = load(run_file, *words).model
-    assert (model.layers, model.heads) == (24, 4)
+    assert (model.num_layers, model.num_heads) == (24, 4)
 
 
 def test_overrides_reach_sections_that_the_file_leaves_out(run_file: Path) -> None:
@@ -42,12 +49,12 @@ def test_overrides_reach_sections_that_the_file_leaves_out(run_file: Path) -> No
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("model.layer=3", "did you mean 'layers'?"),
-        ("model.layers=deep", "model.layers"),
-        ("model.layers=", "model.layers"),
-        ("model.layers=2.5", "model.layers"),
+        ("model.layer=3", "did you mean 'num_layers'?"),
+        ("model.num_layers=deep", "model.num_layers"),
+        ("model.num_layers=", "model.num_layers"),
+        ("model.num_layers=2.5", "model.num_layers"),
         ("seeed=3", "did you mean 'seed'?"),
-        ("model.layers.inner=3", "model.layers"),
+        ("model.num_layers.inner=3", "model.num_layers"),
         ("output.x=1", "holds no keys"),
     ],
 )
@@ -57,7 +64,7 @@ def test_a_wrong_override_is_told_as_the_command_line(run_file: Path, word: str,
     assert said in text
 
 
-@pytest.mark.parametrize("word", ["seed", "=3", "", "model.layers: 3"])
+@pytest.mark.parametrize("word", ["seed", "=3", "", "model.num_layers: 3"])
 def test_a_word_that_is_no_override_is_refused(run_file: Path, word: str) -> None:
     assert refusal(run_file, word).startswith("command line: ")
 
@@ -75,4 +82,6 @@ def test_a_misspelt_preset_on_the_command_line_is_answered_with_the_nearest(
 
 def test_overriding_a_value_does_not_change_where_others_come_from(run_file: Path) -> None:
     changed(run_file, "amount: 1000", "amount: wrong")
-    assert refusal(run_file, "model.layers=3").startswith(f"{run_file}:8: training.budget.amount")
+    assert refusal(run_file, "model.num_layers=3").startswith(
+        f"{run_file}:8: training.budget.amount"
+    )

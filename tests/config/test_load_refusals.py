@@ -13,21 +13,21 @@ def test_a_misspelt_key_is_answered_with_line_and_nearest_name(run_file: Path) -
     changed(run_file, "    amount: 1000", "    amount: 1000\n  micro_bach: 4")
     text = refusal(run_file)
     assert text.startswith(f"{run_file}:9: training.micro_bach: ")
-    assert "did you mean 'micro_batch'?" in text
+    assert "did you mean 'micro_batch_size'?" in text
 
 
 def test_a_misspelt_key_of_a_preset_names_the_file_of_the_preset(
     run_file: Path, write: Write
 ) -> None:
-    preset = write("model/small.yaml", SMALL + "feed_forward: 3\n")
+    preset = write("model/small.yaml", SMALL + "intermediate_sise: 3\n")
     text = refusal(run_file)
-    assert text.startswith(f"{preset}:5: model.feed_forward: ")
-    assert "did you mean 'feedforward'?" in text
+    assert text.startswith(f"{preset}:5: model.intermediate_sise: ")
+    assert "did you mean 'intermediate_size'?" in text
 
 
 def test_a_changed_value_of_a_preset_names_the_file_that_changed_it(run_file: Path) -> None:
-    changed(run_file, "model: small", "model:\n  base: small\n  layers: many")
-    assert refusal(run_file).startswith(f"{run_file}:6: model.layers: ")
+    changed(run_file, "model: small", "model:\n  base: small\n  num_layers: many")
+    assert refusal(run_file).startswith(f"{run_file}:6: model.num_layers: ")
 
 
 def test_a_misspelt_section_is_answered_with_the_nearest(run_file: Path) -> None:

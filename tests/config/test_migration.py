@@ -24,15 +24,15 @@ def test_the_file_of_prometheus_is_a_setting_of_its_tracker(
     tmp_path: Path, path: str | None, trackers: list[Any]
 ) -> None:
     values = run_config(tmp_path, tmp_path).model_dump()
-    values["monitor"] = {"groups": True, "prometheus": path}
+    values["monitor"] = {"norms_by_group": True, "prometheus": path}
     before = yaml.safe_dump(values)
     (tmp_path / "config.yaml").write_text(before, encoding="utf-8")
     monitor = RunFolder(tmp_path).load_config().monitor
-    assert monitor.groups
+    assert monitor.norms_by_group
     assert [tracker.name for tracker in monitor.trackers] == [
         tracker if isinstance(tracker, str) else tracker["name"] for tracker in trackers
     ]
-    assert migrated(values)["monitor"] == {"groups": True, "trackers": trackers}
+    assert migrated(values)["monitor"] == {"norms_by_group": True, "trackers": trackers}
     assert yaml.safe_dump(values) == before
 
 

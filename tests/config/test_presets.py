@@ -9,7 +9,7 @@ import yaml
 
 from megapt.config import CompareConfig, Origins, RunConfig, load_config
 from megapt.objectives import Context, build_objective
-from tests.objectives.building import LABELS
+from tests.objectives.builders import LABELS
 from tests.windows import VOCABULARY
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -69,7 +69,7 @@ def test_a_run_or_a_comparison_is_right_down_to_its_objectives(file: Path) -> No
         context = Context(USUAL, config.data.window, LABELS)
         build_objective(section, context, origins, path=name)
     training = config.training
-    assert training.global_batch % training.micro_batch == 0
+    assert training.global_batch_size % training.micro_batch_size == 0
 
 
 @pytest.mark.parametrize("file", files_of({"objective"}))

@@ -12,7 +12,7 @@ from megapt.errors import ConfigError
 RUN = """\
 output: runs/x
 data: %s
-model: {layers: 1, hidden: 8, heads: 2, feedforward: 8}
+model: {num_layers: 1, hidden_size: 8, num_heads: 2, intermediate_size: 8}
 objective: {name: arlm}
 training: {budget: {amount: 1}}
 """

@@ -25,7 +25,7 @@ from megapt.data import (
     open_corpora,
     open_stream,
 )
-from tests.objectives.building import build
+from tests.objectives.builders import build
 
 GLOBAL_BATCH = 48
 """Windows: divides by 1, 2, 3, 4 and 8 ranks."""
@@ -45,7 +45,7 @@ def describe_data(*where: str | Path, **changes: Any) -> DataConfig:
     usual: dict[str, Any] = {
         "corpus": str(where[0]),
         "window": 32,
-        "shuffle_span": 2,
+        "shuffle_shards": 2,
         "shuffle_blocks": 3,
         "lanes": 4,
     }
@@ -68,7 +68,7 @@ def open_maker(
 ) -> Iterator[Maker]:
     """Open all that `data` names, as a rank does; `kind` is an objective or `text`."""
     with closing(open_corpora(data)) as corpus:
-        stream = open_stream(corpus, split, data, seed=seed, global_batch=GLOBAL_BATCH)
+        stream = open_stream(corpus, split, data, seed=seed, global_batch_size=GLOBAL_BATCH)
         if kind == "text":
             yield TextMaker(stream)
         else:
@@ -150,8 +150,8 @@ def run(
             maker = stack.enter_context(open_one())
             loader: Loader[Any] = Loader(
                 maker,
-                global_batch=GLOBAL_BATCH,
-                micro_batch=job.micro,
+                global_batch_size=GLOBAL_BATCH,
+                micro_batch_size=job.micro,
                 rank=rank,
                 world=job.world,
             )

@@ -56,7 +56,7 @@ def pack(examples: list[Example], rows: Rows | None = None, **changes: Any) -> P
     return collate(examples, pad=PAD, heads=heads, token_heads=["tokens"], rows=rows, **changes)
 
 
-def lay(examples: list[Example], rows: Rows | None = None, **changes: Any) -> Batch:
+def concatenate(examples: list[Example], rows: Rows | None = None, **changes: Any) -> Batch:
     return pack(examples, rows, **changes).widen()
 
 
@@ -69,7 +69,7 @@ def test_pairs_are_counted_as_the_mask_allows_them(examples: list[Example]) -> N
 
 @given(some)
 def test_examples_lie_end_to_end(examples: list[Example]) -> None:
-    batch = lay(examples)
+    batch = concatenate(examples)
     assert batch.starts.tolist() == [0, *np.cumsum([len(e) for e in examples]).tolist()]
     for name in ("tokens", "positions", "segments", "visible"):
         laid = np.concatenate([getattr(example, name) for example in examples])
@@ -78,7 +78,7 @@ def test_examples_lie_end_to_end(examples: list[Example]) -> None:
 
 @given(some)
 def test_targets_point_at_the_same_tokens_in_the_batch(examples: list[Example]) -> None:
-    batch = lay(examples)
+    batch = concatenate(examples)
     for head in ("tokens", "class"):
         expected = [
             (int(example.tokens[place]), int(label))
@@ -96,7 +96,7 @@ def test_targets_point_at_the_same_tokens_in_the_batch(examples: list[Example]) 
 
 @given(some)
 def test_every_example_is_in_one_group_in_order(examples: list[Example]) -> None:
-    batch = lay(examples)
+    batch = concatenate(examples)
     nothing, found = len(batch.tokens), []
     for group in batch.groups:
         for places in group.tolist():
@@ -123,7 +123,7 @@ def test_counts(examples: list[Example]) -> None:
         head: sum(len(e.targets[head].labels) for e in examples if head in e.targets)
         for head in ("tokens", "class")
     }
-    assert lay(examples, raw_tokens=17).counts == Counts(
+    assert concatenate(examples, raw_tokens=17).counts == Counts(
         raw_tokens=17,
         positions=sum(map(len, examples)),
         targets=sum(per_head.values()),
@@ -139,7 +139,7 @@ def test_counts_add_up_by_axis() -> None:
 
 
 def test_a_batch_without_examples_holds_one_position_that_counts_nothing() -> None:
-    batch = lay([])
+    batch = concatenate([])
     assert batch.tokens.tolist() == [PAD]
     assert batch.starts.tolist() == [0, 1]
     assert [group.tolist() for group in batch.groups] == [[[0]]]
@@ -150,7 +150,7 @@ def test_a_batch_without_examples_holds_one_position_that_counts_nothing() -> No
 
 @pytest.mark.parametrize("examples", [[], [make_example([5, 6], "causal", {})]])
 def test_all_tensors_have_the_dtypes_that_the_model_reads(examples: list[Example]) -> None:
-    batch = lay(examples)
+    batch = concatenate(examples)
     whole = [batch.tokens, batch.positions, batch.segments, batch.starts, *batch.groups]
     whole += [tensor for asked in batch.targets.values() for tensor in tensors_of(asked)]
     assert {tensor.dtype for tensor in whole} == {torch.int64}
@@ -170,7 +170,7 @@ def test_defaults_of_an_example(attention: str, visible: list[int]) -> None:
 
 
 def test_a_batch_moves_as_a_whole() -> None:
-    batch = lay([make_example([5, 6], "causal", {})], key=9)
+    batch = concatenate([make_example([5, 6], "causal", {})], key=9)
     moved = batch.to(torch.device("meta"))
     tensors = [moved.tokens, moved.positions, moved.segments, moved.visible, moved.starts]
     tensors += [tensor for asked in moved.targets.values() for tensor in tensors_of(asked)]
@@ -258,8 +258,8 @@ def test_a_batch_does_not_depend_on_how_wide_its_examples_are() -> None:
 def test_in_rows_examples_lie_where_first_fit_puts_them(
     examples: list[Example], length: int, count: int, open_rows: int
 ) -> None:
-    flat = lay(examples)
-    batch = lay(examples, Rows(length, count, open_rows), key=4)
+    flat = concatenate(examples)
+    batch = concatenate(examples, Rows(length, count, open_rows), key=4)
     rows, starts = first_fit(map(len, examples), length, open_rows)
     assert batch.row_length == length
     assert len(batch.tokens) == length * max(count, int(rows.max()) + 1)
@@ -286,8 +286,10 @@ def test_in_rows_examples_lie_where_first_fit_puts_them(
 def test_fillers_count_as_slots_alone(
     examples: list[Example], length: int, count: int, open_rows: int
 ) -> None:
-    batch = lay(examples, Rows(length, count, open_rows), raw_tokens=17)
-    assert batch.counts == replace(lay(examples, raw_tokens=17).counts, slots=len(batch.tokens))
+    batch = concatenate(examples, Rows(length, count, open_rows), raw_tokens=17)
+    assert batch.counts == replace(
+        concatenate(examples, raw_tokens=17).counts, slots=len(batch.tokens)
+    )
 
 
 @given(some, layouts)
@@ -295,12 +297,12 @@ def test_the_kind_of_attention_is_known(examples: list[Example], rows: Rows | No
     """Fillers do not change it, so that kernels without masks take batches in rows."""
     seen = {bool(key) for example in examples for key in example.visible}
     expected = "prefix" if len(seen) == 2 else "bidirectional" if True in seen else "causal"
-    assert lay(examples, rows).attention == expected
+    assert concatenate(examples, rows).attention == expected
 
 
 def test_rows_without_examples_are_fillers() -> None:
-    assert lay([], Rows(4, 0, 1)).starts.tolist() == [0, 4]
-    batch = lay([], Rows(4, 2, 1))
+    assert concatenate([], Rows(4, 0, 1)).starts.tolist() == [0, 4]
+    batch = concatenate([], Rows(4, 2, 1))
     assert batch.tokens.tolist() == [PAD] * 8
     assert batch.starts.tolist() == [0, 4, 8]
     assert batch.counts == Counts(slots=8)
@@ -322,7 +324,7 @@ def test_weights_sizes_and_draws_reach_the_model() -> None:
         asks(1, 2),
         asks(size=4.0),  # Nothing to predict, but it counts.
     ]
-    found = lay(examples, per_window=[2, 0, 1]).targets["tokens"]
+    found = concatenate(examples, per_window=[2, 0, 1]).targets["tokens"]
     assert found.places.tolist() == [0, 4, 5]
     assert found.weights is not None
     assert found.weights.tolist() == [2.5, 1, 1]
@@ -335,7 +337,7 @@ def test_weights_sizes_and_draws_reach_the_model() -> None:
 def test_windows_that_ask_are_counted_for_each_head() -> None:
     label = {"class": Targets(np.zeros(1, dtype=np.int64), np.array([1]))}
     plain, asking = make_example([1], "causal", {}), make_example([1], "causal", label)
-    batch = lay([asking, asking, plain, asking], per_window=[2, 1, 0, 1])
+    batch = concatenate([asking, asking, plain, asking], per_window=[2, 1, 0, 1])
     assert batch.targets["class"].windows == 2
     assert batch.targets["idle"].windows == 0
 

@@ -217,7 +217,7 @@ def test_marks_of_a_cut_piece_leave_the_next_reading_as_it_was(corpus: Corpus) -
 
 
 def test_documents_of_all_blocks_are_mixed(corpus: Corpus) -> None:
-    """Neighbours in a block must not stand beside each other in the chunk."""
+    """Neighbors in a block must not stand beside each other in the chunk."""
     numbers = list(dict.fromkeys(piece.document for piece in pieces_of(make_chunk(corpus.train))))
     beside = sum(abs(after - before) == 1 for before, after in pairwise(numbers))
     assert beside < 0.1 * len(numbers)

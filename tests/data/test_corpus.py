@@ -126,14 +126,14 @@ def test_classes_are_numbered_by_the_names_they_are_given(corpus_folder: Path) -
         assert corpus.labels == names
         renamed = names.index(["field", "sea"][before])
         assert corpus.train.piece(1).label == renamed
-        assert corpus.valid.classes.tolist() == [names.index("field"), names.index("sea"), -1]
+        assert corpus.validation.classes.tolist() == [names.index("field"), names.index("sea"), -1]
     assert corpus.train.labels[1] == renamed
 
 
 def test_documents_without_a_class_are_counted(build_another: Callable[..., Path]) -> None:
     corpus = Corpus(build_another(make_documents(40)))
     assert corpus.labels == []
-    assert corpus.unlabelled == len(corpus.train)
+    assert corpus.unlabeled == len(corpus.train)
     corpus.name_classes(["field", "sea"])
     assert set(corpus.train.labels.tolist()) == {corpus.train.piece(0).label} == {-1}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from megapt.data import Piece, Window, make_example
-from megapt.data.example import lay
+from megapt.data.example import concatenate
 from tests.windows import make_piece
 
 widths = pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
@@ -13,7 +13,7 @@ widths = pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
 @widths
 def test_ids_and_texts_are_laid_in_the_type_of_the_texts(dtype: type[np.integer]) -> None:
     text = np.array([40, 41], dtype=dtype)
-    laid = lay(4, text, 5, text[:0], text[1:], 6)
+    laid = concatenate(4, text, 5, text[:0], text[1:], 6)
     assert laid.tolist() == [4, 40, 41, 5, 41, 6]
     assert laid.dtype == dtype
     laid[1] = 0
@@ -22,7 +22,7 @@ def test_ids_and_texts_are_laid_in_the_type_of_the_texts(dtype: type[np.integer]
 
 def test_an_id_that_the_texts_cannot_hold_is_an_error() -> None:
     with pytest.raises(OverflowError):
-        lay(70_000, np.array([40], dtype=np.uint16))
+        concatenate(70_000, np.array([40], dtype=np.uint16))
 
 
 @pytest.mark.parametrize(

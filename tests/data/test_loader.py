@@ -88,7 +88,7 @@ def opener(places: dict[str, list[str]], tmp_path: Path) -> Callable[..., OpenMa
         kind: str, *, source: str = "single", place: str = "folder", rows: Any = None, **data: Any
     ) -> OpenMaker:
         where = places[place][: 1 if source == "single" else 2]
-        settings = describe_data(*where, reading={"cache": str(tmp_path / "cache")}, **data)
+        settings = describe_data(*where, reading={"cache_dir": str(tmp_path / "cache")}, **data)
         return partial(open_maker, settings, kind, rows=rows)
 
     return make
@@ -114,7 +114,7 @@ def test_nothing_of_how_a_run_is_spread_changes_its_global_batches(
     """Four steps with the end of an epoch in them, of a mixture also a new stage and a cap."""
     share = GLOBAL_BATCH // case.world
     job = Job(case.world, case.workers, {"one": 1, "two": 2, "share": share}[case.micro])
-    data = {"source": case.source, "policy": case.policy}
+    data = {"source": case.source, "window_policy": case.policy}
     local = opener(case.kind, **data)
     with local() as maker:
         begun = LoaderState(maker.stream.identity, 5 * GLOBAL_BATCH)
@@ -213,7 +213,7 @@ def test_each_rank_reads_lanes_of_its_own(opener: Callable[..., OpenMaker], worl
     with opener("text", lanes=8)() as maker:
         read = []
         for rank in range(world):
-            loader = Loader(maker, global_batch=GLOBAL_BATCH, rank=rank, world=world)
+            loader = Loader(maker, global_batch_size=GLOBAL_BATCH, rank=rank, world=world)
             numbers = np.concatenate([loader.numbers(step) for step in range(5)])
             read.append(set(maker.stream.lanes(numbers).tolist()))
     assert read == [set(range(rank * 8 // world, (rank + 1) * 8 // world)) for rank in range(world)]
@@ -228,11 +228,11 @@ def test_each_remote_shard_is_fetched_by_one_rank_an_epoch(
     fetched = []
     with serve(corpus_folder) as server:
         for rank in range(2):
-            reading = {"cache": str(tmp_path / str(rank))}
-            data = describe_data(server.url, lanes=2, shuffle_span=1, reading=reading)
+            reading = {"cache_dir": str(tmp_path / str(rank))}
+            data = describe_data(server.url, lanes=2, shuffle_shards=1, reading=reading)
             corpus = open_corpora(data)
             stream = open_stream(corpus, "train", data, seed=0)
-            loader = Loader(TextMaker(stream), global_batch=4, rank=rank, world=2)
+            loader = Loader(TextMaker(stream), global_batch_size=4, rank=rank, world=2)
             server.requests.clear()
             with closing(loader.iterate()) as steps:
                 for step, _ in steps:

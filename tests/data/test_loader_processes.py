@@ -71,7 +71,7 @@ def test_damage_found_in_a_worker_arrives_as_the_same_line_at_the_same_step(
     for workers in (0, 1, 3):
         data = describe_data(copied, reading={"verify": "use"}, lanes=1)
         with open_maker(data, "text") as maker:
-            loader = Loader(maker, global_batch=2, micro_batch=1)
+            loader = Loader(maker, global_batch_size=2, micro_batch_size=1)
             steps = []
             with pytest.raises(DamagedError) as error:
                 steps += [step for step, _ in loader.iterate(workers)]
@@ -123,7 +123,7 @@ def test_worker_processes_outlive_the_signals_that_end_a_job(corpus_folder: Path
     """The rank saves first; Ctrl-C and a batch system's SIGTERM reach its workers as well."""
     with open_maker(describe_data(corpus_folder), "mlm") as maker:
         assert isinstance(maker, BatchMaker)
-        loader = Loader(maker, global_batch=GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=GLOBAL_BATCH)
         with closing(loader.iterate(2)) as iterator:
             next(iterator)
             workers = [child.pid for child in multiprocessing.active_children()]
@@ -151,7 +151,7 @@ def test_who_dies_within_a_message_does_not_keep_its_reader_waiting(
 ) -> None:
     """A message of this size does not fit in a pipe: the process writes until it is read."""
     with open_maker(describe_data(corpus_folder), "text") as maker:
-        loader = Loader(maker, global_batch=500 * GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=500 * GLOBAL_BATCH)
         with closing(loader.iterate(1)) as iterator:
             next(iterator)
             state = loader.state()
@@ -180,7 +180,7 @@ def test_who_dies_with_a_lock_does_not_keep_the_loader_from_ending(
 
     monkeypatch.setattr(LoaderProcesses, "start", remembered)
     with open_maker(describe_data(corpus_folder), "text") as maker:
-        iterator = Loader(maker, global_batch=GLOBAL_BATCH).iterate(2)
+        iterator = Loader(maker, global_batch_size=GLOBAL_BATCH).iterate(2)
         next(iterator)
         lock = started.pop()._workers_done_event._cond
         taker = multiprocessing.get_context("fork").Process(
@@ -198,7 +198,7 @@ def test_who_dies_with_a_lock_does_not_keep_the_loader_from_ending(
 def test_the_death_of_a_process_is_told_in_a_thread_too(corpus_folder: Path) -> None:
     with (
         open_maker(describe_data(corpus_folder), "text") as maker,
-        closing(Loader(maker, global_batch=GLOBAL_BATCH).iterate(1)) as iterator,
+        closing(Loader(maker, global_batch_size=GLOBAL_BATCH).iterate(1)) as iterator,
         ThreadPoolExecutor(1) as pool,
     ):
         pool.submit(next, iterator).result()
@@ -218,7 +218,7 @@ def test_a_handler_of_child_processes_is_left_to_its_script(corpus_folder: Path)
     try:
         with open_maker(describe_data(corpus_folder), "text") as maker:
             for _ in range(2):
-                with closing(Loader(maker, global_batch=GLOBAL_BATCH).iterate(1)) as iterator:
+                with closing(Loader(maker, global_batch_size=GLOBAL_BATCH).iterate(1)) as iterator:
                     next(iterator)
                     assert signal.getsignal(signal.SIGCHLD) is hear
                     heard.clear()
@@ -238,7 +238,7 @@ from tests.data.loading import GLOBAL_BATCH, describe_data, open_maker
 from megapt.data import Loader
 
 with open_maker(describe_data(sys.argv[1], reading={"verify": "use"}), "text") as maker:
-    iterator = Loader(maker, global_batch=GLOBAL_BATCH).iterate(2)
+    iterator = Loader(maker, global_batch_size=GLOBAL_BATCH).iterate(2)
     for step, _ in iterator:
         if step == int(sys.argv[2]):
             raise SystemExit(3)

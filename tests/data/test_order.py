@@ -16,7 +16,7 @@ SHARDS = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=6), min_size
 
 
 def make_order(shards: list[list[int]], **changes: Any) -> WindowOrder:
-    usual = {"window": 8, "shuffle_span": 2, "shuffle_blocks": 3, "lanes": 4}
+    usual = {"window": 8, "shuffle_shards": 2, "shuffle_blocks": 3, "lanes": 4}
     return WindowOrder(
         np.array([sum(blocks) for blocks in shards]),
         lambda shard: np.array(shards[shard]),
@@ -31,7 +31,7 @@ def orders(draw: st.DrawFn) -> tuple[list[list[int]], WindowOrder]:
     settings = {
         "seed": draw(st.integers(0, 9)),
         "window": draw(st.integers(1, 50)),
-        "shuffle_span": draw(st.integers(1, 10)),
+        "shuffle_shards": draw(st.integers(1, 10)),
         "shuffle_blocks": draw(st.integers(1, 10)),
         "lanes": draw(st.integers(1, 12)),
     }
@@ -107,7 +107,7 @@ BIG = [[100 + shard + block for block in range(6)] for shard in range(20)]
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 2}, {"shuffle_span": 5}, {"shuffle_blocks": 2}, {"lanes": 8}]
+    "change", [{"seed": 2}, {"shuffle_shards": 5}, {"shuffle_blocks": 2}, {"lanes": 8}]
 )
 def test_every_setting_changes_the_order(change: dict[str, int]) -> None:
     usual, changed = make_order(BIG), make_order(BIG, **change)
@@ -171,7 +171,7 @@ def test_a_far_seek_plans_the_spans_it_needs_alone() -> None:
         block_tokens,
         (0,),
         window=16,
-        shuffle_span=4,
+        shuffle_shards=4,
         shuffle_blocks=8,
         lanes=2,
     )

@@ -60,7 +60,7 @@ def epoch_by_hand(
     window, lanes = settings["window"], settings["lanes"]
     stream: list[list[int]] = []
     chunk_starts = [0]
-    for span, mine in groups(permuted(shards, *key, epoch, "shards"), settings["shuffle_span"]):
+    for span, mine in groups(permuted(shards, *key, epoch, "shards"), settings["shuffle_shards"]):
         blocks = permuted([block for shard in mine for block in shard], *key, epoch, span, "blocks")
         for chunk, mixed in groups(blocks, settings["shuffle_blocks"]):
             documents = [document for block in mixed for document in block]
@@ -101,8 +101,8 @@ def epoch_by_hand(
         {},
         {"policy": "whole"},
         {"policy": "whole", "window": 500, "lanes": 7, "shuffle_blocks": 1},
-        {"window": 17, "lanes": 1, "shuffle_span": 1},
-        {"shuffle_span": 50, "shuffle_blocks": 1000},
+        {"window": 17, "lanes": 1, "shuffle_shards": 1},
+        {"shuffle_shards": 50, "shuffle_blocks": 1000},
         {"window": 3000, "lanes": 40},
     ],
     ids=json.dumps,
@@ -117,7 +117,7 @@ def test_the_page_defines_the_order(
         "window": 64,
         "policy": "fill",
         "lanes": 4,
-        "shuffle_span": 2,
+        "shuffle_shards": 2,
         "shuffle_blocks": 3,
         **changes,
     }

@@ -93,7 +93,7 @@ def test_the_order_and_the_number_of_parts_matter() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_neighbouring_keys_are_uncorrelated() -> None:
+def test_neighboring_keys_are_uncorrelated() -> None:
     draws = np.array([CounterRng(3, 0, window, "mlm").uniform(200) for window in range(200)])
     for other in (np.roll(draws, 1, axis=0), np.roll(draws, 1, axis=1)):
         correlation = np.corrcoef(draws.ravel(), other.ravel())[0, 1]

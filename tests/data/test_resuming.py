@@ -36,7 +36,7 @@ def test_sizes_that_do_not_divide_are_refused(
         open_maker(describe_data(corpus_folder), "text") as maker,
         pytest.raises(ValueError, match=f"{GLOBAL_BATCH} windows does not divide by {world} ranks"),
     ):
-        Loader(maker, global_batch=GLOBAL_BATCH, micro_batch=micro, world=world)
+        Loader(maker, global_batch_size=GLOBAL_BATCH, micro_batch_size=micro, world=world)
 
 
 def begun_by(data: Any, **changes: Any) -> LoaderState:
@@ -49,9 +49,9 @@ def begun_by(data: Any, **changes: Any) -> LoaderState:
     ("name", "value"),
     [
         ("window", 33),
-        ("policy", "whole"),
+        ("window_policy", "whole"),
         ("lanes", 8),
-        ("shuffle_span", 1),
+        ("shuffle_shards", 1),
         ("shuffle_blocks", 2),
         ("seed", 6),
         ("split", "valid"),
@@ -64,7 +64,7 @@ def test_a_resume_in_another_order_is_refused_by_the_name_of_what_differs(
     of_maker = {name: value} if name in ("seed", "split") else {}
     data = describe_data(corpus_folder, **({} if of_maker else {name: value}))
     with open_maker(data, "text", **of_maker) as maker:
-        loader = Loader(maker, global_batch=GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=GLOBAL_BATCH)
         with pytest.raises(ConfigError) as error:
             loader.resume(state)
     text = str(error.value)
@@ -76,7 +76,7 @@ def test_a_resume_on_another_corpus_is_refused(corpus_folder: Path, small_folder
     state = begun_by(describe_data(corpus_folder))
     for where in ((small_folder,), (corpus_folder, small_folder)):
         with open_maker(describe_data(*where), "text") as maker:
-            loader = Loader(maker, global_batch=GLOBAL_BATCH)
+            loader = Loader(maker, global_batch_size=GLOBAL_BATCH)
             with pytest.raises(ConfigError, match="read data with fingerprint = "):
                 loader.resume(state)
 
@@ -97,7 +97,7 @@ def test_a_resume_with_other_weights_is_refused(
     assert usual.mixture is not None
     mixture = {**usual.mixture.model_dump(), **change}
     with open_maker(describe_data(corpus_folder, small_folder, mixture=mixture), "text") as maker:
-        loader = Loader(maker, global_batch=GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=GLOBAL_BATCH)
         with pytest.raises(ConfigError, match="read data with mixture = "):
             loader.resume(state)
 
@@ -105,10 +105,10 @@ def test_a_resume_with_other_weights_is_refused(
 def test_a_resume_within_a_global_batch_is_refused(corpus_folder: Path) -> None:
     with open_maker(describe_data(corpus_folder), "text") as maker:
         state = LoaderState(maker.stream.identity, 3 * GLOBAL_BATCH)
-        loader = Loader(maker, global_batch=2 * GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=2 * GLOBAL_BATCH)
         with pytest.raises(ConfigError, match=f"{3 * GLOBAL_BATCH} windows are no whole number"):
             loader.resume(state)
-        Loader(maker, global_batch=3 * GLOBAL_BATCH).resume(state)
+        Loader(maker, global_batch_size=3 * GLOBAL_BATCH).resume(state)
 
 
 def test_a_resume_with_another_global_batch_goes_on_with_the_same_windows(
@@ -118,7 +118,7 @@ def test_a_resume_with_another_global_batch_goes_on_with_the_same_windows(
     _, whole = run(open_one, Job(), 4)
     _, half = run(open_one, Job(), 2)
     with open_one() as maker:
-        loader = Loader(maker, global_batch=2 * GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=2 * GLOBAL_BATCH)
         loader.resume(half)
         ((step, _),) = islice(loader.iterate(), 1)
         assert step == 1
@@ -132,7 +132,7 @@ def test_a_second_iteration_goes_on_where_the_first_was_stopped(
     open_one = partial(open_maker, describe_data(corpus_folder), "text")
     whole, state = run(open_one, Job(), 5)
     with open_one() as maker:
-        loader = Loader(maker, global_batch=GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=GLOBAL_BATCH)
         read = []
         for steps in (2, 3):
             with closing(loader.iterate(workers)) as iterator:
@@ -148,7 +148,7 @@ def test_a_loader_that_has_read_on_can_be_set_back(corpus_folder: Path) -> None:
     _, early = run(open_one, Job(), 2)
     _, late = run(open_one, Job(), 5)
     with open_one() as maker:
-        loader = Loader(maker, global_batch=GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=GLOBAL_BATCH)
         list(islice(loader.iterate(), 4))
         loader.resume(early)
         assert loader.state() == early
@@ -168,14 +168,14 @@ def test_iteration_ends_with_the_last_whole_batch_of_a_capped_mixture(
     with open_maker(data, "text") as maker:
         total = maker.stream.total
         assert total is not None
-        loader = Loader(maker, global_batch=GLOBAL_BATCH)
+        loader = Loader(maker, global_batch_size=GLOBAL_BATCH)
         steps = [step for step, _ in loader.iterate(workers)]
         assert steps == list(range(total // GLOBAL_BATCH))
         assert total % GLOBAL_BATCH
         state = loader.state()
         assert state.windows == len(steps) * GLOBAL_BATCH
         assert list(loader.iterate(workers)) == []
-        again = Loader(maker, global_batch=GLOBAL_BATCH)
+        again = Loader(maker, global_batch_size=GLOBAL_BATCH)
         again.resume(state)
         assert list(again.iterate(workers)) == []
         assert again.state() == state

@@ -15,8 +15,8 @@ from data_prep.settings import BuildSettings
 from data_prep.tokenizers.training import train_tokenizer
 from megapt.config import DataConfig
 from megapt.data import Corpus, MixedCorpus, WindowStream, derive_key, open_corpora, open_stream
-from megapt.data.mixed import MixedStream
 from megapt.data.mixture import temperature_weights
+from megapt.data.mixture_stream import MixtureStream
 from megapt.errors import ConfigError
 from tests.corpora import build_texts, make_documents
 
@@ -75,10 +75,10 @@ def test_a_corpus_that_joins_another_mixture_has_its_labels_numbered_anew(
     mixed: MixedCorpus, small_folder: Path
 ) -> None:
     farms = mixed.corpora["farms"]
-    assert farms.valid.classes.tolist() == [0, 1, -1]
+    assert farms.validation.classes.tolist() == [0, 1, -1]
     again = MixedCorpus({"farms": farms, "small": Corpus(small_folder)})
     assert again.labels == ["barn", "field", "sea"]
-    assert farms.valid.classes.tolist() == [0, 1, -1]
+    assert farms.validation.classes.tolist() == [0, 1, -1]
 
 
 def test_how_corpora_are_listed_does_not_change_the_order(
@@ -93,7 +93,8 @@ def test_how_corpora_are_listed_does_not_change_the_order(
     by_hand = {"farms": Corpus(farms_folder), "coast": Corpus(corpus_folder)}
     corpora.append(MixedCorpus(by_hand))
     streams = [
-        open_stream(corpus, "train", data, seed=1, global_batch=GLOBAL_BATCH) for corpus in corpora
+        open_stream(corpus, "train", data, seed=1, global_batch_size=GLOBAL_BATCH)
+        for corpus in corpora
     ]
     assert streams[0].identity == streams[1].identity == streams[2].identity
     ids = [stream.ids(range(100)) for stream in streams]
@@ -104,8 +105,8 @@ def test_documents_without_a_label_are_counted_over_all(
     corpus_folder: Path, build_another: Callable[..., Path]
 ) -> None:
     bare = Corpus(build_another(make_documents(30, seed=3)))
-    mixed = MixedCorpus({"labelled": Corpus(corpus_folder), "bare": bare})
-    assert mixed.unlabelled == len(bare.train)
+    mixed = MixedCorpus({"labeled": Corpus(corpus_folder), "bare": bare})
+    assert mixed.unlabeled == len(bare.train)
     assert mixed.labels == ["field", "sea"]
 
 
@@ -161,7 +162,7 @@ def mixture_of(first: Path, second: Path, **changes: Any) -> DataConfig:
             ("coast", "farms"), (first, second), weights, caps, strict=True
         )
     }
-    values = {"window": 64, "shuffle_span": 2, "shuffle_blocks": 3, "lanes": 4}
+    values = {"window": 64, "shuffle_shards": 2, "shuffle_blocks": 3, "lanes": 4}
     return DataConfig.model_validate({**values, "mixture": {"corpora": corpora, **changes}})
 
 
@@ -174,7 +175,9 @@ def shares(corpus_folder: Path, farms_folder: Path) -> Shares:
 
     def count(steps: int, **changes: Any) -> list[list[int]]:
         data = mixture_of(corpus_folder, farms_folder, **changes)
-        stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch=GLOBAL_BATCH)
+        stream = open_stream(
+            open_corpora(data), "train", data, seed=1, global_batch_size=GLOBAL_BATCH
+        )
         windows = stream.windows(range(steps * GLOBAL_BATCH))
         return [
             np.bincount(
@@ -190,7 +193,7 @@ def test_one_corpus_is_read_as_such(corpus_folder: Path) -> None:
     data = DataConfig(corpus=str(corpus_folder), window=64, lanes=3, shuffle_blocks=2)
     corpus = open_corpora(data)
     assert isinstance(corpus, Corpus)
-    stream = open_stream(corpus, "valid", data, seed=9, global_batch=GLOBAL_BATCH)
+    stream = open_stream(corpus, "valid", data, seed=9, global_batch_size=GLOBAL_BATCH)
     assert isinstance(stream, WindowStream)
     assert stream.total is None
     assert stream.keys == (derive_key(corpus.fingerprint),)
@@ -200,7 +203,7 @@ def test_one_corpus_is_read_as_such(corpus_folder: Path) -> None:
         "seed": 9,
         "window": 64,
         "policy": "fill",
-        "shuffle_span": 8,
+        "shuffle_shards": 8,
         "shuffle_blocks": 2,
         "lanes": 3,
     }
@@ -208,7 +211,7 @@ def test_one_corpus_is_read_as_such(corpus_folder: Path) -> None:
 
 def test_each_corpus_keeps_the_order_it_has_alone(corpus_folder: Path, farms_folder: Path) -> None:
     data = mixture_of(corpus_folder, farms_folder)
-    stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch=GLOBAL_BATCH)
+    stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch_size=GLOBAL_BATCH)
     found = stream.windows(range(200))
     for number, folder in enumerate((corpus_folder, farms_folder)):
         single = DataConfig(**{**data.model_dump(), "mixture": None, "corpus": str(folder)})
@@ -224,7 +227,7 @@ def test_each_corpus_keeps_the_order_it_has_alone(corpus_folder: Path, farms_fol
 def test_the_ways_to_read_a_mixture_agree(corpus_folder: Path, farms_folder: Path) -> None:
     data = mixture_of(corpus_folder, farms_folder, weights=(2.0, 1.0))
     streams = [
-        open_stream(open_corpora(data), "train", data, seed=1, global_batch=GLOBAL_BATCH)
+        open_stream(open_corpora(data), "train", data, seed=1, global_batch_size=GLOBAL_BATCH)
         for _ in range(2)
     ]
     numbers = np.random.default_rng(0).permutation(120).tolist()
@@ -247,7 +250,7 @@ def test_lanes_of_a_mixture_are_those_of_its_corpora(
     corpus_folder: Path, farms_folder: Path
 ) -> None:
     data = mixture_of(corpus_folder, farms_folder)
-    stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch=GLOBAL_BATCH)
+    stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch_size=GLOBAL_BATCH)
     seen = [0, 0]
     for number, window in enumerate(stream.windows(range(50))):
         assert stream.lanes(np.array([number])).tolist() == [seen[window.corpus] % 4]
@@ -282,8 +285,8 @@ def test_a_capped_corpus_gives_its_share_to_the_other(
     shares: Shares, farms_folder: Path, corpus_folder: Path
 ) -> None:
     data = mixture_of(corpus_folder, farms_folder, max_epochs=(None, 0.5))
-    stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch=GLOBAL_BATCH)
-    assert isinstance(stream, MixedStream)
+    stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch_size=GLOBAL_BATCH)
+    assert isinstance(stream, MixtureStream)
     assert stream.total is None
     limit = -(-Corpus(farms_folder).train.info.tokens // 64) // 2
     found = np.array(shares(2 * limit // 5 + 5, weights=(1.0, 1.0), max_epochs=(None, 0.5)))
@@ -327,7 +330,7 @@ def test_the_identity_of_a_mixture_names_all_that_its_order_depends_on(
     )
     corpus = open_corpora(data)
     assert isinstance(corpus, MixedCorpus)
-    stream = open_stream(corpus, "train", data, seed=1, global_batch=GLOBAL_BATCH)
+    stream = open_stream(corpus, "train", data, seed=1, global_batch_size=GLOBAL_BATCH)
     fingerprints = {name: one.fingerprint for name, one in corpus.corpora.items()}
     assert stream.identity == {
         "split": "train",
@@ -335,7 +338,7 @@ def test_the_identity_of_a_mixture_names_all_that_its_order_depends_on(
         "seed": 1,
         "window": 64,
         "policy": "fill",
-        "shuffle_span": 2,
+        "shuffle_shards": 2,
         "shuffle_blocks": 3,
         "lanes": 4,
         "mixture": {
@@ -351,12 +354,12 @@ def test_left_out_shards_are_told_apart_by_the_name_of_their_corpus(
     corpus_folder: Path, farms_folder: Path
 ) -> None:
     data = mixture_of(corpus_folder, farms_folder)
-    stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch=GLOBAL_BATCH)
+    stream = open_stream(open_corpora(data), "train", data, seed=1, global_batch_size=GLOBAL_BATCH)
     assert stream.skipped == {}
     skipped = {"farms": {0: "nought"}, "coast": {1: "one", 3: "three"}}
     stream.skip(skipped)
     assert stream.skipped == skipped
-    whole = open_stream(open_corpora(data), "train", data, seed=1, global_batch=GLOBAL_BATCH)
+    whole = open_stream(open_corpora(data), "train", data, seed=1, global_batch_size=GLOBAL_BATCH)
     tokens = [s.text(range(100))[0].size for s in (stream, whole)]
     assert tokens[0] < tokens[1]
 
@@ -366,4 +369,4 @@ def test_weights_that_give_nothing_to_read_are_refused(
 ) -> None:
     data = mixture_of(corpus_folder, farms_folder, weights=(0.0, 0.0))
     with pytest.raises(ConfigError, match="all of 'coast', 'farms' have weight 0"):
-        open_stream(open_corpora(data), "train", data, seed=1, global_batch=GLOBAL_BATCH)
+        open_stream(open_corpora(data), "train", data, seed=1, global_batch_size=GLOBAL_BATCH)

@@ -18,13 +18,13 @@ from prep_support import Outcome, chinese_text, english_text
 
 from data_prep.assembly import WrittenShard, sum_up, write_index
 from data_prep.blocks import BlockData, cut_blocks, join_documents
-from data_prep.building.provenance import RECORD_NAME, BuildRecord
 from data_prep.commands.looking import diff_command, inspect_command, show_command, verify_command
 from data_prep.commands.rearranging import merge_command, reshard_command
 from data_prep.errors import PrepError
 from data_prep.files import sha256_of
 from data_prep.lengths import write_lengths
 from data_prep.manifest import FileInfo, Manifest, SplitInfo
+from data_prep.pipeline.provenance import RECORD_NAME, BuildRecord
 from data_prep.shard_writer import Layout, ShardWriter, token_dtype
 from data_prep.tokenizers import Tokenizer, load_tokenizer
 from data_prep.tokenizers.base import INFILLING_PIECES, MODE_PIECES, SPECIAL_PIECES

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_prep.building.units import UnitWorker
 from data_prep.cleaning import Cleaned, Cleaner, Removed
+from data_prep.pipeline.units import UnitWorker
 from data_prep.settings import BuildSettings
 
 

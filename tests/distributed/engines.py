@@ -108,12 +108,12 @@ class Trained:
     weights: list[Weights]
     """After every update, whole and in float32."""
     states: list[list[Array]]
-    """All tensors of this rank's optimiser after every update, copied."""
+    """All tensors of this rank's optimizer after every update, copied."""
 
 
 def tiny_config(**sections: Any) -> RunConfig:
     """A run whose files are never looked at."""
-    base = {"optimizer": {"weight_decay": 0.1}, "training": {"global_batch": ROWS}}
+    base = {"optimizer": {"weight_decay": 0.1}, "training": {"global_batch_size": ROWS}}
     merged = {name: {**base.get(name, {}), **part} for name, part in {**base, **sections}.items()}
     return run_config(Path("nowhere"), Path("nowhere"), **merged)
 
@@ -143,7 +143,7 @@ def full_weights(engine: Engine) -> Weights:
 
 
 def optimizer_states(engine: Engine) -> list[Array]:
-    """Copies of what this rank's optimiser keeps, of each parameter in order."""
+    """Copies of what this rank's optimizer keeps, of each parameter in order."""
     optimizer = getattr(engine._engine.optimizer, "optimizer", engine._engine.optimizer)
     return [
         as_array(value)
@@ -180,7 +180,7 @@ def train_tiny(
     ranks: Ranks, config: RunConfig, plan: Sequence[Step], rate: float = 0.05
 ) -> Trained:
     """Do the updates of a plan."""
-    ranks = ranks.arranged(config.parallel.sequence)
+    ranks = ranks.arranged(config.parallel.sequence_parallel_size)
     trained = Trained([], [], [], [])
     with closing(tiny_engine(config, ranks)) as engine:
         for step in plan:

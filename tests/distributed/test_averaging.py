@@ -39,7 +39,7 @@ def averaging(stage: int, precision: str = "fp32", **parallel: str) -> RunConfig
     return tiny_config(
         training={"precision": precision},
         parallel={"zero_stage": stage, **parallel},
-        optimizer={"average": DECAY, "eps": 1e-4},
+        optimizer={"ema_decay": DECAY, "eps": 1e-4},
     )
 
 
@@ -110,7 +110,7 @@ def test_the_average_is_that_by_hand(world: int, stage: int, precision: str) -> 
     [
         {"stage": 1, "offload_optimizer": "cpu"},
         {"stage": 2, "offload_optimizer": "cpu"},
-        {"stage": 3, "offload_optimizer": "cpu", "offload_parameters": "cpu"},
+        {"stage": 3, "offload_optimizer": "cpu", "offload_param": "cpu"},
     ],
 )
 def test_offloaded_weights_are_averaged_where_they_are(parallel: dict[str, Any]) -> None:

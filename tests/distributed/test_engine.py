@@ -31,7 +31,7 @@ STAGES = [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (2, "
 def by_one_rank(precision: str = "fp32", clip: float = 1.0) -> Trained:
     """The updates of one rank without ZeRO, each from one micro-batch."""
     plan = [Step(step.text) for step in VARYING]
-    settings = {"eps": 1e-4, "clip": clip}
+    settings = {"eps": 1e-4, "max_grad_norm": clip}
     config = tiny_config(training={"precision": precision}, optimizer=settings)
     [trained] = run_ranks(1, train_tiny, config, plan)
     return trained
@@ -59,7 +59,8 @@ def test_accumulation_may_change_from_update_to_update(
 def test_ranks_that_share_positions_add_up(world: int, stage: int) -> None:
     """Two ranks answer for the positions of the same examples."""
     config = tiny_config(
-        parallel={"zero_stage": stage, "sequence": 2}, optimizer={"eps": 1e-4, "clip": 0.3}
+        parallel={"zero_stage": stage, "sequence_parallel_size": 2},
+        optimizer={"eps": 1e-4, "max_grad_norm": 0.3},
     )
     expected = by_one_rank(clip=0.3)
     for trained in run_ranks(world, train_tiny, config, VARYING[:3]):
@@ -104,7 +105,7 @@ def test_an_update_left_out_leaves_no_trace(
     config = tiny_config(
         training={"precision": precision},
         parallel={"zero_stage": stage},
-        optimizer={"clip": clip},
+        optimizer={"max_grad_norm": clip},
     )
     wanted = [Step(0, 2), Step(1, 1), Step(2, 2)]
     plan = [UNWANTED[0], wanted[0], *UNWANTED, wanted[1], UNWANTED[1], wanted[2]]

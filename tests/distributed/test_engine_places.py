@@ -16,8 +16,8 @@ PLACES: list[dict[str, Any]] = [
     {"zero_stage": 1, "offload_optimizer": "cpu"},
     {"zero_stage": 2, "offload_optimizer": "cpu"},
     {"zero_stage": 3, "offload_optimizer": "cpu"},
-    {"zero_stage": 3, "offload_optimizer": "cpu", "offload_parameters": "cpu"},
-    {"zero_stage": 3, "secondary_partition": 2},
+    {"zero_stage": 3, "offload_optimizer": "cpu", "offload_param": "cpu"},
+    {"zero_stage": 3, "zero_hpz_partition_size": 2},
 ]
 
 
@@ -31,7 +31,7 @@ def by_one_rank() -> Trained:
 @pytest.mark.parametrize("places", PLACES)
 def test_a_place_changes_no_update(places: dict[str, Any]) -> None:
     expected = by_one_rank()
-    config = tiny_config(parallel=places, optimizer={"eps": 1e-4, "average": 0.9})
+    config = tiny_config(parallel=places, optimizer={"eps": 1e-4, "ema_decay": 0.9})
     for trained in run_ranks(2, train_tiny, config, PLAN):
         assert trained.applied == [False, True, True, False, True]
         applied = [1, 2, 4]

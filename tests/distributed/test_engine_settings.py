@@ -55,17 +55,17 @@ def refusal(config: RunConfig, ranks: Ranks = ALONE) -> str:
         ),
         (
             {"zero_optimization": {"offload_param": {"buffer_count": 4}}},
-            "zero_optimization.offload_param: set parallel.offload_parameters first",
+            "zero_optimization.offload_param: set parallel.offload_param first",
         ),
-        ({"train_batch_size": 8}, "train_batch_size: set by training.global_batch"),
-        ({"gradient_clipping": 2.0}, "gradient_clipping: set by optimizer.clip"),
+        ({"train_batch_size": 8}, "train_batch_size: set by training.global_batch_size"),
+        ({"gradient_clipping": 2.0}, "gradient_clipping: set by optimizer.max_grad_norm"),
         ({"optimizer": {"type": "Adam"}}, "optimizer: set by the section optimizer"),
         ({"scheduler": {"type": "WarmupLR"}}, "scheduler: set by the section schedule"),
         ({"fp16": {"enabled": True}}, "fp16.enabled: set by training.precision"),
         ({"bf16": {"check_grad_overflow": False}}, "bf16.check_grad_overflow: megapt leaves out"),
         ({"prescale_gradients": True}, "prescale_gradients: would change the gradient"),
         ({"tensor_parallel": {"autotp_size": 2}}, "tensor_parallel: megapt does not work with it"),
-        ({"zero_optimisation": {}}, "zero_optimisation: unknown key; did you mean 'zero_optim"),
+        ({"zero_optimization": {}}, "zero_optimization: unknown key; did you mean 'zero_optim"),
         (
             {"zero_optimization": {"reduce_bucketsize": 5}},
             "zero_optimization.reduce_bucketsize: unknown key; did you mean 'reduce_bucket_size'?",
@@ -157,21 +157,24 @@ def test_half_precision_is_run_under_zero(precision: str, stage: int, run: int) 
     ("sections", "expected"),
     [
         ({"training": {"precision": "fp16"}}, "training.precision: fp16 needs a GPU"),
-        ({"parallel": {"zero_stage": 3, "quantized_weights": True}}, "parallel.quantized_weights:"),
         (
-            {"parallel": {"zero_stage": 3, "quantized_gradients": True}},
-            "parallel.quantized_gradients:",
+            {"parallel": {"zero_stage": 3, "zero_quantized_weights": True}},
+            "parallel.zero_quantized_weights:",
         ),
         (
-            {"parallel": {"zero_stage": 3, "secondary_partition": 2}},
-            "parallel.secondary_partition:",
+            {"parallel": {"zero_stage": 3, "zero_quantized_gradients": True}},
+            "parallel.zero_quantized_gradients:",
+        ),
+        (
+            {"parallel": {"zero_stage": 3, "zero_hpz_partition_size": 2}},
+            "parallel.zero_hpz_partition_size:",
         ),
         (
             {
                 "parallel": {"zero_stage": 3, "offload_optimizer": "nvme", "nvme_path": "/nvme"},
-                "optimizer": {"average": 0.9},
+                "optimizer": {"ema_decay": 0.9},
             },
-            "optimizer.average: weights on NVMe are not averaged",
+            "optimizer.ema_decay: weights on NVMe are not averaged",
         ),
     ],
 )
@@ -180,7 +183,7 @@ def test_what_cannot_run_here_is_refused(sections: dict[str, Any], expected: str
 
 
 def test_nvme_without_libaio_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvme = {"zero_stage": 3, "offload_parameters": "nvme", "nvme_path": "/nvme"}
+    nvme = {"zero_stage": 3, "offload_param": "nvme", "nvme_path": "/nvme"}
     config = tiny_config(parallel=nvme)
     builder = import_deepspeed().accelerator.get_accelerator().get_op_builder("AsyncIOBuilder")
     for here in (True, False):
@@ -188,7 +191,5 @@ def test_nvme_without_libaio_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         if here:
             check_nvme(config, Origins())
         else:
-            with pytest.raises(
-                ConfigError, match=r"parallel.offload_parameters: nvme needs libaio"
-            ):
+            with pytest.raises(ConfigError, match=r"parallel.offload_param: nvme needs libaio"):
                 check_nvme(config, Origins())

@@ -20,7 +20,7 @@ from tests.distributed.engines import Step, one_step, tiny_config, tiny_engine
 from tests.ranks import run_ranks
 from tests.training.runs import last_weights, run_config, train
 
-AWAY = {"offload_optimizer": "cpu", "offload_parameters": "cpu"}
+AWAY = {"offload_optimizer": "cpu", "offload_param": "cpu"}
 
 
 def alive_after_close(ranks: Ranks, config: RunConfig) -> list[str]:
@@ -88,9 +88,13 @@ def test_a_second_run_in_one_process_is_as_the_first(corpus_folder: Path, tmp_pa
         return run_config(corpus_folder, tmp_path / name, **sections)
 
     first = config(
-        "first", parallel={"sequence": 2, "zero_stage": 2}, training={"deterministic": True}
+        "first",
+        parallel={"sequence_parallel_size": 2, "zero_stage": 2},
+        training={"deterministic": True},
     )
-    again, alone = (config(name, parallel={"sequence": 2}) for name in ("again", "alone"))
+    again, alone = (
+        config(name, parallel={"sequence_parallel_size": 2}) for name in ("again", "alone")
+    )
     run_ranks(2, train_twice, first, again)
     run_ranks(2, train, alone)
     weights = last_weights(again), last_weights(alone)

@@ -73,7 +73,7 @@ def test_a_checkpoint_holds_all_weights_in_float32(
     shapes = {name: weight.shape for name, weight in model.named_parameters()}
     assert {name: weight.shape for name, weight in weights.items()} == shapes
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
-    # These are the optimiser's own weights, not bfloat16 copies of them.
+    # These are the optimizer's own weights, not bfloat16 copies of them.
     for name, weight in weights.items():
         assert not torch.equal(weight, weight.bfloat16().float()), name
 
@@ -100,15 +100,15 @@ def test_the_loaded_run_has_the_heldout_loss_of_the_summary(
     run = load_run(config.output)
     assert run.step == RunFolder(config.output).summary()["steps"]
     assert {weight.dtype for weight in run.model.parameters()} == {torch.float32}
-    heldout = prepare(config, ALONE, Origins()).heldout
+    validation = prepare(config, ALONE, Origins()).validation
     scores = evaluate(
         run.model,
-        heldout,
+        validation,
         windows=config.training.validation_windows,
-        micro_batch=3,
+        micro_batch_size=3,
         ranks=ALONE,
     )
-    stated = RunFolder(config.output).summary()["heldout"]
+    stated = RunFolder(config.output).summary()["validation"]
     losses = {name: value for name, value in stated.items() if name.startswith("loss")}
     tolerance = 1e-5 if precision == "fp32" else 1e-2
     assert {name: scores[name] for name in losses} == pytest.approx(losses, rel=tolerance)

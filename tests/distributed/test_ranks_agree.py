@@ -10,7 +10,7 @@ import pytest
 
 from megapt.config import Origins, RunConfig
 from megapt.training.prepared import prepare
-from tests.objectives.building import preset
+from tests.objectives.builders import preset
 from tests.ranks import run_ranks
 from tests.training.runs import (
     ALONE,
@@ -80,10 +80,10 @@ def test_a_rank_whose_windows_hold_no_example_keeps_step(
     window = next(window for window in range(44, 80, 4) if wanted <= held(window, 12))
     pair: dict[str, Any] = {"objective": {"name": "nsp"}, "data": {"window": window}}
     pair["parallel"] = {"zero_stage": stage}
-    training = {"global_batch": 2, "budget": {"amount": 500.0}}
+    training = {"global_batch_size": 2, "budget": {"amount": 500.0}}
     together = run_config(corpus_folder, tmp_path / "1", **pair, training=training)
     apart = run_config(
-        corpus_folder, tmp_path / "2", **pair, training={**training, "micro_batch": 1}
+        corpus_folder, tmp_path / "2", **pair, training={**training, "micro_batch_size": 1}
     )
     run_ranks(1, train, together)
     run_ranks(2, train, apart)

@@ -177,7 +177,7 @@ def load_refused(ranks: Ranks, folder: Path, stage: int) -> str:
 
 
 def retrain(ranks: Ranks, folder: Path) -> None:
-    """Save a checkpoint whose optimiser has a state that is neither a number nor elementwise."""
+    """Save a checkpoint whose optimizer has a state that is neither a number nor elementwise."""
     config = settings(0)
     engine = make_engine(ranks, config)
     advance(engine, ranks, 1, 1)

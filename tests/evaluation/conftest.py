@@ -1,4 +1,4 @@
-"""Runs that know their few training texts by heart, one an objective."""
+"""Runs that know their few training texts by heartbeat, one an objective."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mlm": _ALL_MASKED,
     "msc": _ALL_MASKED,
     # Read at [CLS], the pair is learnt far more slowly.
-    "bert": {**_ALL_MASKED, "mask_rate": 0.15, "reading": "pair"},
+    "bert": {**_ALL_MASKED, "mask_rate": 0.15, "pooling": "pair"},
     "electra": {"generator_size": 1.0},
     "mixture": {"members": {"arlm": {"name": "arlm"}, "mlm": {"name": "mlm", **_ALL_MASKED}}},
 }
@@ -114,15 +114,15 @@ def overfitted(
         config = run_config(
             Path(corpus.where),
             folder / "run",
-            data={"window": WINDOW, "policy": "whole"},
+            data={"window": WINDOW, "window_policy": "whole"},
             objective={"name": objective, **SETTINGS.get(objective, {})},
             # Weights as small as those of a wide model would say nothing at first in this one.
-            model={"layers": 2, "hidden": 32, "feedforward": 64, "init_std": 0.1},
+            model={"num_layers": 2, "hidden_size": 32, "intermediate_size": 64, "init_std": 0.1},
             optimizer={"lr": 1e-2, "weight_decay": 0.0, "eps": 1e-8},
             training={
                 "budget": {"amount": float(ENOUGH[objective] * batch * WINDOW)},
-                "global_batch": batch,
-                "micro_batch": batch,
+                "global_batch_size": batch,
+                "micro_batch_size": batch,
                 "validate_every": 0,
                 "log_every": 50,
             },

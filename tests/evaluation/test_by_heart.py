@@ -1,4 +1,4 @@
-"""Models that know their texts by heart show it, each in the way of its objective."""
+"""Models that know their texts by heartbeat show it, each in the way of its objective."""
 
 from __future__ import annotations
 

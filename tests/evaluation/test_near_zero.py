@@ -1,4 +1,4 @@
-"""Every objective learns a handful of texts by heart, and its decoder gives them back."""
+"""Every objective learns a handful of texts by heartbeat, and its decoder gives them back."""
 
 from __future__ import annotations
 

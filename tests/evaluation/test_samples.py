@@ -126,7 +126,7 @@ def test_a_generated_text_has_a_rate_of_repetition(write: Callable[..., Samples]
 
 def test_more_samples_than_documents(write: Callable[..., Samples], corpus: Corpus) -> None:
     samples = write("mlm", samples=10_000)
-    assert 0 < len(samples) <= len(corpus.valid)
+    assert 0 < len(samples) <= len(corpus.validation)
 
 
 def test_prompts_hold_english_and_chinese(write: Callable[..., Samples]) -> None:

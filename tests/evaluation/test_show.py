@@ -138,8 +138,8 @@ def test_all_shows_every_objective_of_one_window(show: Show, tmp_path: Path) -> 
 
 
 def test_all_lists_what_the_corpus_refuses(show: Show, tmp_path: Path) -> None:
-    (tmp_path / "unlabelled").mkdir()
-    corpus = write_corpus(tmp_path / "unlabelled", labels=False)
+    (tmp_path / "unlabeled").mkdir()
+    corpus = write_corpus(tmp_path / "unlabeled", labels=False)
     results = {r["objective"]: r for r in json.loads(show(corpus=corpus, every=True, as_json=True))}
     assert sorted(results) == sorted(OBJECTIVES)
     assert [name for name, result in results.items() if "refused" in result] == ["msc"]

@@ -1,4 +1,4 @@
-"""The lines that `megapt show` prints and colours."""
+"""The lines that `megapt show` prints and colors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ESCAPE = re.compile(r"\x1b\[[\d;]*m")
 
 
 @pytest.mark.parametrize("width", [30, 60, 200])
-def test_a_terminal_has_colours_and_folded_lines(width: int) -> None:
+def test_a_terminal_has_colors_and_folded_lines(width: int) -> None:
     out = io.StringIO()
     write([SOME], Console(file=out, force_terminal=True, width=width, color_system="standard"))
     assert "\x1b[1;33m[MASK]\x1b[0m" in out.getvalue()

@@ -109,7 +109,7 @@ def test_a_box_shows_token_position_segment_and_target() -> None:
 
 
 def area(page: str, kind: str) -> int:
-    """How many cells of the picture of the only example have this colour."""
+    """How many cells of the picture of the only example have this color."""
     picture = re.findall(r"<figure>.*?</figure>", page, re.DOTALL)[-1]
     (path,) = re.findall(rf'<path class="{kind}" d="(.*?)"/>', picture)
     return sum(int(width) for width in re.findall(r"M\d+ \d+h(\d+)v1h-\d+z", path))

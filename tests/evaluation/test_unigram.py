@@ -14,7 +14,10 @@ from megapt.evaluation.unigram import unigram_scores
 from megapt.training.prepared import prepare
 from tests.training.runs import ALONE, run_config
 
-SETTINGS = {"bert": {"pair_weight": 0.5}, "msc": {"class_weight": 3.0, "balance": True}}
+SETTINGS = {
+    "bert": {"pair_weight": 0.5},
+    "msc": {"class_loss_weight": 3.0, "balance_classes": True},
+}
 
 
 def answers_of(maker: BatchMaker, head: str, windows: int) -> list[tuple[int, float]]:
@@ -42,9 +45,9 @@ def sizes_of(maker: BatchMaker, head: str, windows: int) -> float:
 
 
 @pytest.mark.parametrize("objective", ["arlm", "mlm", "nsp", "bert", "msc", "mgm", "diffusion"])
-@pytest.mark.parametrize(("train_windows", "heldout_windows"), [(20, 8), (10**6, 10**6)])
+@pytest.mark.parametrize(("train_windows", "validation_windows"), [(20, 8), (10**6, 10**6)])
 def test_scores_are_those_of_a_direct_computation(
-    corpus: Corpus, tmp_path: Path, objective: str, train_windows: int, heldout_windows: int
+    corpus: Corpus, tmp_path: Path, objective: str, train_windows: int, validation_windows: int
 ) -> None:
     section = {"name": objective, **SETTINGS.get(objective, {})}
     config = run_config(corpus.where, tmp_path / "run", objective=section)
@@ -52,9 +55,9 @@ def test_scores_are_those_of_a_direct_computation(
     size = corpus.vocabulary.size
     scores = unigram_scores(
         prepared.maker,
-        prepared.heldout,
+        prepared.validation,
         train_windows=train_windows,
-        heldout_windows=heldout_windows,
+        validation_windows=validation_windows,
         vocabulary=size,
     )
     expected = {"loss": 0.0}
@@ -64,10 +67,10 @@ def test_scores_are_those_of_a_direct_computation(
         seen, weights = Counter(answer for answer, _ in answers), Counter[int]()
         for answer, weight in answers:
             weights[answer] += weight
-        asked = answers_of(prepared.heldout, head.name, heldout_windows)
+        asked = answers_of(prepared.validation, head.name, validation_windows)
         total = sum(weights.values()) + classes
         nats = -sum(weight * math.log((weights[answer] + 1) / total) for answer, weight in asked)
-        loss = nats / sizes_of(prepared.heldout, head.name, heldout_windows)
+        loss = nats / sizes_of(prepared.validation, head.name, validation_windows)
         best = min(seen, key=lambda answer: (-seen[answer], answer))
         expected[f"targets/{head.name}"] = len(asked)
         expected[f"loss/{head.name}"] = loss
@@ -80,7 +83,7 @@ def test_weighted_counts_are_the_best_answer_to_weighted_targets(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     """Balanced classes weigh the same in all: the best blind answer gives each the same chance."""
-    section = {"name": "msc", "balance": True}
+    section = {"name": "msc", "balance_classes": True}
     config = run_config(corpus.where, tmp_path / "run", objective=section)
     prepared = prepare(config, ALONE, Origins(), corpus)
     seen = Counter(answers_of(prepared.maker, "class", 10**6))
@@ -99,7 +102,7 @@ def test_weighted_counts_are_the_best_answer_to_weighted_targets(
         prepared.maker,
         prepared.maker,
         train_windows=10**6,
-        heldout_windows=10**6,
+        validation_windows=10**6,
         vocabulary=corpus.vocabulary.size,
     )
     counted = loss(shares) / plain.total()

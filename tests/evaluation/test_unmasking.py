@@ -17,7 +17,7 @@ from megapt.data import Batch
 from megapt.errors import ConfigError
 from megapt.evaluation import LoadedRun
 from megapt.evaluation.unmasking import unmask
-from tests.objectives.building import build
+from tests.objectives.builders import build
 from tests.windows import VOCABULARY
 
 V = VOCABULARY

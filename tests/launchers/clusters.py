@@ -14,7 +14,7 @@ output: runs/x
 data: {corpus: c}
 model: vanilla-tiny
 objective: arlm
-training: {budget: {amount: 1}, global_batch: 48, micro_batch: 1}
+training: {budget: {amount: 1}, global_batch_size: 48, micro_batch_size: 1}
 """
 
 # `srun` starts its command once a node, at the same time, and fails as one of them does.

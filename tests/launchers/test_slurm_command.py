@@ -182,7 +182,10 @@ def test_a_file_that_is_none_is_told_in_one_line(
     [
         (["none.yaml"], "none.yaml: no such config file"),
         (["run.yaml", "parallel.zero_stag=1"], "did you mean 'zero_stage'?"),
-        (["run.yaml", "training.global_batch=8"], "8 windows do not divide by micro_batch 1 x 6"),
+        (
+            ["run.yaml", "training.global_batch_size=8"],
+            "8 windows do not divide by micro_batch_size 1 x 6",
+        ),
         (["run.yaml", "--job", "compare"], "run.yaml: members: this key is required and missing"),
     ],
 )

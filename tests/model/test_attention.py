@@ -10,7 +10,7 @@ from megapt.config import ModelConfig
 from megapt.data import Attention as Kind
 from megapt.model.attention import Attention, plan_attention, prepare_attention
 from megapt.model.attention.grouped import GroupedAttention, group_mask
-from tests.model.making import MODERN, make_batch, random_example
+from tests.model.builders import MODERN, make_batch, random_example
 
 lengths = st.lists(st.integers(1, 10), max_size=8)
 kinds = st.sampled_from(["causal", "bidirectional", "prefix"])

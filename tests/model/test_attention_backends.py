@@ -17,7 +17,7 @@ from megapt.data import Attention
 from megapt.data.packing import Rows
 from megapt.errors import ConfigError
 from megapt.model.attention.flex import BLOCK, block_mask
-from tests.model.making import MODERN, make_batch, make_model, random_example, states_of
+from tests.model.builders import MODERN, make_batch, make_model, random_example, states_of
 
 CONFIG = ModelConfig(**MODERN)
 META = torch.device("meta")
@@ -74,7 +74,7 @@ def test_varlen_hands_the_kernels_what_they_take(
     states = varlen_on_meta([kind, kind], torch.bfloat16, rows)
     assert states.shape == (32 if rows else 11, 16)
     assert states.dtype == torch.bfloat16
-    assert len(seen) == CONFIG.layers
+    assert len(seen) == CONFIG.num_layers
     for queries, keys, most_queries, most_keys, options in seen:
         assert queries is keys
         assert (queries.dtype, len(queries)) == (torch.int32, 5 if rows else 3)

@@ -17,7 +17,7 @@ from megapt.errors import ConfigError
 from megapt.model import PretrainingModel
 from megapt.model.compilation import check_compiler, compile_model
 from megapt.model.trunk import Block
-from tests.model.making import MODERN, TOKENS, VOCABULARY, make_batch, random_example
+from tests.model.builders import MODERN, TOKENS, VOCABULARY, make_batch, random_example
 
 KINDS: tuple[Attention, ...] = ("causal", "bidirectional", "prefix")
 GUESS = HeadSpec("guess", "generator", scale=0.5)
@@ -59,7 +59,7 @@ def varied_batches(count: int) -> Iterator[Batch]:
 @pytest.mark.parametrize("recompute", ["none", "selective"])
 def test_no_batch_compiles_anew(recompute: Any) -> None:
     """Four parts of a block and the losses, of trunk and generator, in training and validation."""
-    config = ModelConfig(**{**MODERN, "layers": 4, "heads": 4})
+    config = ModelConfig(**{**MODERN, "num_layers": 4, "num_heads": 4})
     plain, model = (
         PretrainingModel(
             config, [TOKENS, GUESS], vocabulary=VOCABULARY, max_positions=64, recompute=kind

@@ -7,7 +7,7 @@ import torch
 
 from megapt.config import ModelConfig
 from megapt.model.embeddings import Embeddings, rotary_angles, rotate, sinusoids
-from tests.model.making import MODERN
+from tests.model.builders import MODERN
 
 
 @pytest.mark.parametrize("width", [2, 16, 17])
@@ -91,7 +91,7 @@ def test_embeddings_are_a_sum(positions: str) -> None:
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
 def test_without_segments_there_is_no_table_and_their_ids_change_nothing(positions: str) -> None:
-    config = ModelConfig(**{**MODERN, "positions": positions, "segments": 0})
+    config = ModelConfig(**{**MODERN, "positions": positions, "num_segments": 0})
     embeddings = Embeddings(config, 10, 8)
     assert not [name for name in embeddings.state_dict() if "segments" in name]
     tokens = torch.tensor([3, 7, 7, 9])

@@ -16,7 +16,7 @@ from megapt.config import ModelConfig
 from megapt.data import RESERVED, Batch, Counts, HeadSpec, Rows, Targets, collate
 from megapt.model import PretrainingModel, training_flops
 from megapt.model.attention import BACKENDS
-from tests.model.making import (
+from tests.model.builders import (
     CLASSES,
     LENGTH,
     STYLES,
@@ -26,7 +26,7 @@ from tests.model.making import (
     make_model,
     random_example,
 )
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY as TEXT
 from tests.windows import cut_random_documents
 
@@ -54,7 +54,7 @@ def counted(config: ModelConfig, heads: list[HeadSpec], batch: Batch) -> int:
 @pytest.mark.parametrize("activation", ["relu", "swiglu"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_formula_is_what_torch_counts(style: str, activation: str, tied: bool) -> None:
-    config = ModelConfig(**{**STYLES[style], "activation": activation, "tied": tied})
+    config = ModelConfig(**{**STYLES[style], "activation": activation, "tie_word_embeddings": tied})
     batch = full_batch()
     formula = training_flops(config, BOTH, batch.counts, VOCABULARY)
     assert counted(config, BOTH, batch) == formula
@@ -139,7 +139,7 @@ def test_a_causal_pass_by_hand() -> None:
     batch = make_batch([random_example(LENGTH, "causal", targets=7)])
     formula = training_flops(config, [TOKENS], batch.counts, VOCABULARY)
     unseen = LENGTH * (LENGTH - 1) // 2
-    assert counted(config, [TOKENS], batch) - formula == config.layers * unseen * 6 * 2 * 16
+    assert counted(config, [TOKENS], batch) - formula == config.num_layers * unseen * 6 * 2 * 16
 
 
 @pytest.mark.parametrize("style", ["pre", "post"])

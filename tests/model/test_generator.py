@@ -21,7 +21,7 @@ from megapt.model import PretrainingModel
 from megapt.model.attention import GroupedAttention
 from megapt.model.generator import Generator, generator_config
 from tests.chance import assert_fits
-from tests.model.making import (
+from tests.model.builders import (
     MODERN,
     STYLES,
     TOKENS,
@@ -80,18 +80,22 @@ def test_the_size_of_a_generator(
     model: tuple[int, int, int], scale: float, expected: tuple[int, int, int]
 ) -> None:
     hidden, heads, feedforward = model
-    config = ModelConfig(layers=3, hidden=hidden, heads=heads, feedforward=feedforward)
+    config = ModelConfig(
+        num_layers=3, hidden_size=hidden, num_heads=heads, intermediate_size=feedforward
+    )
     small = generator_config(config, scale)
-    assert (small.hidden, small.heads, small.feedforward) == expected
-    assert small.layers == 3
+    assert (small.hidden_size, small.num_heads, small.intermediate_size) == expected
+    assert small.num_layers == 3
 
 
 @given(st.integers(1, 16), st.integers(1, 64), st.floats(0.001, 1.0))
 def test_every_size_is_a_valid_model(heads: int, pairs: int, scale: float) -> None:
-    config = ModelConfig(layers=1, hidden=2 * pairs * heads, heads=heads, feedforward=7)
+    config = ModelConfig(
+        num_layers=1, hidden_size=2 * pairs * heads, num_heads=heads, intermediate_size=7
+    )
     small = generator_config(config, scale)
     assert ModelConfig(**small.model_dump()) == small
-    assert small.hidden <= config.hidden
+    assert small.hidden_size <= config.hidden_size
 
 
 @styles
@@ -102,7 +106,7 @@ def test_its_loss_is_that_of_its_logits(style: str) -> None:
     assert logits.shape == (len(labels), VOCABULARY)
     part = model(batch).parts["generator"]
     expected = functional.cross_entropy(logits, labels, reduction="sum")
-    torch.testing.assert_close(part.nats, expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(part.nll, expected, atol=1e-4, rtol=1e-5)
     assert part.correct == (logits.argmax(dim=-1) == labels).sum()
 
 
@@ -197,7 +201,7 @@ def test_detection_is_asked_what_was_replaced(style: str) -> None:
     logits = model.predict(batch, "detection")
     part = model(batch).parts["detection"]
     expected = functional.cross_entropy(logits, labels, reduction="sum")
-    torch.testing.assert_close(part.nats, expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(part.nll, expected, atol=1e-4, rtol=1e-5)
     assert part.correct == (logits.argmax(dim=-1) == labels).sum()
 
 
@@ -227,7 +231,7 @@ def gradients_of(model: PretrainingModel, batch: Batch, **factors: float) -> dic
 @pytest.mark.parametrize("tied", [True, False])
 def test_detection_teaches_the_generator_nothing(style: str, tied: bool) -> None:
     """But what both share: the embeddings."""
-    config = ModelConfig(**{**STYLES[style], "tied": tied})
+    config = ModelConfig(**{**STYLES[style], "tie_word_embeddings": tied})
     model = make_model(config, HEADS)
     batch = make_batch([masked_example(20, 1), masked_example(12, 2)], heads=HEADS)
     of_generator = gradients_of(model, batch, generator=1.0, detection=0.0)
@@ -240,7 +244,7 @@ def test_detection_teaches_the_generator_nothing(style: str, tied: bool) -> None
 
 def test_its_output_is_the_word_embedding_if_the_model_is_tied() -> None:
     for tied in (True, False):
-        model = make_model(ModelConfig(**{**MODERN, "tied": tied}), HEADS)
+        model = make_model(ModelConfig(**{**MODERN, "tie_word_embeddings": tied}), HEADS)
         generator = model.generators["generator"]
         assert isinstance(generator, Generator)
         words = model.trunk.embeddings.words.weight
@@ -257,7 +261,7 @@ def test_a_model_starts_the_same_with_a_generator_and_without() -> None:
 
 @styles
 def test_generator_and_detection_learn(style: str) -> None:
-    """The text by heart; then nothing is replaced, and that is known."""
+    """The text by heartbeat; then nothing is replaced, and that is known."""
     model = make_model(ModelConfig(**STYLES[style]), HEADS)
     batch = make_batch([masked_example(16, 1), masked_example(12, 2)], heads=HEADS)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
@@ -268,7 +272,7 @@ def test_generator_and_detection_learn(style: str) -> None:
     parts = model(batch).parts
     assert parts["generator"].correct == len(batch.targets["generator"])
     assert parts["detection"].correct == len(batch.targets["detection"])
-    assert parts["generator"].nats / len(batch.targets["generator"]) < 0.1
+    assert parts["generator"].nll / len(batch.targets["generator"]) < 0.1
 
 
 def test_of_a_trained_mixture_something_else_may_be_asked() -> None:

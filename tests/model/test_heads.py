@@ -7,7 +7,7 @@ from torch.nn import functional
 from megapt.config import ModelConfig
 from megapt.data import HeadSpec
 from megapt.model.heads import ClassHead, PairHead, TokenHead
-from tests.model.making import (
+from tests.model.builders import (
     CLASSES,
     MODERN,
     TOKENS,
@@ -35,7 +35,7 @@ def test_a_tied_projection_is_the_word_embedding() -> None:
 def test_tied_weights_get_the_gradients_of_both_uses() -> None:
     """Unlike the word table alone, also rows of tokens that are not in the input move."""
     tied = make_model(ModelConfig(**MODERN))
-    apart = make_model(ModelConfig(**{**MODERN, "tied": False}))
+    apart = make_model(ModelConfig(**{**MODERN, "tie_word_embeddings": False}))
     with torch.no_grad():
         apart.heads["tokens"].projection.weight.copy_(tied.trunk.embeddings.words.weight)
     batch = make_batch([random_example(12, "causal", targets=6)])
@@ -54,7 +54,7 @@ def test_tied_weights_get_the_gradients_of_both_uses() -> None:
 
 
 def test_an_untied_projection_is_a_matrix_of_its_own() -> None:
-    model = make_model(ModelConfig(**{**MODERN, "tied": False}))
+    model = make_model(ModelConfig(**{**MODERN, "tie_word_embeddings": False}))
     assert model.heads["tokens"].projection.weight is not model.trunk.embeddings.words.weight
     count = sum(parameter.numel() for parameter in model.parameters())
     tied = sum(parameter.numel() for parameter in make_model(ModelConfig(**MODERN)).parameters())
@@ -75,7 +75,7 @@ def test_logits_are_the_projection_of_the_states(style: dict[str, object]) -> No
 @pytest.mark.parametrize("style", [MODERN, VANILLA])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_transform_is_dense_gelu_and_norm(style: dict[str, object], tied: bool) -> None:
-    config = ModelConfig(**{**style, "token_head": "transform", "tied": tied})
+    config = ModelConfig(**{**style, "token_head": "transform", "tie_word_embeddings": tied})
     head = make_model(config).heads["tokens"]
     assert isinstance(head, TokenHead)
     assert isinstance(head.transform, torch.nn.Sequential)

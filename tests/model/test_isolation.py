@@ -14,7 +14,7 @@ from megapt.config import ModelConfig
 from megapt.data import Attention, Batch, Example
 from megapt.data.packing import Rows, first_fit
 from megapt.model import PretrainingModel
-from tests.model.making import STYLES, make_batch, make_model, random_example, states_of
+from tests.model.builders import STYLES, make_batch, make_model, random_example, states_of
 
 CUDA = torch.cuda.is_available()
 CPU, FASTEST = torch.device("cpu"), torch.device("cuda" if CUDA else "cpu")
@@ -47,7 +47,7 @@ class Setup:
 
     def model(self, style: str) -> PretrainingModel:
         # FlexAttention wants heads of 16 and more on CUDA.
-        config = ModelConfig(**{**STYLES[style], "hidden": 32})
+        config = ModelConfig(**{**STYLES[style], "hidden_size": 32})
         return make_model(config, attention=self.backend).to(self.device, self.dtype)
 
     def batch(self, examples: list[Example], pad: int = 0) -> Batch:

@@ -19,17 +19,22 @@ from megapt.model.embeddings import rotate
 from megapt.model.generator import Generator
 from megapt.model.layout import fused_rows
 from megapt.model.trunk import FeedForward
-from megapt.optim.muon import orthogonalised
-from tests.model.making import MODERN, VANILLA, make_batch, make_model, random_example
-from tests.objectives.building import build
+from megapt.optim.muon import orthogonalized
+from tests.model.builders import MODERN, VANILLA, make_batch, make_model, random_example
+from tests.objectives.builders import build
 
 CONFIGS = {
     "vanilla": VANILLA,
     "modern": MODERN,
     "biased": {**MODERN, "bias": True},
-    "heads that do not divide": {**MODERN, "hidden": 32, "heads": 16, "feedforward": 24},
-    "no common divisor": {**MODERN, "feedforward": 25},
-    "one head": {**MODERN, "heads": 1},
+    "heads that do not divide": {
+        **MODERN,
+        "hidden_size": 32,
+        "num_heads": 16,
+        "intermediate_size": 24,
+    },
+    "no common divisor": {**MODERN, "intermediate_size": 25},
+    "one head": {**MODERN, "num_heads": 1},
 }
 configs = pytest.mark.parametrize("values", CONFIGS.values(), ids=CONFIGS.keys())
 
@@ -130,13 +135,13 @@ def test_a_split_by_head_is_a_slice_of_rows(values: dict[str, object]) -> None:
     """Each of so many ranks gets its heads' queries, keys and values, and the same of the gate."""
     config = ModelConfig(**values)  # type: ignore[arg-type]
     shapes = {
-        "attention.qkv.weight": (3 * config.hidden, config.hidden),
-        "feedforward.up.weight": (2 * config.feedforward, config.hidden),
+        "attention.qkv.weight": (3 * config.hidden_size, config.hidden_size),
+        "feedforward.up.weight": (2 * config.intermediate_size, config.hidden_size),
     }
     moved = fused_rows(shapes, config)
     assert len(moved) == (2 if config.activation == "swiglu" else 1)
-    for ranks in range(1, config.heads + 1):
-        if config.heads % ranks or config.feedforward % ranks:
+    for ranks in range(1, config.num_heads + 1):
+        if config.num_heads % ranks or config.intermediate_size % ranks:
             continue
         for rows, parts in zip(moved.values(), (3, 2), strict=False):
             places = torch.arange(len(rows)).view(parts, ranks, -1).unbind(dim=1)
@@ -157,16 +162,16 @@ def test_the_shapes_tell_how_many_heads_a_generator_has(
     own = fused_rows({name: p.shape for name, p in block.named_parameters()}, small)
     for name, rows in own.items():
         assert torch.equal(moved[f"generators.generator.blocks.0.{name}"], rows)
-    blocks = math.gcd(small.heads, small.feedforward)
+    blocks = math.gcd(small.num_heads, small.intermediate_size)
     assert block.feedforward.blocks == blocks
-    assert block.attention.groups == small.heads
+    assert block.attention.groups == small.num_heads
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(96, 32), (24, 48)])
 def test_muon_does_not_see_the_order_of_rows(rows: int, columns: int) -> None:
-    """A permutation of rows is orthogonal, and the orthogonalised matrix turns with it."""
+    """A permutation of rows is orthogonal, and the orthogonalized matrix turns with it."""
     generator = torch.Generator().manual_seed(1)
     momentum = torch.randn(rows, columns, generator=generator)
     order = torch.randperm(rows, generator=generator)
-    mine, theirs = orthogonalised(momentum[order]).float(), orthogonalised(momentum)[order].float()
+    mine, theirs = orthogonalized(momentum[order]).float(), orthogonalized(momentum)[order].float()
     assert float((mine - theirs).norm() / theirs.norm()) < 0.02

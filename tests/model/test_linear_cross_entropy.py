@@ -56,9 +56,9 @@ class Case:
             logits, self.labels, reduction="none", label_smoothing=self.terms.label_smoothing
         )
         full = smoothed + self.terms.z_loss * logits.logsumexp(dim=-1).square()
-        nats = functional.cross_entropy(logits, self.labels, reduction="none")
-        hits = (logits.argmax(dim=-1) == self.labels).to(logits.dtype)
-        return Losses((self.weights * full).sum(), nats, hits)
+        nll = functional.cross_entropy(logits, self.labels, reduction="none")
+        correct = (logits.argmax(dim=-1) == self.labels).to(logits.dtype)
+        return Losses((self.weights * full).sum(), nll, correct)
 
 
 def make_case(
@@ -151,8 +151,8 @@ def test_bfloat16_states_have_a_float32_softmax_and_sum(chunk: int) -> None:
     rough = make_case(500, 73, 16).to(torch.bfloat16)
     exact = rough.to(torch.float64)
     mine, expected = rough.losses(chunk_logits=chunk), exact.reference()
-    assert mine.loss.dtype == mine.nats.dtype == torch.float32
-    torch.testing.assert_close(mine.nats.double(), expected.nats, atol=0.1, rtol=0.02)
+    assert mine.loss.dtype == mine.nll.dtype == torch.float32
+    torch.testing.assert_close(mine.nll.double(), expected.nll, atol=0.1, rtol=0.02)
     gradients = torch.autograd.grad(mine.loss, rough.leaves)
     for gradient, value in zip(
         gradients, torch.autograd.grad(expected.loss, exact.leaves), strict=True
@@ -192,7 +192,7 @@ def test_what_is_frozen_gets_no_gradient() -> None:
     expected = torch.autograd.grad(case.losses().loss, case.states)
     case.matrix.requires_grad_(False)
     losses = case.losses()
-    assert not losses.nats.requires_grad
+    assert not losses.nll.requires_grad
     losses.loss.backward()
     assert case.matrix.grad is None
     assert case.states.grad is not None

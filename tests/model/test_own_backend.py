@@ -53,7 +53,7 @@ def written(folder: Path, more: str = "pass") -> Path:
 
 @pytest.mark.parametrize(
     ("objective", "parallel"),
-    [("mgm", {"zero_stage": 1}), ("arlm", {"zero_stage": 2, "sequence": 2})],
+    [("mgm", {"zero_stage": 1}), ("arlm", {"zero_stage": 2, "sequence_parallel_size": 2})],
 )
 def test_a_run_with_it_is_that_with_grouped_and_goes_on(
     corpus_folder: Path, tmp_path: Path, objective: str, parallel: dict[str, Any]
@@ -115,7 +115,7 @@ def test_its_file_stands_beside_the_yaml_that_names_it(tmp_path: Path) -> None:
     run = tmp_path / "run.yaml"
     run.write_text(
         "output: out\nobjective: arlm\ndata: {corpus: c}\n"
-        "model: {layers: 1, hidden: 8, heads: 2, feedforward: 8}\n"
+        "model: {num_layers: 1, hidden_size: 8, num_heads: 2, intermediate_size: 8}\n"
         "training: {budget: {amount: 1.0}, attention: {name: dense, file: dense.py}}\n",
         encoding="utf-8",
     )

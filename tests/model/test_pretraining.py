@@ -12,7 +12,7 @@ from megapt.config import LossConfig, ModelConfig
 from megapt.data import Batch, CounterRng, Example, HeadSpec, Targets, Window
 from megapt.model import PretrainingModel
 from megapt.objectives import OBJECTIVES
-from tests.model.making import (
+from tests.model.builders import (
     CLASSES,
     MODERN,
     STYLES,
@@ -21,7 +21,7 @@ from tests.model.making import (
     make_model,
     random_example,
 )
-from tests.objectives.building import build
+from tests.objectives.builders import build
 from tests.windows import VOCABULARY, random_piece
 
 BOTH = [TOKENS, CLASSES]
@@ -45,21 +45,21 @@ def three_examples() -> Batch:
 def test_the_loss_is_the_sum_over_the_target_positions(style: str) -> None:
     model, batch = make_model(ModelConfig(**STYLES[style]), BOTH), three_examples()
     states = model.trunk(batch)
-    expected, hits = 0.0, 0
+    expected, correct = 0.0, 0
     asked = batch.targets["tokens"]
     for place, label in zip(asked.places.tolist(), asked.labels.tolist(), strict=True):
         logits = model.heads["tokens"].logits(states, batch, torch.tensor([place]))[0]
         expected -= functional.log_softmax(logits, dim=-1)[label].item()
-        hits += int(logits.argmax() == label)
+        correct += int(logits.argmax() == label)
     part = model(batch).parts["tokens"]
-    assert part.nats.item() == pytest.approx(expected, rel=1e-5)
-    assert part.correct.item() == hits
+    assert part.nll.item() == pytest.approx(expected, rel=1e-5)
+    assert part.correct.item() == correct
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
 def test_without_segments_a_model_trains_as_with_a_table_of_zeros(positions: str) -> None:
     usual = {**MODERN, "positions": positions}
-    zeros, none = (make_model(ModelConfig(**{**usual, "segments": n}), BOTH) for n in (2, 0))
+    zeros, none = (make_model(ModelConfig(**{**usual, "num_segments": n}), BOTH) for n in (2, 0))
     table = zeros.trunk.embeddings.segments
     assert table is not None
     torch.nn.init.zeros_(table.weight).requires_grad_(False)
@@ -131,7 +131,7 @@ def test_predict_gives_the_logits_at_the_targets() -> None:
     logits = model.predict(batch, "tokens")
     assert logits.shape == (11, 50)
     loss = functional.cross_entropy(logits, batch.targets["tokens"].labels, reduction="sum")
-    assert loss.item() == pytest.approx(model(batch).parts["tokens"].nats.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(model(batch).parts["tokens"].nll.item(), rel=1e-5)
 
 
 def test_one_idle_head_leaves_the_other_as_it_was() -> None:
@@ -164,13 +164,13 @@ def test_factors_and_weights_scale_the_losses() -> None:
     model = make_model(ModelConfig(**MODERN), BOTH)
     example = random_example(9, "causal", 1, targets=3)
     batch = make_batch([weighted(example, "tokens", [0.5, 0.0, 2.0])], heads=BOTH)
-    nats = functional.cross_entropy(
+    nll = functional.cross_entropy(
         model.predict(batch, "tokens"), batch.targets["tokens"].labels, reduction="none"
     )
-    expected = 0.5 * nats[0] + 2.0 * nats[2]
+    expected = 0.5 * nll[0] + 2.0 * nll[2]
     output = model(batch, {"tokens": 1e-3, "class": 5.0})
     torch.testing.assert_close(output.loss, 1e-3 * expected)
-    torch.testing.assert_close(output.parts["tokens"].nats, expected)
+    torch.testing.assert_close(output.parts["tokens"].nll, expected)
     torch.testing.assert_close(model(batch).loss, expected)
 
 
@@ -186,7 +186,7 @@ def test_parts_of_one_module_are_computed_at_once(kind: Literal["token", "sequen
         weighted(random_example(5, "causal", 3, targets=1), "one", [0.7]),
     ]
     factors = {"one": 0.3, "other": 2.0}
-    config = ModelConfig(**{**MODERN, "tied": False})
+    config = ModelConfig(**{**MODERN, "tie_word_embeddings": False})
     shared, separate = make_model(config, [one, other]), make_model(config, apart)
     weights = shared.heads["shared"].state_dict()
     for head in separate.heads.values():
@@ -201,7 +201,7 @@ def test_parts_of_one_module_are_computed_at_once(kind: Literal["token", "sequen
     torch.testing.assert_close(mine.loss, expected.loss)
     assert mine.parts.keys() == expected.parts.keys() == {"one", "other"}
     for part, sums in mine.parts.items():
-        torch.testing.assert_close(sums.nats, expected.parts[part].nats)
+        torch.testing.assert_close(sums.nll, expected.parts[part].nll)
         assert sums.correct == expected.parts[part].correct
 
 
@@ -214,7 +214,7 @@ def test_z_loss_and_smoothing_change_the_loss_of_tokens_alone() -> None:
     logits, labels = model.predict(batch, "tokens"), batch.targets["tokens"].labels
     expected = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.2)
     expected = expected + 0.1 * logits.logsumexp(dim=-1).square().sum()
-    torch.testing.assert_close(output.loss - output.parts["class"].nats, expected)
+    torch.testing.assert_close(output.loss - output.parts["class"].nll, expected)
 
 
 @pytest.mark.parametrize("style", ["pre", "post"])

@@ -20,7 +20,7 @@ from megapt.model import PretrainingModel
 from megapt.model.attention import BACKENDS
 from megapt.model.recompute import Recomputation
 from megapt.model.trunk import Blocks
-from tests.model.making import LENGTH, STYLES, TOKENS, VOCABULARY, make_batch, random_example
+from tests.model.builders import LENGTH, STYLES, TOKENS, VOCABULARY, make_batch, random_example
 
 KINDS: tuple[Attention, ...] = ("causal", "bidirectional", "prefix")
 LAYERS = 4
@@ -31,7 +31,7 @@ def model_of(
 ) -> PretrainingModel:
     """A model in training mode; `settings` say how it is computed, `dropout` apart."""
     dropout = settings.pop("dropout", 0.0)
-    config = ModelConfig(**{**STYLES[style], "layers": LAYERS, "dropout": dropout})
+    config = ModelConfig(**{**STYLES[style], "num_layers": LAYERS, "dropout": dropout})
     return PretrainingModel(
         config,
         heads,
@@ -147,7 +147,7 @@ def test_a_recomputed_block_keeps_its_input_alone() -> None:
     full = bytes_kept(model_of("pre", [TOKENS], recompute="full"), batch)
     second = bytes_kept(model_of("pre", [TOKENS], recompute="full", recompute_every=2), batch)
     assert full < second < plain
-    states = len(batch.tokens) * STYLES["pre"]["hidden"] * 4
+    states = len(batch.tokens) * STYLES["pre"]["hidden_size"] * 4
     # Besides: what the last norm keeps.
     assert full < (LAYERS + 4) * states < plain / 3
 

@@ -26,7 +26,7 @@ from megapt.errors import ConfigError
 from megapt.model import PretrainingModel
 from megapt.model.attention import BACKENDS
 from megapt.model.sequence import SequenceGroup
-from tests.model.making import LENGTH, STYLES, TOKENS, VOCABULARY, make_batch, random_example
+from tests.model.builders import LENGTH, STYLES, TOKENS, VOCABULARY, make_batch, random_example
 from tests.ranks import run_ranks
 
 HEADS = [
@@ -63,7 +63,7 @@ def asking(length: int, kind: Attention) -> Example:
 
 def model_of(ranks: Ranks, style: str, attention: str, **how: Any) -> PretrainingModel:
     # Two, three and four ranks divide these heads, and the half of them that the generator has.
-    config = ModelConfig(**{**STYLES[style], "heads": 24, "hidden": 48})
+    config = ModelConfig(**{**STYLES[style], "num_heads": 24, "hidden_size": 48})
     return PretrainingModel(
         config,
         HEADS,
@@ -98,7 +98,7 @@ def results(
     output.loss.backward()
     found = {"loss": summed(ranks, output.loss)}
     for part, sums in output.parts.items():
-        found[f"{part} nats"], found[f"{part} hits"] = (summed(ranks, s) for s in sums)
+        found[f"{part} nll"], found[f"{part} correct"] = (summed(ranks, s) for s in sums)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{name}: every rank must reduce every gradient"
         found[name] = summed(ranks, parameter.grad)
@@ -135,7 +135,7 @@ def test_ranks_together_are_one_alone(
 
 
 def test_the_heads_of_a_generator_are_divided_too() -> None:
-    config = ModelConfig(**{**STYLES["pre"], "heads": 2})
+    config = ModelConfig(**{**STYLES["pre"], "num_heads": 2})
     sequence = SequenceGroup(None, 0, 2)
     with pytest.raises(ConfigError, match=r"^parallel\.sequence: 2 ranks .* 1 head") as error:
         PretrainingModel(
@@ -146,7 +146,7 @@ def test_the_heads_of_a_generator_are_divided_too() -> None:
 
 def few_positions(ranks: Ranks) -> tuple[float, float]:
     """Return the loss of two positions on these ranks, and alone."""
-    config = ModelConfig(**{**STYLES["pre"], "heads": 4})
+    config = ModelConfig(**{**STYLES["pre"], "num_heads": 4})
     batch = make_batch([random_example(2, "causal", targets=1)])
     models = [
         PretrainingModel(
@@ -169,16 +169,16 @@ def joined_slopes(ranks: Ranks) -> tuple[list[float], list[float]]:
     values = torch.arange(5.0)[:, None]
     mine = group.slice(values).clone().requires_grad_()
     whole = group.join(mine, 5)
-    slopes = torch.arange(5.0)[:, None] * (ranks.rank + 1)
-    torch.autograd.backward(whole, slopes)
+    grad_logits = torch.arange(5.0)[:, None] * (ranks.rank + 1)
+    torch.autograd.backward(whole, grad_logits)
     assert mine.grad is not None
     return whole[:, 0].tolist(), mine.grad[:, 0].tolist()
 
 
 def test_what_is_joined_gets_the_slopes_of_all_ranks_once() -> None:
-    wholes, slopes = zip(*run_ranks(2, joined_slopes), strict=True)
+    wholes, grad_logits = zip(*run_ranks(2, joined_slopes), strict=True)
     assert wholes == ([0, 1, 2, 3, 4],) * 2
-    assert slopes == ([0, 3, 6], [9, 12, 0])  # The last stands for nothing.
+    assert grad_logits == ([0, 3, 6], [9, 12, 0])  # The last stands for nothing.
 
 
 @settings(max_examples=50)

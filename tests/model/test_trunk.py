@@ -8,7 +8,7 @@ import torch
 from megapt.config import ModelConfig
 from megapt.data import Attention
 from megapt.model.trunk import FeedForward
-from tests.model.making import (
+from tests.model.builders import (
     MODERN,
     STYLES,
     VANILLA,

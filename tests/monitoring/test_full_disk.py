@@ -66,7 +66,7 @@ def test_tensorboard_is_given_up(disk: Path, caplog: pytest.LogCaptureFixture) -
     monitor = monitor_of(disk, "tensorboard")
     fill(disk)
     for step in range(5000):
-        monitor.valid(step, {"loss": 1.0})
+        monitor.validation(step, {"loss": 1.0})
     monitor.close()
     jsonl, board = sorted(caplog.messages)
     assert jsonl.startswith("tracker 'jsonl': ")

@@ -32,7 +32,7 @@ JOBS = [
     *((2, stage, "bf16", "none") for stage in (1, 2, 3)),
     *((2, stage, "fp32", "cpu") for stage in (1, 2, 3)),
 ]
-"""(ranks, ZeRO stage, precision, where optimiser states are)"""
+"""(ranks, ZeRO stage, precision, where optimizer states are)"""
 
 
 def watched(
@@ -85,8 +85,8 @@ def test_norms_are_those_of_the_whole_model(
 ) -> None:
     training: dict[str, Any] = {
         "precision": precision,
-        "global_batch": 8,
-        "micro_batch": 4 // world,
+        "global_batch_size": 8,
+        "micro_batch_size": 4 // world,
     }
     parallel = {"zero_stage": stage, "offload_optimizer": offload}
     config = tiny_config(parallel=parallel, training=training)
@@ -124,7 +124,7 @@ def names_of_whole_weights(ranks: Ranks, config: RunConfig) -> list[tuple[str, b
 
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_weights_come_whole_one_by_one(stage: int) -> None:
-    config = tiny_config(parallel={"zero_stage": stage}, training={"micro_batch": 4})
+    config = tiny_config(parallel={"zero_stage": stage}, training={"micro_batch_size": 4})
     names = [name for name, _ in TinyModel().named_parameters()]
     for found in run_ranks(2, names_of_whole_weights, config):
         assert found == [(name, True) for name in names]

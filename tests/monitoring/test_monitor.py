@@ -54,7 +54,7 @@ def go(config: RunConfig, first: int, last: int) -> None:
                 time.sleep(0.01)
             written = [f"text {step}", "two\nlines *as* they are"]
             spent = spent_after(step).as_dict()
-            monitor.valid(step, {"loss": 11.0 / step, **spent, "samples": written})
+            monitor.validation(step, {"loss": 11.0 / step, **spent, "samples": written})
     monitor.close()
 
 
@@ -83,7 +83,7 @@ def test_a_record_holds_the_clock_apart(tmp_path: Path) -> None:
         "tokens_per_second": 100.0,
         "positions_per_second": 110.0,
         "targets_per_second": 20.0,
-        "utilisation": 0.1,
+        "utilization": 0.1,
         "data_share": 0.25,
         **dict.fromkeys(("step_p50", "step_p90", "step_p99", "step_max"), 1.0),
         "checkpoint_seconds": 0.0,

@@ -10,11 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from megapt.config import RunConfig
 from megapt.evaluation import generate, load_run
-from tests.objectives.building import preset
+from tests.objectives.builders import preset
 from tests.ranks import run_ranks
 from tests.training.runs import records_of, run_config, train, without_clock
 
-SAMPLES = {"samples": 2, "sample_tokens": 6}
+SAMPLES = {"num_samples": 2, "max_new_tokens": 6}
 
 
 def run_of(

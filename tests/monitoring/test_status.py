@@ -53,7 +53,7 @@ def go(config: RunConfig, steps: int) -> None:
         loss = None if step == 3 else 5.0 - step / 10
         monitor.train(step, {"loss": float("nan") if loss is None else loss, **spent})
         if step % 4 == 0:
-            monitor.valid(step, {"loss": abs(step - 5.0), **spent})
+            monitor.validation(step, {"loss": abs(step - 5.0), **spent})
             monitor.event(step, "checkpoint", seconds=0.5)
             saved = Path(config.output) / "checkpoints" / f"step-{step:08}"
             saved.mkdir(parents=True)
@@ -86,10 +86,10 @@ def test_figures_of_a_run(run: Path) -> None:
     assert status.loss.last == pytest.approx(5 - 0.85)
     assert status.loss.change == pytest.approx(-(8.5 - 4.25) / 10)
     assert status.loss.steps == 4
-    assert status.heldout is not None
-    assert asdict(status.heldout) == {"last": 3.0, "step": 8, "best": 1.0, "best_step": 4}
+    assert status.validation is not None
+    assert asdict(status.validation) == {"last": 3.0, "step": 8, "best": 1.0, "best_step": 4}
     assert status.speed["tokens_per_second"] == 50.0
-    assert status.speed["utilisation"] == 0.5
+    assert status.speed["utilization"] == 0.5
     assert status.checkpoint is not None
     assert status.checkpoint.step == 8
     assert status.checkpoint.age == pytest.approx(3000, abs=60)
@@ -102,7 +102,9 @@ def test_a_run_that_was_just_begun(tmp_path: Path) -> None:
     begun(tmp_path / "run")
     status = read_status(tmp_path / "run")
     assert (status.state, status.step, status.share) == ("begun", 0, 0.0)
-    assert status.loss is status.heldout is status.left is status.checkpoint is status.quiet is None
+    assert (
+        status.loss is status.validation is status.left is status.checkpoint is status.quiet is None
+    )
 
 
 def test_states(run: Path) -> None:
@@ -167,7 +169,7 @@ def test_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show_status(str(run), as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert (told["run"], told["state"], told["step"]) == (str(run), "stopped", 10)
-    assert told["heldout"]["best_step"] == 4
+    assert told["validation"]["best_step"] == 4
 
 
 def test_the_members_of_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,8 +233,8 @@ def test_a_finished_run(corpus_folder: Path, tmp_path: Path) -> None:
     summary = RunFolder(config.output).summary()
     assert (status.state, status.share) == ("finished", 1.0)
     assert status.step == summary["steps"]
-    assert status.heldout is not None
-    assert status.heldout.last == summary["heldout"]["loss"]
+    assert status.validation is not None
+    assert status.validation.last == summary["validation"]["loss"]
     assert status.checkpoint is not None
     assert status.checkpoint.step == summary["steps"]
     assert status.speed["slowest_rank"] in (0, 1)

@@ -1,4 +1,4 @@
-"""Speeds, utilisation, percentiles and stragglers, worked by hand."""
+"""Speeds, utilization, percentiles and stragglers, worked by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megapt.monitoring.throughput import (
     Stopwatch,
     Throughput,
     percentile,
-    utilisation,
+    utilization,
 )
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE
@@ -49,7 +49,7 @@ def test_speeds_are_those_since_the_last_record() -> None:
         "tokens_per_second": 100.0,
         "positions_per_second": 120.0,
         "targets_per_second": 10.0,
-        "utilisation": 2.0,
+        "utilization": 2.0,
         "data_share": 0.25,
         "step_p50": 2.0,
         "step_p90": 2.0,
@@ -61,23 +61,23 @@ def test_speeds_are_those_since_the_last_record() -> None:
     throughput.add(StepTimes(0.0, 1.0, 0.0))
     again = throughput.record({**AFTER, "raw_tokens": 510.0, "wall_clock": 7.0})
     assert again["tokens_per_second"] == 10.0
-    assert again["utilisation"] == again["data_share"] == again["validation_seconds"] == 0.0
+    assert again["utilization"] == again["data_share"] == again["validation_seconds"] == 0.0
     assert again["step_max"] == 1.0
 
 
-def test_without_a_peak_there_is_no_utilisation() -> None:
+def test_without_a_peak_there_is_no_utilization() -> None:
     throughput = Throughput(ALONE, None, BEFORE)
     throughput.add(BUSY)
-    assert "utilisation" not in throughput.record(AFTER)
+    assert "utilization" not in throughput.record(AFTER)
 
 
-def test_utilisation_by_hand() -> None:
+def test_utilization_by_hand() -> None:
     """A model of 1e9 parameters reads 1,000 tokens a second on each of 4 devices of 100 TFLOPS.
 
     6 FLOPs a parameter and token: 6e9 * 4000 = 2.4e13 a second of 4e14.
     """
-    assert utilisation(6e9 * 4000 * 10, 10.0, 4, 1e14) == pytest.approx(0.06)
-    assert utilisation(1.0, 0.0, 4, 1e14) == 0.0
+    assert utilization(6e9 * 4000 * 10, 10.0, 4, 1e14) == pytest.approx(0.06)
+    assert utilization(1.0, 0.0, 4, 1e14) == 0.0
 
 
 @pytest.mark.parametrize(

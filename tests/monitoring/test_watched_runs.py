@@ -14,7 +14,7 @@ from megapt.monitoring.metrics import without_clock
 from tests.ranks import run_ranks
 from tests.training.runs import last_weights, records_of, run_config, train
 
-EVERYTHING = {"groups": True, "histograms_every": 3, "profile_from": 2, "profile_steps": 1}
+EVERYTHING = {"norms_by_group": True, "histograms_every": 3, "profile_from": 2, "profile_steps": 1}
 GROUPS = {"embeddings", "blocks.0", "final_norm"}
 
 

@@ -19,9 +19,9 @@ configs = st.builds(
     MaskingConfig,
     mask_rate=rates,
     unit=st.sampled_from(UNITS),
-    ngram_longest=st.integers(1, 5),
+    max_ngram=st.integers(1, 5),
     span_p=st.sampled_from([0.05, 0.2, 0.9]),
-    span_longest=st.integers(1, 10),
+    max_span_length=st.integers(1, 10),
 )
 some_pieces = st.lists(pieces, min_size=1, max_size=5)
 

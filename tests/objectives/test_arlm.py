@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from megapt.data import Window
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, make_piece, windows
 
 V = VOCABULARY

@@ -18,7 +18,7 @@ from megapt.data import (
 )
 from megapt.objectives import OBJECTIVES
 from tests.chance import assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import (
     VOCABULARY,
     cut_random_documents,

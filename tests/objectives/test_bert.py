@@ -12,7 +12,7 @@ from megapt.objectives.bert import Bert, BertConfig, exchange, swap_half
 from megapt.objectives.pairs import RIGHT, WRONG, Pair, Part, Task, cut_pieces
 from megapt.objectives.reference_pairs import bert_pairs
 from tests.chance import assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import (
     VOCABULARY,
     keys,
@@ -323,7 +323,7 @@ def test_the_cost_of_bert_pairing_is_that_of_texts_of_many_sentences() -> None:
 
 
 def test_the_head_is_that_of_the_pairs() -> None:
-    tokens, pairs = build("bert", pairs="sop", reading="pair").heads
+    tokens, pairs = build("bert", pairs="sop", pooling="pair").heads
     assert (tokens.name, pairs.name, pairs.kind) == ("tokens", "sop", "pair")
     assert pairs.labels == ("ordered", "swapped")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from megapt.data import CounterRng, Example, Window
 from megapt.errors import ConfigError
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, windows
 
 V = VOCABULARY
@@ -133,7 +133,7 @@ def test_a_share_of_the_masked_tokens_may_stay() -> None:
 
 
 def test_a_generator_and_a_detection_head() -> None:
-    generator, detection = build("electra", detection_weight=20, generator_size=0.5).heads
+    generator, detection = build("electra", detection_loss_weight=20, generator_size=0.5).heads
     assert (generator.name, generator.kind) == ("generator", "generator")
     assert (generator.weight, generator.scale) == (1, 0.5)
     assert (detection.name, detection.kind, detection.weight) == ("detection", "detection", 20)
@@ -150,8 +150,8 @@ def test_the_trunk_is_shown_plain_text_and_fills_no_masks() -> None:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("detection_weight", 0),
-        ("detection_weight", -1),
+        ("detection_loss_weight", 0),
+        ("detection_loss_weight", -1),
         ("generator_size", 0),
         ("generator_size", 1.5),
         ("mask_rate", 0),

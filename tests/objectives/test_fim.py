@@ -13,7 +13,7 @@ from megapt.data import RESERVED, Example, Piece, Window
 from megapt.errors import ConfigError
 from megapt.objectives import ObjectiveError
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, sized_windows, windows
 
 V = VOCABULARY

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from megapt.data import RESERVED, Window
 from megapt.errors import ConfigError
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.objectives.infilled import PLAIN, THREE, V, distinct, hidden_words, source_of, sources
 from tests.windows import keys, make_piece, random_piece, sized_windows, windows
 
 noises = st.fixed_dictionaries(
     {
         "mask_rate": st.sampled_from([0.0, 0.15, 0.3, 0.9]),
-        "span_mean": st.sampled_from([1.0, 3.5, 20.0]),
+        "mean_span_length": st.sampled_from([1.0, 3.5, 20.0]),
         "random_share": st.sampled_from([0.0, 0.1, 1.0]),
-        "permute": st.sampled_from([0.5, 1.0]),
+        "permute_sentences": st.sampled_from([0.5, 1.0]),
         "rotate": st.sampled_from([0.0, 0.5]),
     }
 )
@@ -33,7 +33,7 @@ modes = st.sampled_from(
 
 def test_golden_layout() -> None:
     piece = make_piece([50, 51, 52], document=4)
-    objective = build("infilling", mask_rate=0.0, permute=0.0, rotate=1.0)
+    objective = build("infilling", mask_rate=0.0, permute_sentences=0.0, rotate=1.0)
     [example] = examples_of(objective, Window(0, 0, (piece,)), 5)
     assert source_of(example) in ([50, 51, 52], [51, 52, 50], [52, 50, 51])
     assert example.tokens[[0, 4]].tolist() == [V.cls, V.sep]
@@ -64,7 +64,7 @@ def test_the_target_is_the_text_and_the_source_fits(
 @pytest.mark.parametrize("mode", [{}, {"compat": "bart"}], ids=str)
 def test_insertions_stop_where_the_source_is_full(mode: dict[str, str]) -> None:
     """With spans of one word on average, more would be inserted than is hidden."""
-    piece, noise = distinct(24), {"mask_rate": 0.9, "span_mean": 1.0, **mode}
+    piece, noise = distinct(24), {"mask_rate": 0.9, "mean_span_length": 1.0, **mode}
     full = [len(source) for source in sources(piece, 300, window=24, **noise)]
     free = [len(source) for source in sources(piece, 300, window=1000, **noise)]
     assert max(full) == 24 < max(free)
@@ -134,7 +134,7 @@ def test_every_arrangement_of_spans_has_its_chance() -> None:
                 shares[text] += weight / len(orders)
     drawn = Counter(
         "".join("*" if t == V.mask else str(t - V.ordinary[0] + 1) for t in source)
-        for source in sources(distinct(5), count, **PLAIN, mask_rate=0.4, span_mean=mean)
+        for source in sources(distinct(5), count, **PLAIN, mask_rate=0.4, mean_span_length=mean)
     )
     frequent = [text for text, share in shares.items() if share * count > 20]
     assert len(frequent) > 40
@@ -145,7 +145,9 @@ def test_every_arrangement_of_spans_has_its_chance() -> None:
 
 def test_random_tokens_are_ordinary_and_uniform() -> None:
     piece = make_piece([40] * 200)
-    drawn = sources(piece, 300, permute=0.0, random_share=1.0, mask_rate=0.9, replace="each")
+    drawn = sources(
+        piece, 300, permute_sentences=0.0, random_share=1.0, mask_rate=0.9, replace="each"
+    )
     counts = np.bincount(np.concatenate(drawn), minlength=V.size)
     assert counts[V.reserved].sum() == 0
     assert_fits(np.delete(counts, [*V.reserved, 40]), np.ones(V.size - len(V.reserved) - 1))
@@ -154,7 +156,7 @@ def test_random_tokens_are_ordinary_and_uniform() -> None:
 def test_the_share_of_random_spans() -> None:
     piece = make_piece([40] * 150)
     random_spans = masks = 0
-    for source in sources(piece, 600, permute=0.0, random_share=0.25):
+    for source in sources(piece, 600, permute_sentences=0.0, random_share=0.25):
         masks += source.count(V.mask)
         random_spans += sum(token not in (40, V.mask) for token in source)
     share = 0.25 * (len(V.ordinary) - 1) / len(V.ordinary)  # 40 itself is seen as the text
@@ -164,8 +166,8 @@ def test_the_share_of_random_spans() -> None:
 def test_a_span_is_random_as_a_whole() -> None:
     """With few spans, [MASK]s and random tokens hardly ever touch."""
     piece = make_piece([40] * 100)
-    settings: dict[str, Any] = {"mask_rate": 0.1, "span_mean": 50.0, "random_share": 0.5}
-    for source in sources(piece, 100, permute=0.0, replace="each", **settings):
+    settings: dict[str, Any] = {"mask_rate": 0.1, "mean_span_length": 50.0, "random_share": 0.5}
+    for source in sources(piece, 100, permute_sentences=0.0, replace="each", **settings):
         assert source.count(V.mask) in (0, 10)
 
 
@@ -183,7 +185,7 @@ def test_a_share_of_the_sentences_changes_places() -> None:
     piece = distinct(5, sentences=(0, 1, 2, 3, 4))
     found = [
         sum(a == b for a, b in zip(source, piece.tokens.tolist(), strict=True))
-        for source in sources(piece, 6000, mask_rate=0.0, permute=0.8)
+        for source in sources(piece, 6000, mask_rate=0.0, permute_sentences=0.8)
     ]
     fixed = Counter(
         1 + sum(a == b for a, b in enumerate(order)) for order in permutations(range(4))
@@ -221,7 +223,7 @@ def test_masks_reach_over_sentences_that_have_changed_places() -> None:
     piece = distinct(10, sentences=(0, 5))
     first, last = V.ordinary[[0, 9]].tolist()
     together = 0
-    for source in sources(piece, 300, mask_rate=0.4, span_mean=20.0, random_share=0.0):
+    for source in sources(piece, 300, mask_rate=0.4, mean_span_length=20.0, random_share=0.0):
         swapped = next(t for t in source if t != V.mask) >= V.ordinary[5]
         together += swapped and source.count(V.mask) == 1 and not {first, last} & set(source)
     assert together > 0
@@ -230,7 +232,7 @@ def test_masks_reach_over_sentences_that_have_changed_places() -> None:
 @pytest.mark.parametrize(("mode", "first"), [({}, 1), ({"compat": "bart"}, 2)], ids=["own", "bart"])
 def test_rotations_begin_at_any_token(mode: dict[str, str], first: int) -> None:
     piece = distinct(6, words=[0, 3])
-    noise: dict[str, Any] = {"mask_rate": 0.0, "permute": 0.0, "rotate": 1.0, **mode}
+    noise: dict[str, Any] = {"mask_rate": 0.0, "permute_sentences": 0.0, "rotate": 1.0, **mode}
     drawn = sources(piece, 5000, **noise)
     text = piece.tokens.tolist()
     assert all(source in [text[k:] + text[:k] for k in range(6)] for source in drawn)
@@ -240,7 +242,7 @@ def test_rotations_begin_at_any_token(mode: dict[str, str], first: int) -> None:
 
 
 def test_the_share_of_rotations() -> None:
-    noise: dict[str, Any] = {"mask_rate": 0.0, "permute": 0.0, "rotate": 0.4}
+    noise: dict[str, Any] = {"mask_rate": 0.0, "permute_sentences": 0.0, "rotate": 0.4}
     turned = [source[0] != V.ordinary[0] for source in sources(distinct(10), 3000, **noise)]
     assert_mean(turned, 0.4 * 0.9)
 
@@ -268,10 +270,10 @@ def test_a_prompt_is_a_source_whose_rewriting_begins() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mask_rate": 0.0, "permute": 0.0}, "the source would be the text itself"),
+        ({"mask_rate": 0.0, "permute_sentences": 0.0}, "the source would be the text itself"),
         ({"compat": "bart", "replace": "each"}, "replaces each span by one"),
         ({"mask_rate": 1.0}, "mask_rate"),
-        ({"span_mean": 0.5}, "span_mean"),
+        ({"mean_span_length": 0.5}, "mean_span_length"),
         ({"replace": "two"}, "replace"),
     ],
     ids=str,

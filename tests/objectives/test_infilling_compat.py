@@ -12,7 +12,7 @@ import pytest
 
 from megapt.data import Window
 from tests.chance import assert_fits
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.objectives.infilled import PLAIN, THREE, V, distinct, hidden_words, source_of, sources
 from tests.windows import make_piece
 
@@ -58,7 +58,11 @@ def test_compat_follows_fairseq(n: int, mean: float) -> None:
     """The same lengths, [MASK]s, random tokens and hidden words as by hand, from other draws."""
     count, rng = 8000, random.Random(n)
     piece, share = distinct(n), 0.3
-    noise: dict[str, Any] = {"permute": 0.0, "span_mean": mean, "random_share": share}
+    noise: dict[str, Any] = {
+        "permute_sentences": 0.0,
+        "mean_span_length": mean,
+        "random_share": share,
+    }
     ours = []
     for source in sources(piece, count, compat="bart", **noise):
         # A random token may be one of the text: only its share of the others can be told.
@@ -92,7 +96,9 @@ def test_compat_rounds_up_and_lays_spans_over_each_other() -> None:
 
     In single precision 0.3 x 100 is a little more than 30, so the budget is 31.
     """
-    assert sources(distinct(1), 50, **PLAIN, compat="bart", span_mean=20.0) == [[V.mask]] * 50
+    assert (
+        sources(distinct(1), 50, **PLAIN, compat="bart", mean_span_length=20.0) == [[V.mask]] * 50
+    )
     piece = distinct(100)
     found = [hidden_words(s, piece) for s in sources(piece, 500, **PLAIN, compat="bart")]
     assert max(found) == 31
@@ -103,7 +109,7 @@ def test_compat_cuts_spans_at_the_end_of_a_text() -> None:
     """Of two words one is hidden, however far the spans of the text before would reach."""
     first = distinct(60, words=list(range(0, 60, 2)))
     second = make_piece(V.ordinary[60:64].tolist(), words=[0, 1])
-    objective = build("infilling", **PLAIN, compat="bart", span_mean=20.0)
+    objective = build("infilling", **PLAIN, compat="bart", mean_span_length=20.0)
     for key in range(200):
         sources = map(source_of, examples_of(objective, Window(0, 0, (first, second)), key))
         hidden = list(map(hidden_words, sources, (first, second)))
@@ -113,7 +119,7 @@ def test_compat_cuts_spans_at_the_end_of_a_text() -> None:
 
 def test_compat_draws_any_id_but_the_first() -> None:
     piece = make_piece([40] * 100)
-    drawn = sources(piece, 1500, compat="bart", permute=0.0, random_share=1.0)
+    drawn = sources(piece, 1500, compat="bart", permute_sentences=0.0, random_share=1.0)
     counts = np.bincount(np.concatenate(drawn), minlength=V.size)
     assert counts[0] == 0
     assert_fits(np.delete(counts, [0, 40]), np.ones(V.size - 2))
@@ -121,7 +127,7 @@ def test_compat_draws_any_id_but_the_first() -> None:
 
 @pytest.mark.parametrize(("share", "moving"), [(0.1, 1), (0.4, 2), (0.6, 2), (1.0, 3)])
 def test_compat_rounds_the_share_of_sentences_up(share: float, moving: int) -> None:
-    drawn = sources(THREE, 600, compat="bart", mask_rate=0.0, permute=share)
+    drawn = sources(THREE, 600, compat="bart", mask_rate=0.0, permute_sentences=share)
     orders = {tuple(source) for source in drawn}
     # One of three alone cannot move; two of three exchange, each two; three make all six orders.
     assert len(orders) == {1: 1, 2: 4, 3: 6}[moving]

@@ -10,7 +10,7 @@ import pytest
 from megapt.data import CounterRng, Window
 from megapt.objectives.word_spans import draw_spans, expected_spans, span_table
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.objectives.infilled import distinct
 
 
@@ -72,7 +72,7 @@ def test_the_cost(n: int, replace: str) -> None:
 @pytest.mark.parametrize("n", [1, 30, 61, 64])
 def test_the_cost_knows_that_a_source_may_be_full(n: int) -> None:
     """An upper bound there, which no example exceeds and which holds for the mean."""
-    objective = build("infilling", window=64, mask_rate=0.9, span_mean=1)
+    objective = build("infilling", window=64, mask_rate=0.9, mean_span_length=1)
     window = Window(0, 0, (distinct(n),))
     sizes = [len(examples_of(objective, window, key)[0]) for key in range(500)]
     cost = objective.cost(n).positions

@@ -10,7 +10,7 @@ from megapt.errors import ConfigError
 from megapt.objectives import Context
 from megapt.objectives.mgm import Mgm, MgmConfig
 from tests.chance import assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, windows
 
 V = VOCABULARY

@@ -13,7 +13,7 @@ from megapt.errors import ConfigError
 from megapt.objectives import Context, Cost, Objective, build_objective
 from megapt.objectives.mixture import Mixture, MixtureConfig
 from tests.chance import assert_fits
-from tests.objectives.building import LABELS, build
+from tests.objectives.builders import LABELS, build
 from tests.windows import VOCABULARY, keys, make_piece, windows
 
 TWO = {"left": {"name": "arlm"}, "right": {"name": "mlm", "mask_rate": 0.3}}
@@ -140,14 +140,14 @@ def test_heads_of_one_kind_share_their_weights_and_report_for_each_member() -> N
 
 
 def test_heads_that_differ_keep_weights_of_their_own() -> None:
-    members = {"pair": {"name": "nsp"}, "cls": {"name": "nsp", "reading": "cls"}}
+    members = {"pair": {"name": "nsp"}, "cls": {"name": "nsp", "pooling": "cls"}}
     assert [head.owner for head in mixture(members=members).heads] == ["nsp", "cls/nsp"]
 
 
 def test_weights_of_parts_are_kept() -> None:
     members = {
         "one": {"name": "bert", "pair_weight": 0.25},
-        "two": {"name": "nsp", "reading": "cls"},
+        "two": {"name": "nsp", "pooling": "cls"},
     }
     heads = {head.name: head for head in mixture(members=members, loss="targets").heads}
     assert heads["one/nsp"].weight == 0.25

@@ -12,7 +12,7 @@ from megapt.objectives import Context
 from megapt.objectives.mlm import Mlm
 from megapt.objectives.noise import MaskingConfig
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, windows
 
 V = VOCABULARY

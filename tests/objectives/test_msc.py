@@ -10,7 +10,7 @@ from megapt.data import CounterRng, Window
 from megapt.errors import ConfigError
 from megapt.objectives import Context, ObjectiveError
 from megapt.objectives.msc import Msc, MscConfig
-from tests.objectives.building import LABELS, build, examples_of
+from tests.objectives.builders import LABELS, build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, windows
 
 
@@ -39,9 +39,9 @@ def test_the_mask_is_that_of_mlm_under_the_same_key(window: Window, key: int) ->
 
 
 def test_a_document_without_a_class_gives_its_masked_tokens_alone() -> None:
-    labelled, bare = make_piece([50, 51], label=1), make_piece([60, 61], document=1)
-    objective = build("msc", unlabelled_documents=5, unlabelled=True)
-    first, second = examples_of(objective, Window(0, 0, (labelled, bare)), 0)
+    labeled, bare = make_piece([50, 51], label=1), make_piece([60, 61], document=1)
+    objective = build("msc", unlabeled_documents=5, unlabeled=True)
+    first, second = examples_of(objective, Window(0, 0, (labeled, bare)), 0)
     assert set(first.targets) == {"tokens", "class"}
     assert set(second.targets) == {"tokens"}
 
@@ -58,13 +58,13 @@ def test_a_corpus_without_two_classes_is_refused(labels: tuple[str, ...], said: 
 
 
 def test_documents_without_a_class_are_refused_unless_they_are_asked_for() -> None:
-    text = refusal(unlabelled_documents=3)
+    text = refusal(unlabeled_documents=3)
     assert "3 training documents" in text
-    assert "unlabelled=true" in text
+    assert "unlabeled=true" in text
 
 
 def test_the_heads_carry_the_class_names_and_the_weight() -> None:
-    tokens, classes = build("msc", class_weight=0.25).heads
+    tokens, classes = build("msc", class_loss_weight=0.25).heads
     assert (tokens.name, tokens.kind, tokens.weight) == ("tokens", "token", 1.0)
     assert (classes.name, classes.kind, classes.weight) == ("class", "sequence", 0.25)
     assert (classes.classes, classes.labels) == (2, LABELS)
@@ -72,7 +72,7 @@ def test_the_heads_carry_the_class_names_and_the_weight() -> None:
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("inf"), float("nan"), "half"])
 def test_a_weight_that_is_no_weight_is_refused(weight: object) -> None:
-    assert "objective.class_weight" in refusal(class_weight=weight)
+    assert "objective.class_loss_weight" in refusal(class_loss_weight=weight)
 
 
 def test_the_cost_is_that_of_mlm_and_the_class() -> None:
@@ -81,7 +81,7 @@ def test_the_cost_is_that_of_mlm_and_the_class() -> None:
 
 
 def test_the_refusal_tells_the_coverage() -> None:
-    context = Context(VOCABULARY, 64, LABELS, unlabelled=3, documents=12)
+    context = Context(VOCABULARY, 64, LABELS, unlabeled=3, documents=12)
     with pytest.raises(ObjectiveError, match=r"3 of 12 training documents have none .*75\.0%"):
         Msc(MscConfig(), context)
 
@@ -91,7 +91,7 @@ def test_the_refusal_tells_the_coverage() -> None:
 
 def balanced(*counts: int, labels: tuple[str, ...] = LABELS) -> Msc:
     context = Context(VOCABULARY, 64, labels, label_counts=counts)
-    return Msc(MscConfig(balance=True), context)
+    return Msc(MscConfig(balance_classes=True), context)
 
 
 def class_weight(objective: Msc, label: int) -> list[float]:
@@ -139,4 +139,4 @@ def test_a_class_without_documents_cannot_be_balanced() -> None:
 
 
 def test_unknown_numbers_cannot_be_balanced() -> None:
-    assert "whose numbers this corpus does not tell" in refusal(balance=True)
+    assert "whose numbers this corpus does not tell" in refusal(balance_classes=True)

@@ -203,7 +203,7 @@ def test_random_ids_pass_over_reserved_ids_anywhere() -> None:
 
 
 def test_the_replacement_does_not_depend_on_the_place() -> None:
-    """The kinds of replacement of neighbouring tokens are independent of each other."""
+    """The kinds of replacement of neighboring tokens are independent of each other."""
     tokens = np.full(60_000, 40)
     corrupted = corrupt_all(tokens, MaskingConfig(), "pairs")
     masked = (corrupted == V.mask).astype(int)

@@ -27,12 +27,12 @@ from tests.windows import keys, make_piece, pieces
         {"final_mask_rate": 0.0},
         {"final_mask_rate": 1.0},
         {"unit": "sentence"},
-        {"ngram_longest": 0},
+        {"max_ngram": 0},
         {"span_p": 0.0},
         {"span_p": 1.0},
-        {"span_longest": 0},
-        {"ngram_longest": 1001},
-        {"span_longest": 10**11},
+        {"max_span_length": 0},
+        {"max_ngram": 1001},
+        {"max_span_length": 10**11},
         {"mask_share": 1.1},
         {"random_share": -0.1},
         {"mask_share": 0.8, "random_share": 0.3},
@@ -63,7 +63,7 @@ def test_a_mask_that_shows_every_answer_says_so() -> None:
 
 @pytest.mark.parametrize("unit", ["ngram", "span"])
 def test_weights_of_lengths_are_not_made_anew_for_each_window(unit: str) -> None:
-    config = MaskingConfig(unit=unit, ngram_longest=1000, span_longest=1000)
+    config = MaskingConfig(unit=unit, max_ngram=1000, max_span_length=1000)
     assert len(config.lengths) == 1000
     assert config.lengths is config.lengths
 
@@ -98,7 +98,7 @@ def test_a_word_is_a_run(piece: Piece, key: int) -> None:
 def test_a_run_is_a_union_of_whole_words_and_not_too_long(
     piece: Piece, key: int, longest: int, unit: str
 ) -> None:
-    config = MaskingConfig(unit=unit, span_longest=longest, ngram_longest=longest)
+    config = MaskingConfig(unit=unit, max_span_length=longest, max_ngram=longest)
     run_of, words = runs(piece, config, CounterRng(key)), word_numbers(piece)
     budget = max(1, int(0.15 * (words[-1] + 1)))
     for word in range(words[-1] + 1):
@@ -109,7 +109,7 @@ def test_a_run_is_a_union_of_whole_words_and_not_too_long(
 
 @pytest.mark.parametrize(("p", "longest"), [(0.2, 10), (0.3, 10), (0.05, 4), (0.9, 3), (0.5, 1)])
 def test_span_lengths_follow_the_truncated_geometric_distribution(p: float, longest: int) -> None:
-    weights = MaskingConfig(unit="span", span_p=p, span_longest=longest).lengths
+    weights = MaskingConfig(unit="span", span_p=p, max_span_length=longest).lengths
     lengths = draw_lengths(weights, np.full(50_000, longest), CounterRng("spans", longest))
     assert lengths.min() == 1
     assert lengths.max() == longest
@@ -142,7 +142,7 @@ def test_runs_of_a_text_follow_the_distribution(unit: str, shares: list[float]) 
 
 
 def test_lengths_have_a_limit_of_their_own() -> None:
-    """Each draw is cut, and renormalised, at its own limit."""
+    """Each draw is cut, and renormalized, at its own limit."""
     weights = MaskingConfig(unit="ngram").lengths
     lengths = draw_lengths(weights, np.array([1, 2, 3] * 20_000), CounterRng("limits"))
     assert set(lengths[0::3]) == {1}

@@ -13,7 +13,7 @@ from megapt.objectives.nsp import Nsp, NspConfig
 from megapt.objectives.pairs import RIGHT, WRONG, cut_pieces
 from megapt.objectives.reference_pairs import bert_pairs
 from tests.chance import assert_fits
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, sized_windows, windows
 
 V = VOCABULARY
@@ -151,17 +151,17 @@ def test_a_pair_of_w_tokens_is_whole_and_one_more_is_cut() -> None:
         assert split(wrong) == ((40,) * 6, (51,) * left)
 
 
-@pytest.mark.parametrize(("reading", "kind"), [("pair", "pair"), ("cls", "sequence")])
-def test_one_head_of_two_named_classes(reading: str, kind: str) -> None:
-    [head] = build("nsp", reading=reading).heads
+@pytest.mark.parametrize(("pooling", "kind"), [("pair", "pair"), ("cls", "sequence")])
+def test_one_head_of_two_named_classes(pooling: str, kind: str) -> None:
+    [head] = build("nsp", pooling=pooling).heads
     assert (head.name, head.kind, head.classes, head.weight) == ("nsp", kind, 2, 1.0)
     assert head.labels[RIGHT] == "next"
     assert head.labels[WRONG] == "random"
 
 
 def test_an_unknown_reading_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"objective\.reading"):
-        build("nsp", reading="mean")
+    with pytest.raises(ConfigError, match=r"objective\.pooling"):
+        build("nsp", pooling="mean")
 
 
 @given(sized_windows(), keys)

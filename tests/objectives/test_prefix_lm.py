@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from megapt.data import Example, Window
 from megapt.errors import ConfigError
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, windows
 
 V = VOCABULARY

@@ -16,7 +16,7 @@ from megapt.objectives.masking import MaskingConfig
 from megapt.objectives.noise import Masked, mask
 from megapt.objectives.reference_masks import RULES, Marks, bert_counts
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.splitmix import PlainRng
 from tests.windows import VOCABULARY, keys, make_piece, pieces, random_piece, windows
 
@@ -87,7 +87,7 @@ def spanbert(
     texts: list[Piece], config: MaskingConfig, rate: float, rng: PlainRng
 ) -> list[set[int]]:
     """Anchors, each with a length, until enough tokens are covered."""
-    weights = [(1 - config.span_p) ** n for n in range(config.span_longest)]
+    weights = [(1 - config.span_p) ** n for n in range(config.max_span_length)]
     orders = [rng.permutation(len(text.tokens)) for text in texts]
     chosen = []
     for text, order in zip(texts, orders, strict=True):
@@ -227,7 +227,7 @@ def test_random_ids_of_spanbert_are_as_frequent_as_in_the_text() -> None:
 @every_compat
 def test_chosen_tokens_come_in_their_shares(settings: dict[str, Any]) -> None:
     if settings["compat"] == "spanbert":  # one draw a span: tokens are no independent sample
-        found = corrupted({**settings, "span_longest": 1, "span_p": 0.5}, length=4)
+        found = corrupted({**settings, "max_span_length": 1, "span_p": 0.5}, length=4)
         found = [text for text in found if (np.diff(text.places) > 1).all()]
     else:
         found = corrupted(settings)

@@ -17,7 +17,7 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFas
 
 from megapt.data import Piece, Window
 from tests.chance import assert_fits
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, make_piece
 
 V = VOCABULARY

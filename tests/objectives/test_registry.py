@@ -16,7 +16,7 @@ from megapt.exits import guarded
 from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
 from megapt.objectives.mlm import Mlm
 from megapt.registry import Registry
-from tests.objectives.building import LABELS, PRESETS, build
+from tests.objectives.builders import LABELS, PRESETS, build
 from tests.windows import VOCABULARY
 
 CONTEXT = Context(VOCABULARY, 64, LABELS)

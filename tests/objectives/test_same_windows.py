@@ -10,7 +10,7 @@ import pytest
 
 from megapt.data import BatchMaker, Corpus, CounterRng, Example, Window, WindowStream
 from megapt.objectives import OBJECTIVES, Objective
-from tests.objectives.building import build
+from tests.objectives.builders import build
 
 
 def ordinary(tokens: np.ndarray, first: int) -> list[int]:
@@ -60,7 +60,7 @@ def stream_over(corpus: Corpus, policy: str = "fill") -> WindowStream:
         seed=3,
         window=W,
         policy=policy,
-        shuffle_span=2,
+        shuffle_shards=2,
         shuffle_blocks=2,
         lanes=2,
     )

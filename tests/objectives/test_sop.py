@@ -12,7 +12,7 @@ from megapt.objectives import Context, Cost
 from megapt.objectives.pairs import RIGHT, WRONG, cut_pieces
 from megapt.objectives.sop import Sop, SopConfig
 from tests.chance import assert_fits
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, sized_windows, windows
 
 V = VOCABULARY
@@ -116,9 +116,9 @@ def test_the_cost_is_that_of_the_text_after_the_first_sentence() -> None:
     assert SOP.cost(5) == Cost(sum(map(len, examples)), len(examples))
 
 
-@pytest.mark.parametrize(("reading", "kind"), [("pair", "pair"), ("cls", "sequence")])
-def test_one_head_of_two_named_classes(reading: str, kind: str) -> None:
-    [head] = build("sop", reading=reading).heads
+@pytest.mark.parametrize(("pooling", "kind"), [("pair", "pair"), ("cls", "sequence")])
+def test_one_head_of_two_named_classes(pooling: str, kind: str) -> None:
+    [head] = build("sop", pooling=pooling).heads
     assert (head.name, head.kind, head.classes, head.weight) == ("sop", kind, 2, 1.0)
     assert head.labels[RIGHT] == "ordered"
     assert head.labels[WRONG] == "swapped"
@@ -129,5 +129,5 @@ def test_windows_of_one_document_are_taken() -> None:
 
 
 def test_an_unknown_reading_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"objective\.reading"):
-        build("sop", reading="mean")
+    with pytest.raises(ConfigError, match=r"objective\.pooling"):
+        build("sop", pooling="mean")

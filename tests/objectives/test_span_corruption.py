@@ -13,7 +13,7 @@ from megapt.data import CounterRng, Example, Window
 from megapt.errors import ConfigError
 from megapt.objectives.spans import largest_text, noise_mask, parts, span_counts
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, make_piece, random_piece, sized_windows
 
 V = VOCABULARY
@@ -244,7 +244,7 @@ def test_sources_and_targets_rebuild_the_text(
 ) -> None:
     size, window = drawn
     objective = build(
-        "span_corruption", window=size, noise_rate=rate, mean_span=mean, compat=compat
+        "span_corruption", window=size, noise_density=rate, mean_span_length=mean, compat=compat
     )
     examples = examples_of(objective, window, key)
     for piece, example in zip(window.pieces, examples, strict=True):
@@ -257,7 +257,7 @@ def test_targets_predict_themselves_and_the_end(
     drawn: tuple[int, Window], rate: float, mean: float, key: int
 ) -> None:
     size, window = drawn
-    objective = build("span_corruption", window=size, noise_rate=rate, mean_span=mean)
+    objective = build("span_corruption", window=size, noise_density=rate, mean_span_length=mean)
     for piece, example in zip(window.pieces, examples_of(objective, window, key), strict=True):
         source, target = divided(example)
         asked = example.targets["tokens"]
@@ -292,7 +292,7 @@ def test_the_one_token_of_a_text_is_noise(compat: str | None) -> None:
 
 def test_a_span_that_reaches_around_the_end_is_two_runs() -> None:
     piece = make_piece([50, 51, 52])
-    objective = build("span_corruption", window=W, noise_rate=0.6, mean_span=2.0)
+    objective = build("span_corruption", window=W, noise_density=0.6, mean_span_length=2.0)
     a, b = V.sentinels[:2]
     ways = Counter(
         tuple(map(tuple, divided(examples_of(objective, Window(0, 0, (piece,)), key)[0])))
@@ -321,7 +321,12 @@ def test_examples_cost_what_is_said(
     compat: str | None, mode: str | None, n: int, rate: float, mean: float
 ) -> None:
     objective = build(
-        "span_corruption", window=W, noise_rate=rate, mean_span=mean, mode=mode, compat=compat
+        "span_corruption",
+        window=W,
+        noise_density=rate,
+        mean_span_length=mean,
+        mode=mode,
+        compat=compat,
     )
     window = Window(0, 0, tuple(random_piece(n, 0, document=d) for d in range(300)))
     examples = examples_of(objective, window, 0)
@@ -337,7 +342,12 @@ def test_the_longest_example_is_reached_and_never_passed(
 ) -> None:
     size = 24
     objective = build(
-        "span_corruption", window=size, noise_rate=rate, mean_span=mean, mode="NLU", compat=compat
+        "span_corruption",
+        window=size,
+        noise_density=rate,
+        mean_span_length=mean,
+        mode="NLU",
+        compat=compat,
     )
     window = Window(0, 0, tuple(random_piece(n, 0) for n in [*range(1, size), *[size] * 100]))
     longest = max(map(len, examples_of(objective, window, 0)))
@@ -375,7 +385,13 @@ def test_a_mode_that_the_tokenizer_lacks_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("noise_rate", 0.0), ("noise_rate", 1.0), ("mean_span", 0.5), ("mode", "R"), ("compat", "hf")],
+    [
+        ("noise_density", 0.0),
+        ("noise_density", 1.0),
+        ("mean_span_length", 0.5),
+        ("mode", "R"),
+        ("compat", "hf"),
+    ],
 )
 def test_settings_out_of_range_are_refused(setting: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"objective\.{setting}"):

@@ -11,7 +11,7 @@ from megapt.data import CounterRng, Vocabulary, Window
 from megapt.errors import ConfigError
 from megapt.objectives.mixture import Mixture
 from tests.chance import assert_fits, assert_mean
-from tests.objectives.building import build, examples_of
+from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, keys, random_piece, sized_windows
 
 V = VOCABULARY

@@ -40,7 +40,7 @@ def first_gradients(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Ten
     """The initial weights, and the gradients of the first global batch, by plain torch."""
     prepared = prepare(config.model_copy(update={"output": "never"}), ALONE, Origins())
     model = build_model(config, prepared.parts.objective.heads, prepared.corpus.vocabulary.size)
-    batch = prepared.maker.batch(range(config.training.global_batch)).widen()
+    batch = prepared.maker.batch(range(config.training.global_batch_size)).widen()
     heads = prepared.parts.objective.heads
     totals = Totals(*count_parts([batch], heads))
     model(batch, factors(heads, totals)).loss.backward()
@@ -61,8 +61,8 @@ def test_the_first_update_is_that_of_adamw_by_hand(
         corpus_folder,
         tmp_path / "run",
         objective={"name": "bert"},
-        optimizer={"lr": 0.5, "eps": 1.0, "weight_decay": 0.2, "clip": clip},
-        schedule={"name": "constant", "warmup": 0.0},
+        optimizer={"lr": 0.5, "eps": 1.0, "weight_decay": 0.2, "max_grad_norm": clip},
+        schedule={"name": "constant", "warmup_ratio": 0.0},
         parallel={"zero_stage": stage},
         training={"budget": {"amount": 1.0}, "precision": precision},
     )
@@ -91,14 +91,14 @@ def test_the_first_update_is_that_of_adamw_by_hand(
 @pytest.mark.parametrize("style", ["modern", "vanilla"])
 def test_only_matrices_and_words_decay(style: str) -> None:
     config = ModelConfig(
-        layers=2,
-        hidden=8,
-        heads=2,
-        feedforward=16,
+        num_layers=2,
+        hidden_size=8,
+        num_heads=2,
+        intermediate_size=16,
         **{"modern": {}, "vanilla": {"positions": "learned", "norm": "layernorm", "bias": True}}[
             style
         ],
-        tied=style == "modern",
+        tie_word_embeddings=style == "modern",
     )
     heads = (HeadSpec("tokens", "token"), HeadSpec("class", "sequence", 3))
     model = PretrainingModel(config, heads, vocabulary=11, max_positions=32)

@@ -1,4 +1,4 @@
-"""What the other optimisers and the average keep goes on at another stage, on other ranks."""
+"""What the other optimizers and the average keep goes on at another stage, on other ranks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.training.runs import (
     train_with_signal,
 )
 
-# (optimiser, its keys, ranks and stage before, ranks and stage after)
+# (optimizer, its keys, ranks and stage before, ranks and stage after)
 WAYS: list[tuple[str, dict[str, Any], tuple[int, int], tuple[int, int]]] = [
     ("lion", {"lr": 1e-3}, (2, 1), (1, 3)),
     ("muon", {}, (2, 2), (1, 0)),
     ("muon", {}, (1, 0), (2, 1)),
-    ("adamw", {"layer_decay": 0.7, "average": 0.8}, (2, 3), (1, 0)),
-    ("adamw", {"layer_decay": 0.7, "average": 0.8}, (2, 1), (2, 2)),
+    ("adamw", {"layer_decay": 0.7, "ema_decay": 0.8}, (2, 3), (1, 0)),
+    ("adamw", {"layer_decay": 0.7, "ema_decay": 0.8}, (2, 1), (2, 2)),
 ]
 
 
@@ -50,7 +50,7 @@ def test_a_run_goes_on_as_if_nothing_had_changed(
     broken = config("broken", before[1])
     assert run_ranks(before[0], train_with_signal, broken, signal.SIGTERM, 3) == [None] * before[0]
     run_ranks(after[0], train, config("broken", after[1]))
-    # Muon orthogonalises in bfloat16, and Lion takes signs.
+    # Muon orthogonalizes in bfloat16, and Lion takes signs.
     rel = 1e-5 if name == "adamw" else 2e-3
     assert_follows(records_of(broken), records_of(config("whole", before[1])), rel)
     if name == "adamw":

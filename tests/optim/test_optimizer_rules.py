@@ -41,7 +41,7 @@ RATE = 0.05
 
 def with_optimizer(name: str, stage: int = 0, precision: str = "fp32", **keys: float) -> RunConfig:
     return tiny_config(
-        optimizer={"name": name, "clip": 0.0, "eps": 1e-4, **keys},
+        optimizer={"name": name, "max_grad_norm": 0.0, "eps": 1e-4, **keys},
         parallel={"zero_stage": stage},
         training={"precision": precision},
     )
@@ -97,7 +97,7 @@ def test_sharded_updates_are_those_of_one_process(name: str, stage: int, world: 
     expected = by_one_rank(name)
     for trained in run_ranks(world, train_tiny, with_optimizer(name, stage), PLAN):
         for mine, theirs in zip(trained.weights, expected.weights, strict=True):
-            # Muon orthogonalises in bfloat16, whose rounding a sum in another order may turn.
+            # Muon orthogonalizes in bfloat16, whose rounding a sum in another order may turn.
             assert far_apart(mine, theirs) < (2e-3 if name == "muon" else 1e-5)
 
 
@@ -126,15 +126,15 @@ def test_muon_is_torchs_for_matrices_in_blocks_and_adamw_elsewhere() -> None:
 
 def muon_updates(ranks: Ranks, config: RunConfig) -> tuple[list[list[float]], int]:
     """The singular values of the first update of each hidden matrix, in units of rate and scale;
-    and how many matrices this rank orthogonalised."""
+    and how many matrices this rank orthogonalized."""
     calls = []
-    true = rules.orthogonalised
+    true = rules.orthogonalized
 
     def counted(matrix: Tensor) -> Tensor:
         calls.append(matrix.shape)
         return true(matrix)
 
-    rules.orthogonalised = counted
+    rules.orthogonalized = counted
     with closing(tiny_engine(config, ranks)) as engine:
         before = full_weights(engine)
         one_step(engine, ranks, Step(0), RATE)
@@ -158,7 +158,7 @@ def muon_updates(ranks: Ranks, config: RunConfig) -> tuple[list[list[float]], in
         (2, 1, "bf16"),
     ],
 )
-def test_muon_orthogonalises(world: int, stage: int, precision: str) -> None:
+def test_muon_orthogonalizes(world: int, stage: int, precision: str) -> None:
     config = with_optimizer("muon", stage, precision, weight_decay=0.0)
     found = run_ranks(world, muon_updates, config)
     for values, calls in found:
@@ -176,7 +176,7 @@ def test_orthogonalising_keeps_the_singular_vectors() -> None:
     for shape in ((24, 8), (8, 24), (16, 16)):
         matrix = torch.randn(shape, generator=generator)
         u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-        found = rules.orthogonalised(matrix).float()
+        found = rules.orthogonalized(matrix).float()
         assert found.shape == matrix.shape
         inner = torch.diagonal(u.T @ found @ v.T)
         assert 0.5 < inner.min() <= inner.max() < 1.5
@@ -235,12 +235,14 @@ def test_the_first_update_of_each_layer_has_its_rate(stage: int) -> None:
 
 
 def test_what_decays_is_chosen() -> None:
-    shape = ModelConfig(layers=1, hidden=8, heads=2, feedforward=16, norm="layernorm", bias=True)
+    shape = ModelConfig(
+        num_layers=1, hidden_size=8, num_heads=2, intermediate_size=16, norm="layernorm", bias=True
+    )
     model = PretrainingModel(shape, (HeadSpec("tokens", "token"),), vocabulary=11, max_positions=32)
     names = {parameter: name for name, parameter in model.named_parameters()}
 
-    def spared(*undecayed: str) -> set[str]:
-        config = OptimizerConfig(undecayed=list(undecayed))
+    def spared(*kinds: str) -> set[str]:
+        config = OptimizerConfig(no_decay=list(kinds))
         return {
             names[parameter]
             for group in parameter_groups(model, config)

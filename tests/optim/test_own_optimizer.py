@@ -136,7 +136,7 @@ def test_its_file_stands_beside_the_preset_that_names_it(tmp_path: Path) -> None
     run = tmp_path / "run.yaml"
     run.write_text(
         "output: out\nobjective: arlm\ndata: {corpus: c}\noptimizer: sgd\n"
-        "model: {layers: 1, hidden: 8, heads: 2, feedforward: 8}\n"
+        "model: {num_layers: 1, hidden_size: 8, num_heads: 2, intermediate_size: 8}\n"
         "training: {budget: {amount: 1.0}}\n",
         encoding="utf-8",
     )

@@ -8,7 +8,7 @@ from typing import Any
 from megapt.config import ClusterConfig, Origins, RunConfig
 from megapt.data import TextFacts
 from megapt.planning import Planner, made_up_text
-from tests.objectives.building import preset
+from tests.objectives.builders import preset
 from tests.training.runs import merged
 
 DEVICE: dict[str, Any] = {
@@ -16,7 +16,7 @@ DEVICE: dict[str, Any] = {
     "memory": 8e9,
     "usable": 1.0,
     "peak_flops": {"fp32": 1e13, "bf16": 1e14},
-    "utilisation": 0.5,
+    "utilization": 0.5,
     "interconnect": 1e11,
     "network": 1e10,
     "price": 2.0,
@@ -31,8 +31,8 @@ _CLUSTER: dict[str, Any] = {
 _RUN: dict[str, Any] = {
     "output": "runs/x",
     "data": {"corpus": "nowhere", "window": 128},
-    "model": {"layers": 2, "hidden": 64, "heads": 4, "feedforward": 96},
-    "training": {"budget": {"amount": 1e9}, "global_batch": 64, "micro_batch": 4},
+    "model": {"num_layers": 2, "hidden_size": 64, "num_heads": 4, "intermediate_size": 96},
+    "training": {"budget": {"amount": 1e9}, "global_batch_size": 64, "micro_batch_size": 4},
     # By default 2 GB, which would hide all else of a model as small as this.
     "deepspeed": {"zero_optimization": {"reduce_bucket_size": 100_000}},
 }

@@ -30,15 +30,15 @@ MIB = 2**20
 
 
 def test_stages_hold_less_and_less() -> None:
-    reckoned = planner(run(model={"layers": 8, "hidden": 512})).plan()
+    reckoned = planner(run(model={"num_layers": 8, "hidden_size": 512})).plan()
     weights = 4.0 * sum(reckoned.parameters.values())
     held = [stage.footprint for stage in reckoned.stages]
     assert [found.stage for found in held] == [0, 1, 2, 3]
     assert held[0].parts["weights"] == weights
-    assert held[0].parts["optimiser"] == 2 * weights
-    assert held[1].parts["optimiser"] == 3 * weights / 8
-    assert held[3].parts["optimiser"] == held[1].parts["optimiser"]
-    assert held[0].parts["optimiser"] > held[1].parts["optimiser"]
+    assert held[0].parts["optimizer"] == 2 * weights
+    assert held[1].parts["optimizer"] == 3 * weights / 8
+    assert held[3].parts["optimizer"] == held[1].parts["optimizer"]
+    assert held[0].parts["optimizer"] > held[1].parts["optimizer"]
     assert all(found.total == max(sum(found.parts.values()), found.start) for found in held)
 
 
@@ -47,7 +47,7 @@ def test_half_precision_keeps_master_weights_and_knows_no_stage_0() -> None:
     size = sum(reckoned.parameters.values())
     assert [stage.footprint.stage for stage in reckoned.stages] == [1, 2, 3]
     assert reckoned.stages[0].footprint.parts["weights"] == 2 * size
-    assert reckoned.stages[0].footprint.parts["optimiser"] == 12 * size / 8
+    assert reckoned.stages[0].footprint.parts["optimizer"] == 12 * size / 8
     assert reckoned.checkpoint_bytes == (4 + 2 + 12) * size
 
 
@@ -55,7 +55,7 @@ def test_half_precision_keeps_master_weights_and_knows_no_stage_0() -> None:
     ("section", "bytes_more"),
     [
         ({"optimizer": {"name": "lion"}}, -4),
-        ({"optimizer": {"average": 0.99}}, 4),
+        ({"optimizer": {"ema_decay": 0.99}}, 4),
         ({"parallel": {"zero_stage": 1, "offload_optimizer": "cpu"}}, -12),
     ],
 )
@@ -66,7 +66,7 @@ def test_the_optimiser_decides_what_is_held(section: dict[str, Any], bytes_more:
 
     def held(reckoned: Any) -> float:
         (found,) = [s.footprint for s in reckoned.stages if s.footprint.stage == 1]
-        return float(found.parts["optimiser"])
+        return float(found.parts["optimizer"])
 
     assert held(other) - held(usual) == pytest.approx(bytes_more * size)
     offloaded = [stage.footprint.host for stage in other.stages]
@@ -83,7 +83,7 @@ def test_stages_are_those_that_the_optimiser_runs_at(name: str, stages: list[int
 
 
 def test_the_largest_micro_batch_fits_and_the_next_does_not() -> None:
-    config = run(training={"global_batch": 512})
+    config = run(training={"global_batch_size": 512})
     machines = cluster(device={"memory": 30 * MIB})
     found = planner(config, machines)
     largest = found.largest_micro_batch(3, "none")
@@ -95,22 +95,24 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not() -> None:
 
 
 def test_recomputation_is_recommended_only_if_nothing_else_helps() -> None:
-    deep = {"layers": 6, "hidden": 128}
-    config = run(model=deep, training={"micro_batch": 1})
+    deep = {"num_layers": 6, "hidden_size": 128}
+    config = run(model=deep, training={"micro_batch_size": 1})
     roomy = planner(config).plan().settings
-    assert (roomy.zero_stage, roomy.recompute, roomy.micro_batch) == (0, "none", 8)
+    assert (roomy.zero_stage, roomy.recompute, roomy.micro_batch_size) == (0, "none", 8)
     found = planner(config)
     least = {
         kind: found.footprint(3, found.trace(1, kind), 1).total for kind in ("selective", "full")
     }
     tight = cluster(device={"memory": (least["selective"] + least["full"]) / 2})
     settings = planner(config, tight).plan().settings
-    assert (settings.recompute, settings.micro_batch) == ("full", 1)
-    with pytest.raises(ConfigError, match=r"training\.micro_batch: not even 1 window fits a rank"):
+    assert (settings.recompute, settings.micro_batch_size) == ("full", 1)
+    with pytest.raises(
+        ConfigError, match=r"training\.micro_batch_size: not even 1 window fits a rank"
+    ):
         planner(config, cluster(device={"memory": 0.5 * least["full"]})).plan()
 
 
-def test_time_follows_from_utilisation_or_from_a_measured_speed() -> None:
+def test_time_follows_from_utilization_or_from_a_measured_speed() -> None:
     config = run()
     found = planner(config)
     reckoned = found.plan()
@@ -158,7 +160,9 @@ def test_the_interval_between_checkpoints_loses_least() -> None:
 
 def test_sequence_ranks_share_activations() -> None:
     alone = planner(run(data={"window": 512})).trace(1, "none")
-    shared = planner(run(data={"window": 512}, parallel={"sequence": 4})).trace(1, "none")
+    shared = planner(run(data={"window": 512}, parallel={"sequence_parallel_size": 4})).trace(
+        1, "none"
+    )
     assert shared.trunk < 0.3 * alone.trunk
 
 
@@ -167,8 +171,19 @@ def test_70b_on_1024_ranks_is_planned_in_seconds() -> None:
 import time
 from pathlib import Path
 from tests.planning.planning import cluster, planner, run
-model = {"layers": 80, "hidden": 8192, "heads": 64, "feedforward": 24576, "tied": False}
-training = {"precision": "bf16", "global_batch": 1024, "micro_batch": 1, "attention": "varlen"}
+model = {
+    "num_layers": 80,
+    "hidden_size": 8192,
+    "num_heads": 64,
+    "intermediate_size": 24576,
+    "tie_word_embeddings": False,
+}
+training = {
+    "precision": "bf16",
+    "global_batch_size": 1024,
+    "micro_batch_size": 1,
+    "attention": "varlen",
+}
 device = {"memory": 85e9, "peak_flops": {"bf16": 1e15}}
 from megapt.planning import made_up_text
 config = run(model=model, training=training, data={"window": 4096})
@@ -211,10 +226,10 @@ def test_the_command_prints_for_people_and_for_programs(
 ) -> None:
     file = str(small_model(tmp_path))
     machines = str(ROOT / "configs" / "cluster" / "a100-4x8.yaml")
-    plan_run(file, ["training.micro_batch=2"], machines, vocabulary=2000)
+    plan_run(file, ["training.micro_batch_size=2"], machines, vocabulary=2000)
     printed = capsys.readouterr().out
     assert "Parameters" in printed
-    assert "with micro_batch 2" in printed
+    assert "with micro_batch_size 2" in printed
     words = printed.split("Recommended ")[1].splitlines()[0]
     plan_run(file, words.split(), machines, vocabulary=2000, as_json=True)
     found = json.loads(capsys.readouterr().out)
@@ -228,11 +243,11 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     machines = str(ROOT / "configs" / "cluster" / "laptop.yaml")
     words = [str(small_model(tmp_path)), "--cluster", machines, "--vocabulary", "2000", "--json"]
     with pytest.raises(SystemExit) as end:
-        app([*words, "training.micro_batch=1"])
+        app([*words, "training.micro_batch_size=1"])
     assert end.value.code == 0
     assert json.loads(capsys.readouterr().out)["ranks"] == 1
     with pytest.raises(SystemExit) as end:
-        app([*words, "model.hidden=3"])
+        app([*words, "model.hidden_size=3"])
     assert end.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -241,17 +256,21 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ("words", "machines", "message"),
     [
         ([], "example.yaml", "device: this section is missing"),
-        (["training.global_batch=7"], "h100-8x8.yaml", "7 windows do not divide by micro"),
-        (["parallel.sequence=3"], "h100-8x8.yaml", "3 ranks do not divide the 64 ranks"),
+        (["training.global_batch_size=7"], "h100-8x8.yaml", "7 windows do not divide by micro"),
         (
-            ["training.attention=varlen", "training.micro_batch=1"],
+            ["parallel.sequence_parallel_size=3"],
+            "h100-8x8.yaml",
+            "3 ranks do not divide the 64 ranks",
+        ),
+        (
+            ["training.attention=varlen", "training.micro_batch_size=1"],
             "h100-8x8.yaml",
             "training.attention: 'varlen' computes",
         ),
         (
-            ["objective=mgm", "model.segments=0", "training.micro_batch=1"],
+            ["objective=mgm", "model.num_segments=0", "training.micro_batch_size=1"],
             "h100-8x8.yaml",
-            "model.segments: 0 is too few: 'mgm",
+            "model.num_segments: 0 is too few: 'mgm",
         ),
         (["training.precision=fp16"], "laptop.yaml", "training.precision: fp16 needs a GPU"),
     ],

@@ -32,7 +32,7 @@ def refusal(ranks: Ranks, config: RunConfig) -> str:
     ("world", "sections"),
     [
         (1, {"objective": {"name": "mlm"}}),
-        (2, {"parallel": {"zero_stage": 2}, "training": {"micro_batch": 1}}),
+        (2, {"parallel": {"zero_stage": 2}, "training": {"micro_batch_size": 1}}),
     ],
 )
 def test_it_does_an_update_and_writes_nothing(
@@ -44,7 +44,7 @@ def test_it_does_an_update_and_writes_nothing(
     found = results[0]
     assert found.parameters > 1000
     assert found.peak_bytes > 4 * found.parameters
-    text = 8 * 48  # global_batch x window
+    text = 8 * 48  # global_batch_size x window
     assert found.tokens_per_second == pytest.approx(text / found.step_seconds)
     assert "raw tokens/s" in "\n".join(found.lines())
     assert found.as_dict()["peak_bytes"] == found.peak_bytes
@@ -52,8 +52,8 @@ def test_it_does_an_update_and_writes_nothing(
 
 
 def test_it_refuses_what_training_refuses(corpus_folder: Path, tmp_path: Path) -> None:
-    config = run_config(corpus_folder, tmp_path / "run", training={"micro_batch": 3})
-    assert run_ranks(1, refusal, config)[0].startswith("training.global_batch: 8 windows")
+    config = run_config(corpus_folder, tmp_path / "run", training={"micro_batch_size": 3})
+    assert run_ranks(1, refusal, config)[0].startswith("training.global_batch_size: 8 windows")
 
 
 @pytest.mark.parametrize("case", SMOKE)

@@ -17,7 +17,7 @@ from megapt.model import build_model
 from megapt.planning.text import made_up_batch, made_up_text
 from megapt.planning.tracing import Tracer, parameters_by_part
 from megapt.training.parts import find_parts
-from tests.objectives.building import PRESETS
+from tests.objectives.builders import PRESETS
 from tests.planning.planning import run
 from tests.training.runs import ALONE
 
@@ -84,7 +84,7 @@ def test_memory_grows_with_the_micro_batch_and_falls_with_recomputation() -> Non
     one, two = (traced(run(), windows).trunk for windows in (4, 8))
     assert two == pytest.approx(2 * one, rel=0.01)
     kinds = [
-        traced(run(training={"recompute": kind}, model={"layers": 6})).most
+        traced(run(training={"recompute": kind}, model={"num_layers": 6})).most
         for kind in ("none", "selective", "full")
     ]
     assert kinds[0] > 1.2 * kinds[1] > 1.2 * kinds[2]
@@ -106,7 +106,7 @@ def test_cuda_normalises_in_one_kernel() -> None:
 
 
 def test_nothing_is_computed() -> None:
-    wide = {"layers": 8, "hidden": 4096, "heads": 32, "feedforward": 11008}
+    wide = {"num_layers": 8, "hidden_size": 4096, "num_heads": 32, "intermediate_size": 11008}
     began = time.process_time()
     trace = traced(run(model=wide, data={"window": 4096}))
     assert trace.most > 30e9

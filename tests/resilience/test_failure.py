@@ -34,11 +34,11 @@ def diverging(
     return run_config(
         corpus,
         output,
-        optimizer={"lr": 1e30, "clip": 0.0},
-        schedule={"name": "constant", "warmup": 0.0},
+        optimizer={"lr": 1e30, "max_grad_norm": 0.0},
+        schedule={"name": "constant", "warmup_ratio": 0.0},
         parallel={"zero_stage": stage},
         checkpoint=checkpoint,
-        faults={"skipped_limit": 1},
+        faults={"max_skipped_updates": 1},
         training={"budget": {"amount": 10000.0}, "validate_every": 0, **training},
     )
 

@@ -56,7 +56,7 @@ def test_any_finite_loss_is_kept_while_no_spikes_are_looked_for(loss: float | No
 
 
 def test_so_many_in_a_row_and_the_run_goes_back() -> None:
-    guard = Guard(faults(skipped_limit=3, rollbacks=1))
+    guard = Guard(faults(max_skipped_updates=3, max_rollbacks=1))
     backs = [reaction.rollback for reaction in feed(guard, NAN, NAN, 1.0, NAN, NAN, NAN, 1.0)]
     assert backs == [False, False, False, False, False, True, False]
     assert (guard.skipped, guard.rollbacks) == (5, 1)
@@ -65,13 +65,13 @@ def test_so_many_in_a_row_and_the_run_goes_back() -> None:
 
 
 def test_a_gradient_that_is_not_finite_counts_as_a_loss_does() -> None:
-    guard = Guard(faults(skipped_limit=2))
+    guard = Guard(faults(max_skipped_updates=2))
     assert take(guard, 1, 1.0, INF).event == "skipped"
     assert take(guard, 2, NAN).rollback
 
 
 def test_the_search_for_the_loss_scale_is_no_fault() -> None:
-    guard = Guard(faults(skipped_limit=2), scaled=True)
+    guard = Guard(faults(max_skipped_updates=2), scaled=True)
     assert not any(take(guard, step, 1.0, INF).rollback for step in range(1, 30))
     assert guard.skipped == 29
     assert take(guard, 30, NAN).rollback, "a loss that is not finite is one"
@@ -86,7 +86,7 @@ def test_the_search_for_the_loss_scale_is_no_fault() -> None:
     ],
 )
 def test_a_spike_is_treated_as_asked(on_spike: str, verdict: Verdict, rollback: bool) -> None:
-    guard = Guard(faults(spike=4.0, on_spike=on_spike))
+    guard = Guard(faults(spike_threshold=4.0, on_spike=on_spike))
     feed(guard, *[1.0, 1.1] * 4)
     assert guard.judge(1.24) is Verdict.KEEP
     assert guard.judge(1.26) is verdict
@@ -98,7 +98,7 @@ def test_a_spike_is_treated_as_asked(on_spike: str, verdict: Verdict, rollback: 
 
 
 def test_a_drop_is_no_spike_nor_is_the_noise_of_a_plateau() -> None:
-    guard = Guard(faults(spike=3.0, on_spike="skip"))
+    guard = Guard(faults(spike_threshold=3.0, on_spike="skip"))
     feed(guard, *[2.0] * 8)
     assert guard.judge(0.1) is Verdict.KEEP
     assert guard.judge(2.005) is Verdict.KEEP
@@ -106,7 +106,7 @@ def test_a_drop_is_no_spike_nor_is_the_noise_of_a_plateau() -> None:
 
 
 def test_nothing_is_a_spike_before_half_the_window_is_known() -> None:
-    guard = Guard(faults(spike=3.0, on_spike="skip"))
+    guard = Guard(faults(spike_threshold=3.0, on_spike="skip"))
     feed(guard, 1.0, 1.0, 1.0, None)
     assert guard.judge(1e9) is Verdict.KEEP
     feed(guard, 1.0)
@@ -114,7 +114,7 @@ def test_nothing_is_a_spike_before_half_the_window_is_known() -> None:
 
 
 def test_a_spike_does_not_hide_the_next_but_a_new_level_is_one() -> None:
-    guard = Guard(faults(spike=3.0))
+    guard = Guard(faults(spike_threshold=3.0))
     feed(guard, *[1.0] * 8)
     events = [reaction.event for reaction in feed(guard, *[5.0] * 12)]
     assert events[:4] == ["spike"] * 4
@@ -123,7 +123,7 @@ def test_a_spike_does_not_hide_the_next_but_a_new_level_is_one() -> None:
 
 
 def test_spikes_that_are_left_out_count_as_other_updates_do() -> None:
-    guard = Guard(faults(spike=3.0, on_spike="skip", skipped_limit=3))
+    guard = Guard(faults(spike_threshold=3.0, on_spike="skip", max_skipped_updates=3))
     feed(guard, *[1.0] * 8)
     assert [reaction.rollback for reaction in feed(guard, 5.0, NAN, 5.0)] == [False, False, True]
     assert guard.judge(5.0) is Verdict.KEEP, "the statistics begin anew"
@@ -148,7 +148,9 @@ losses = st.lists(
 def test_a_resumed_guard_judges_as_the_unbroken_one(
     series: list[float | None], cut: int, on_spike: str, spike: float
 ) -> None:
-    config = faults(spike=spike, on_spike=on_spike, skipped_limit=4, rollbacks=1000)
+    config = faults(
+        spike_threshold=spike, on_spike=on_spike, max_skipped_updates=4, max_rollbacks=1000
+    )
     whole, resumed = Guard(config), Guard(config)
     for step, loss in enumerate(series, 1):
         if step == cut:
@@ -163,7 +165,7 @@ def test_a_resumed_guard_judges_as_the_unbroken_one(
 def test_what_is_not_finite_is_never_applied_nor_remembered(
     series: list[float | None], on_spike: str
 ) -> None:
-    guard = Guard(faults(spike=3.0, on_spike=on_spike, rollbacks=1000))
+    guard = Guard(faults(spike_threshold=3.0, on_spike=on_spike, max_rollbacks=1000))
     for step, loss in enumerate(series, 1):
         finite = loss is None or math.isfinite(loss)
         assert finite or guard.judge(loss) is Verdict.SKIP

@@ -40,7 +40,7 @@ def config(corpus_folder: Path, tmp_path: Path) -> RunConfig:
     )
 
 
-def hearts(config: RunConfig) -> list[Heartbeat]:
+def beats_of(config: RunConfig) -> list[Heartbeat]:
     return list(heartbeats.read_heartbeats(Path(config.output) / "ranks", 2).values())
 
 
@@ -60,7 +60,7 @@ def job(config: RunConfig) -> Iterator[Popen[str]]:
         end = time.monotonic() + patience(90)
         while len(records_of(config)) < 6 and started.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
-        assert len(hearts(config)) == 2, started.communicate(timeout=patience(10))
+        assert len(beats_of(config)) == 2, started.communicate(timeout=patience(10))
         yield started
     finally:
         with suppress(ProcessLookupError):
@@ -73,7 +73,7 @@ def told(errors: str) -> list[str]:
 
 def test_a_rank_that_is_stopped_ends_the_job_in_time(config: RunConfig) -> None:
     with job(config) as running:
-        rank = hearts(config)[1].pid
+        rank = beats_of(config)[1].pid
         began = time.monotonic()
         os.kill(rank, signal.SIGSTOP)
         _, errors = running.communicate(timeout=patience(60))
@@ -92,7 +92,7 @@ def test_a_rank_that_is_stopped_ends_the_job_in_time(config: RunConfig) -> None:
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_job_at_once(config: RunConfig) -> None:
     with job(config) as running:
-        rank = hearts(config)[1].pid
+        rank = beats_of(config)[1].pid
         began = time.monotonic()
         os.kill(rank, signal.SIGKILL)
         _, errors = running.communicate(timeout=patience(60))
@@ -108,8 +108,8 @@ def test_a_rank_that_is_killed_ends_the_job_at_once(config: RunConfig) -> None:
 def test_ranks_whose_launcher_is_killed_save_and_end(config: RunConfig) -> None:
     with job(config) as running:
         parents = {
-            int(Path(f"/proc/{heart.pid}/stat").read_text().rpartition(")")[2].split()[1])
-            for heart in hearts(config)
+            int(Path(f"/proc/{heartbeat.pid}/stat").read_text().rpartition(")")[2].split()[1])
+            for heartbeat in beats_of(config)
         }
         [launcher] = parents
         os.kill(launcher, signal.SIGKILL)
@@ -117,4 +117,4 @@ def test_ranks_whose_launcher_is_killed_save_and_end(config: RunConfig) -> None:
     assert len(told(errors)) == 2
     assert "its launcher has died" in errors
     assert "interrupted: " in errors
-    assert not [heart for heart in hearts(config) if heart.state == ALIVE]
+    assert not [heartbeat for heartbeat in beats_of(config) if heartbeat.state == ALIVE]

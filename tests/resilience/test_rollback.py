@@ -39,7 +39,7 @@ def job(corpus: Path, output: Path, stage: int = 0) -> RunConfig:
         output,
         parallel={"zero_stage": stage},
         checkpoint={"every": 2},
-        faults={"skipped_limit": len(BAD)},
+        faults={"max_skipped_updates": len(BAD)},
         training={"budget": {"amount": 5000.0}},
     )
 
@@ -118,7 +118,7 @@ def test_ruined_weights_that_were_saved_are_not_gone_back_to_twice(
         tmp_path / "run",
         training={"budget": {"amount": 5000.0}},
         checkpoint={"every": 1, "keep_last": 2},
-        faults={"skipped_limit": 3},
+        faults={"max_skipped_updates": 3},
     )
     [summary] = run_ranks(1, ruin_in_step_4, config)
     gone_back = [(event["step"], event["to"]) for event in events_of(config, "rollback")]
@@ -138,11 +138,11 @@ def test_a_run_that_was_never_sound_ends(corpus_folder: Path, tmp_path: Path) ->
     config = run_config(
         corpus_folder,
         tmp_path / "run",
-        optimizer={"lr": 1e38, "clip": 0.0},
-        schedule={"name": "constant", "warmup": 0.0},
+        optimizer={"lr": 1e38, "max_grad_norm": 0.0},
+        schedule={"name": "constant", "warmup_ratio": 0.0},
         training={"budget": {"amount": 1e5}},
         checkpoint={"every": 1},
-        faults={"skipped_limit": 3},
+        faults={"max_skipped_updates": 3},
     )
     [said] = run_ranks(1, train_to_ruin, config)
     assert said.startswith(f"{config.output}: step 7: 3 updates in a row were left out, and there ")

@@ -40,10 +40,10 @@ STEP, STALL = 4, 600.0
 def stall_in(trainer: Trainer, step: int, stalls: bool, asked: bool) -> None:
     """Let the data of update `step` not come; if `asked`, the rank gets a SIGTERM meanwhile."""
     batch, rank = trainer.prepared.maker.batch, os.getpid()
-    first = (step - 1) * trainer.config.training.global_batch
+    first = (step - 1) * trainer.config.training.global_batch_size
 
     def watched(numbers: Sequence[int]) -> PackedBatch:
-        if first <= min(numbers) < first + trainer.config.training.global_batch:
+        if first <= min(numbers) < first + trainer.config.training.global_batch_size:
             if asked:
                 Timer(1.0, os.kill, (rank, signal.SIGTERM)).start()
             if stalls:
@@ -73,7 +73,7 @@ def test_a_request_to_stop_ends_the_wait_for_data_on_all_ranks(
 ) -> None:
     whole = run_config(corpus_folder, tmp_path / "whole")
     run_ranks(world, train, whole)
-    config = run_config(corpus_folder, tmp_path / "run", data={"workers": workers})
+    config = run_config(corpus_folder, tmp_path / "run", data={"num_workers": workers})
     began = time.monotonic()
     said = run_ranks(world, train_into_a_stall, config, asked)
     assert time.monotonic() - began < patience(15)
@@ -102,8 +102,8 @@ def test_a_server_that_stalls_does_not_keep_a_run_from_stopping(
     shard, step = late_shard(corpus_folder)
     with serve(corpus_folder) as server:
         server.always[shard.name] = Fault("stall", 100)
-        data = {"corpus": server.url, "workers": workers}
-        data["reading"] = {"cache": str(tmp_path / "cache")}
+        data = {"corpus": server.url, "num_workers": workers}
+        data["reading"] = {"cache_dir": str(tmp_path / "cache")}
         config = run_in_turn(corpus_folder, tmp_path / "run", data=data)
         began = time.monotonic()
         [said] = run_ranks(1, train_from_a_server_that_stalls, config)
@@ -135,7 +135,7 @@ def test_the_death_of_a_loader_process_ends_all_ranks_in_one_line(
     corpus_folder: Path, tmp_path: Path, world: int
 ) -> None:
     """It is told when data is waited for, not within an update: that one is finished and saved."""
-    config = run_config(corpus_folder, tmp_path / "run", data={"workers": 2})
+    config = run_config(corpus_folder, tmp_path / "run", data={"num_workers": 2})
     outcomes, printed = end_ranks(world, train_with_a_death, config)
     assert [(outcome.value, outcome.failure) for outcome in outcomes] == [
         (Exit.LOST_PROCESS, "")
@@ -143,7 +143,7 @@ def test_the_death_of_a_loader_process_ends_all_ranks_in_one_line(
     [line] = [line for line in printed.splitlines() if not line.startswith("run: ")]
     assert line == (
         "megapt: error: a loader process has died (killed by signal 9); out of memory? lower "
-        "data.workers or data.shuffle_blocks"
+        "data.num_workers or data.shuffle_blocks"
     )
     assert steps_saved(RunFolder(config.output).checkpoints) == [STEP]
     whole = run_config(corpus_folder, tmp_path / "whole")
@@ -228,7 +228,7 @@ def test_data_that_does_not_come_ends_the_job_with_the_stack_of_who_waits(
     corpus_folder: Path, tmp_path: Path, workers: int
 ) -> None:
     config = run_config(
-        corpus_folder, tmp_path / "run", data={"workers": workers}, faults={"timeout": 2.0}
+        corpus_folder, tmp_path / "run", data={"num_workers": workers}, faults={"timeout": 2.0}
     )
     _, printed = end_ranks(2, train_into_silence, config)
     lines = [line for line in printed.splitlines() if line.startswith("megapt: error")]

@@ -22,7 +22,7 @@ from megapt.distributed.start import import_deepspeed, limit_waits
 from megapt.errors import ConfigError, Exit, RanksLost, TrainingError
 from megapt.resilience import heartbeats
 from megapt.resilience.heartbeats import FAILED, KILLED, Heartbeat, innermost, suspects
-from megapt.resilience.warden import BEAT_SIZE, Beat
+from megapt.resilience.rank_monitor import BEAT_SIZE, Beat
 from megapt.resilience.watchdog import Watchdog
 from tests.patience import patience
 from tests.ranks import Outcome, end_ranks, rank_of, run_ranks
@@ -189,9 +189,9 @@ def be_signalled(ranks: Ranks, folder: Path) -> str:
             os.kill(watchdog._warden.pid, number)
         watchdog.beat(7, "data")
         time.sleep(1.0)
-        heart = heartbeats.read_heartbeat(folder / "ranks", 0)
-        assert heart is not None
-        return f"{heart.state} {heart.step} {heart.doing}"
+        heartbeat = heartbeats.read_heartbeat(folder / "ranks", 0)
+        assert heartbeat is not None
+        return f"{heartbeat.state} {heartbeat.step} {heartbeat.doing}"
 
 
 def test_signals_do_not_end_the_warden(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_what_a_killed_job_leaves_is_in_nobodys_way(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def hearts(*changes: dict[str, object]) -> list[Heartbeat]:
+def beats_of(*changes: dict[str, object]) -> list[Heartbeat]:
     usual = {"host": "n", "pid": 1, "beats": 9, "at": "a.py:1 in sum"}
     return [Heartbeat(rank=r, **{**usual, **change}) for r, change in enumerate(changes)]  # type: ignore[arg-type]
 
@@ -243,7 +243,7 @@ def hearts(*changes: dict[str, object]) -> list[Heartbeat]:
 def test_who_is_to_blame(
     changes: list[dict[str, object]], silent: set[int], found: list[int]
 ) -> None:
-    assert [heart.rank for heart in suspects(hearts(*changes), silent)] == found
+    assert [heartbeat.rank for heartbeat in suspects(beats_of(*changes), silent)] == found
 
 
 def test_the_line_that_the_main_thread_is_at() -> None:

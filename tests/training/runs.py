@@ -33,15 +33,15 @@ _USUAL: dict[str, Any] = {
     "seed": 3,
     "data": {"window": 48},
     "objective": {"name": "arlm"},
-    "model": {"layers": 1, "hidden": 16, "heads": 2, "feedforward": 24},
+    "model": {"num_layers": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 24},
     # A large epsilon: Adam divides by the gradient's size, and with a small one it would turn
     # rounding errors of gradients near zero into whole steps.
     "optimizer": {"lr": 1e-2, "eps": 1e-4},
-    "schedule": {"name": "linear", "warmup": 0.2},
+    "schedule": {"name": "linear", "warmup_ratio": 0.2},
     "training": {
         "budget": {"axis": "raw_tokens", "amount": 2000.0},
-        "global_batch": 8,
-        "micro_batch": 2,
+        "global_batch_size": 8,
+        "micro_batch_size": 2,
         "validate_every": 3,
         "validation_windows": 10,
         "log_every": 1,
@@ -82,7 +82,7 @@ def train_to_refusal(ranks: Ranks, config: RunConfig) -> str:
 
 def before_step(run: PreparedRun, step: int, action: Callable[[], None]) -> None:
     """Call `action` when the run asks for the first batch of update `step`, counted from 1."""
-    first = (step - 1) * run.parts.config.training.global_batch
+    first = (step - 1) * run.parts.config.training.global_batch_size
     batch = run.maker.batch
 
     def watched(numbers: Sequence[int | None]) -> Batch:

@@ -40,10 +40,10 @@ def job(corpus: Path, output: Path, budget: float, decay: float, **sections: Any
         "model": {"dropout": 0.1},
         "schedule": {
             "name": "wsd",
-            "warmup": 2 * one,
-            "decay": decay,
-            "batches": [{"until": one, "global_batch": 4}],
-            "windows": [{"until": 2 * one, "length": 16}],
+            "warmup_ratio": 2 * one,
+            "decay_ratio": decay,
+            "batch_size_rampup": [{"until": one, "global_batch_size": 4}],
+            "window_rampup": [{"until": 2 * one, "length": 16}],
         },
         "checkpoint": {"every": 5, "keep_last": 9},
         "training": {"budget": {"amount": budget}, "validate_every": 4},
@@ -97,7 +97,7 @@ def state(step: int = 9, windows: int = 64, tokens: float = 64 * 48.0) -> Traine
         zero_stage=0,
         precision="fp32",
         data=LoaderState({}, windows),
-        heldout=LoaderState({}),
+        validation=LoaderState({}),
     )
 
 
@@ -111,19 +111,19 @@ def described(**sections: Any) -> RunConfig:
     "changes",
     [
         {},
-        {"training": {"micro_batch": 4}, "parallel": {"zero_stage": 1}},
-        {"schedule": {"final": 0.0, "decay_shape": "sqrt", "decay": 0.1}},
+        {"training": {"micro_batch_size": 4}, "parallel": {"zero_stage": 1}},
+        {"schedule": {"min_lr_ratio": 0.0, "decay_shape": "sqrt", "decay_ratio": 0.1}},
         {"schedule": {"name": "constant"}},
         # The same stage in two parts, and larger batches from the branch on.
         {
             "schedule": {
-                "batches": [
-                    {"until": 1 / 32, "global_batch": 4},
-                    {"until": 1 / 16, "global_batch": 4},
-                    {"until": 0.5, "global_batch": 8},
+                "batch_size_rampup": [
+                    {"until": 1 / 32, "global_batch_size": 4},
+                    {"until": 1 / 16, "global_batch_size": 4},
+                    {"until": 0.5, "global_batch_size": 8},
                 ]
             },
-            "training": {"global_batch": 16},
+            "training": {"global_batch_size": 16},
         },
     ],
 )
@@ -133,11 +133,13 @@ def test_what_may_differ_in_a_branch(changes: dict[str, Any]) -> None:
 
 
 def test_a_branch_may_count_its_budget_on_another_axis() -> None:
-    stable = run_config(Path("corpus"), Path("run"), schedule={"name": "constant", "warmup": 0.0})
+    stable = run_config(
+        Path("corpus"), Path("run"), schedule={"name": "constant", "warmup_ratio": 0.0}
+    )
     branch = run_config(
         Path("corpus"),
         Path("branch"),
-        schedule={"name": "wsd", "warmup": 0.0},
+        schedule={"name": "wsd", "warmup_ratio": 0.0},
         training={"budget": {"axis": "targets", "amount": 1e6}},
         branch={"run": "run"},
     )
@@ -156,26 +158,31 @@ def test_a_branch_may_count_its_budget_on_another_axis() -> None:
         ),
         ({"objective": {"mask_rate": 0.2}}, {}, "branch.run", "run has objective.mask_rate = "),
         (
-            {"training": {"global_batch": 16}},
+            {"training": {"global_batch_size": 16}},
             {},
-            "schedule.batches",
+            "schedule.batch_size_rampup",
             "the first 9 steps would not be those of run; ",
         ),
         (
-            {"schedule": {"batches": [{"until": 0.125, "global_batch": 4}]}},
+            {"schedule": {"batch_size_rampup": [{"until": 0.125, "global_batch_size": 4}]}},
             {},
-            "schedule.batches",
-            "the first 9 steps would not be those of run; ",
-        ),
-        ({}, {"windows": 72}, "schedule.batches", "the first 9 steps would not be those of run; "),
-        (
-            {"schedule": {"windows": [{"until": 0.25, "length": 16}]}},
-            {},
-            "schedule.windows",
+            "schedule.batch_size_rampup",
             "the first 9 steps would not be those of run; ",
         ),
         (
-            {"schedule": {"decay": 0.75}},
+            {},
+            {"windows": 72},
+            "schedule.batch_size_rampup",
+            "the first 9 steps would not be those of run; ",
+        ),
+        (
+            {"schedule": {"window_rampup": [{"until": 0.25, "length": 16}]}},
+            {},
+            "schedule.window_rampup",
+            "the first 9 steps would not be those of run; ",
+        ),
+        (
+            {"schedule": {"decay_ratio": 0.75}},
             {},
             "schedule",
             "at step 9, 50.0% of the budget, the learning rate would jump from 1 to 0.7 of its "

@@ -48,12 +48,12 @@ def start(*command: object, folder: Path) -> subprocess.Popen[str]:
 def test_wrong_input_ends_with_one_line_and_code_2(corpus_folder: Path, tmp_path: Path) -> None:
     config = run_config(corpus_folder, tmp_path / "run")
     file = write_config(config, tmp_path)
-    wrong = start("-m", "megapt.training", file, "training.global_batch=7", folder=tmp_path)
+    wrong = start("-m", "megapt.training", file, "training.global_batch_size=7", folder=tmp_path)
     output, errors = wrong.communicate(timeout=60)
     assert wrong.returncode == 2
     assert output == ""
     [line] = errors.splitlines()
-    assert line.startswith("megapt: error: command line: training.global_batch: 7 windows")
+    assert line.startswith("megapt: error: command line: training.global_batch_size: 7 windows")
     assert not (tmp_path / "run").exists()
 
 

@@ -54,7 +54,7 @@ def test_a_damaged_shard_ends_the_run_on_every_rank_before_a_step_uses_it(
     corpus = copy_of(corpus_folder, tmp_path)
     shard, step = late_shard(corpus)
     flip(shard)
-    data = {"workers": workers, "reading": {"verify": "use"}}
+    data = {"num_workers": workers, "reading": {"verify": "use"}}
     config = run_in_turn(corpus, tmp_path / "run", data=data)
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
@@ -96,8 +96,8 @@ def test_a_store_that_goes_away_ends_the_job_saved_and_to_be_started_again(
     shard, step = late_shard(corpus_folder)
     with serve(corpus_folder) as server:
         server.requests = Outage(server, shard.name)
-        reading = {"cache": str(tmp_path / "cache"), "retries": 1, "backoff": 0.01}
-        data = {"corpus": server.url, "workers": workers}
+        reading = {"cache_dir": str(tmp_path / "cache"), "max_retries": 1, "backoff": 0.01}
+        data = {"corpus": server.url, "num_workers": workers}
         data["reading"] = {**reading, "on_damage": on_damage}
         config = run_in_turn(corpus_folder, tmp_path / "run", data=data)
         file = tmp_path / "run.yaml"
@@ -175,7 +175,7 @@ def fail_beside_a_stall(ranks: Ranks, config: RunConfig) -> str:
 def test_a_stalled_loader_process_does_not_keep_a_failed_job_from_ending(
     corpus_folder: Path, tmp_path: Path
 ) -> None:
-    config = run_in_turn(corpus_folder, tmp_path / "run", data={"workers": 2})
+    config = run_in_turn(corpus_folder, tmp_path / "run", data={"num_workers": 2})
     began = time.monotonic()
     assert run_ranks(1, fail_beside_a_stall, config) == ["a shard is damaged"]
     assert time.monotonic() - began < patience(10)
@@ -241,13 +241,13 @@ def test_a_held_out_shard_that_is_left_out_is_counted_too(
     source = corpus_folder.with_name("documents.jsonl")
     options = {"label_field": "topic", "valid_fraction": 0.4, "shard_tokens": 1200}
     corpus = build_texts(source, corpus_folder, tmp_path / "corpus", block_tokens=600, **options)
-    flip(corpus / Corpus(corpus).valid.info.shards[1].file)
+    flip(corpus / Corpus(corpus).validation.info.shards[1].file)
     every = {"validation_windows": 1000, "budget": {"amount": 800.0}}
     config = run_config(corpus, tmp_path / "run", data=SKIP, training=every)
     run_ranks(2, train, config)
     assert [record["skipped_shards"] for record in records_of(config, "valid")] == [1]
     state = states_of(config)
-    assert list(state["heldout"]["skipped"]["corpus"]) == ["1"]
+    assert list(state["validation"]["skipped"]["corpus"]) == ["1"]
     assert state["data"]["skipped"] == {}
     strict = {"reading": {"verify": "use"}}
     refused = run_config(corpus, tmp_path / "strict", data=strict, training=every)

@@ -42,7 +42,7 @@ def test_losses_and_state_do_not_depend_on_ranks_and_workers(
 ) -> None:
     runs = {}
     for world, workers in ((1, 0), (1, 2), (2, 0), (2, 2)):
-        data = {"lanes": lanes, "workers": workers}
+        data = {"lanes": lanes, "num_workers": workers}
         config = run_config(corpus_folder, tmp_path / f"{world}-{workers}", data=data)
         run_ranks(world, train, config)
         runs[world, workers] = config
@@ -146,7 +146,11 @@ def test_a_corpus_at_a_url_trains_as_the_local_one(
     trained: Callable[..., RunConfig], served: str, tmp_path: Path, workers: int
 ) -> None:
     local = trained("arlm")
-    data = {"corpus": served, "workers": workers, "reading": {"cache": str(tmp_path / "cache")}}
+    data = {
+        "corpus": served,
+        "num_workers": workers,
+        "reading": {"cache_dir": str(tmp_path / "cache")},
+    }
     config = run_config(Path(served), tmp_path / "run", data=data)
     run_ranks(1, train, config)
     assert without_clock(records_of(config)) == without_clock(records_of(local))

@@ -27,7 +27,7 @@ from tests.training.runs import (
 
 # Four heads, so that half the width of them is left to two ranks in a generator too.
 COMMON: dict[str, Any] = {
-    "model": {"layers": 2, "heads": 4},
+    "model": {"num_layers": 2, "num_heads": 4},
     "training": {"budget": {"amount": 2300.0}},
 }
 # Each parameter is gathered whenever it is needed, as in a large model.
@@ -40,12 +40,12 @@ def way(world: int = 1, **sections: Any) -> tuple[int, dict[str, Any]]:
 
 
 def sequence(stage: int) -> dict[str, Any]:
-    return {"sequence": 2, "zero_stage": stage}
+    return {"sequence_parallel_size": 2, "zero_stage": stage}
 
 
 WAYS = {
-    "micro-batches of 1": way(training={"micro_batch": 1}),
-    "micro-batches of 4": way(training={"micro_batch": 4}),
+    "micro-batches of 1": way(training={"micro_batch_size": 1}),
+    "micro-batches of 4": way(training={"micro_batch_size": 4}),
     "recompute full": way(training={"recompute": "full"}),
     "recompute every second": way(training={"recompute": "full", "recompute_every": 2}),
     "recompute selective": way(training={"recompute": "selective"}),
@@ -54,16 +54,16 @@ WAYS = {
     ),
     "sequence": way(2, parallel=sequence(0)),
     "sequence, stage 1": way(2, parallel=sequence(1)),
-    "sequence, stage 2": way(4, parallel=sequence(2), training={"micro_batch": 1}),
+    "sequence, stage 2": way(4, parallel=sequence(2), training={"micro_batch_size": 1}),
     "sequence, stage 3": way(4, parallel=sequence(3)),
     "sequence, rows, recompute full, stage 3": way(
         2,
         parallel=sequence(3),
         training={"recompute": "full", "attention": "rows", "row_length": 101},
     ),
-    "optimiser offloaded": way(2, parallel={"zero_stage": 2, "offload_optimizer": "cpu"}),
+    "optimizer offloaded": way(2, parallel={"zero_stage": 2, "offload_optimizer": "cpu"}),
     "parameters offloaded": way(
-        2, parallel={"zero_stage": 3, "offload_optimizer": "cpu", "offload_parameters": "cpu"}
+        2, parallel={"zero_stage": 3, "offload_optimizer": "cpu", "offload_param": "cpu"}
     ),
 }
 OTHERS = {
@@ -127,7 +127,7 @@ def test_recomputed_dropout_is_the_same_to_the_bit(
         run_config(
             corpus_folder,
             tmp_path / kind,
-            model={"layers": 2, "dropout": 0.2},
+            model={"num_layers": 2, "dropout": 0.2},
             training={"recompute": kind},
         )
         for kind in ("none", recompute)
@@ -187,7 +187,7 @@ def train_compiled(ranks: Ranks, config: RunConfig) -> int:
     [
         {"zero_stage": 1},
         pytest.param({"zero_stage": 3}, marks=pytest.mark.slow),
-        pytest.param({"sequence": 2}, marks=pytest.mark.slow),
+        pytest.param({"sequence_parallel_size": 2}, marks=pytest.mark.slow),
     ],
     ids=["stage 1", "stage 3", "sequence"],
 )
@@ -210,7 +210,7 @@ def test_sequence_groups_divide_ranks_and_heads(
     corpus_folder: Path, tmp_path: Path, world: int, what: str
 ) -> None:
     size = 2 if world == 3 else 4
-    config = run_config(corpus_folder, tmp_path / "run", parallel={"sequence": size})
-    with pytest.raises(ConfigError, match=f"^parallel.sequence: .* {what}") as error:
+    config = run_config(corpus_folder, tmp_path / "run", parallel={"sequence_parallel_size": size})
+    with pytest.raises(ConfigError, match=f"^parallel.sequence_parallel_size: .* {what}") as error:
         check_groups(config, world, Origins())
     assert "\n" not in str(error.value)

@@ -19,10 +19,10 @@ from megapt.data import Corpus, CounterRng, Example, Targets, Window
 from megapt.distributed.ranks import Ranks
 from megapt.errors import ConfigError, MegaptError
 from megapt.objectives import OBJECTIVES, Objective, ObjectiveError
+from megapt.training.example_checks import check_example
 from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
-from megapt.training.well_formed import check_example
-from tests.objectives.building import build
+from tests.objectives.builders import build
 from tests.ranks import run_ranks
 from tests.training.runs import ALONE, run_config, train, train_to_refusal, train_with_signal, tree
 from tests.windows import VOCABULARY, make_piece
@@ -225,15 +225,15 @@ def in_mixture(section: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("lay", "path"),
+    ("placed", "path"),
     [(dict, "objective"), (in_mixture, "objective.members.mine")],
     ids=["alone", "in a mixture"],
 )
 def test_a_run_keeps_the_file_and_is_resumed_with_that_alone(
-    corpus_folder: Path, tmp_path: Path, lay: Callable[..., dict[str, Any]], path: str
+    corpus_folder: Path, tmp_path: Path, placed: Callable[..., dict[str, Any]], path: str
 ) -> None:
     file, moved = tmp_path / "own.py", tmp_path / "moved.py"
-    config = run_config(corpus_folder, tmp_path / "run", objective=lay(write(file)))
+    config = run_config(corpus_folder, tmp_path / "run", objective=placed(write(file)))
     folder = created(config, corpus_folder)
     copy = tmp_path / "run" / f"{path}.py"
     assert copy.read_bytes() == file.read_bytes()
@@ -246,7 +246,7 @@ def test_a_run_keeps_the_file_and_is_resumed_with_that_alone(
         f"differs; "
         f"choose another folder for 'output', or remove this one"
     )
-    section = lay({"name": "own", "file": str(moved)})
+    section = placed({"name": "own", "file": str(moved)})
     elsewhere = run_config(corpus_folder, tmp_path / "run", objective=section)
     assert not checked(elsewhere, corpus_folder)
     # What opens the run reads the copy, whatever has become of the file.

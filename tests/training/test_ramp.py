@@ -13,7 +13,7 @@ import torch
 from megapt.config import Origins, RunConfig
 from megapt.training.checks import choose_rows
 from megapt.training.prepared import prepare
-from tests.objectives.building import build
+from tests.objectives.builders import build
 from tests.ranks import run_ranks
 from tests.training.runs import (
     ALONE,
@@ -39,14 +39,17 @@ def ramped(corpus: Path, output: Path, **training: Any) -> RunConfig:
         objective={"name": "mlm", "final_mask_rate": 0.4},
         model={"dropout": 0.1},
         schedule={
-            "batches": [{"until": 0.1, "global_batch": 4}, {"until": 0.3, "global_batch": 8}],
-            "windows": [{"until": 0.2, "length": 16}, {"until": 0.3, "length": 24}],
+            "batch_size_rampup": [
+                {"until": 0.1, "global_batch_size": 4},
+                {"until": 0.3, "global_batch_size": 8},
+            ],
+            "window_rampup": [{"until": 0.2, "length": 16}, {"until": 0.3, "length": 24}],
         },
         checkpoint={"every": 2},
         training={
             "budget": {"amount": 72 * 48.0},
-            "global_batch": 16,
-            "micro_batch": 2,
+            "global_batch_size": 16,
+            "micro_batch_size": 2,
             "validate_every": 4,
             **training,
         },
@@ -107,7 +110,7 @@ def test_a_run_stopped_in_each_stage_goes_on_as_if_it_had_not_been(
 
 def test_rows_suffice_for_the_shortest_texts(corpus_folder: Path, tmp_path: Path) -> None:
     """Each part has its special tokens, but a micro-batch has always as many rows."""
-    config = ramped(corpus_folder, tmp_path / "run", micro_batch=4, row_length=51)
+    config = ramped(corpus_folder, tmp_path / "run", micro_batch_size=4, row_length=51)
     rows = choose_rows(config, build("mlm", window=48), Origins())
     assert rows is not None
     assert rows.count == 6, "4 windows in 3 parts of 19 positions take 5 rows, and one more"
@@ -116,13 +119,14 @@ def test_rows_suffice_for_the_shortest_texts(corpus_folder: Path, tmp_path: Path
     assert {len(batch.tokens) for batch in batches} == {6 * 51}
 
 
-@pytest.mark.parametrize("micro_batch", [8, 16])
+@pytest.mark.parametrize("micro_batch_size", [8, 16])
 def test_a_stage_that_does_not_divide_is_refused(
-    corpus_folder: Path, tmp_path: Path, micro_batch: int
+    corpus_folder: Path, tmp_path: Path, micro_batch_size: int
 ) -> None:
-    config = ramped(corpus_folder, tmp_path / "run", micro_batch=micro_batch)
-    message = refusal(config, Origins({"schedule.batches": "run.yaml:7"}))
+    config = ramped(corpus_folder, tmp_path / "run", micro_batch_size=micro_batch_size)
+    message = refusal(config, Origins({"schedule.batch_size_rampup": "run.yaml:7"}))
     assert message.startswith(
-        f"run.yaml:7: schedule.batches: 4 windows do not divide by micro_batch {micro_batch}"
+        f"run.yaml:7: schedule.batch_size_rampup: 4 windows do not divide by micro_batch_size "
+        f"{micro_batch_size}"
     )
     assert not (tmp_path / "run").exists()

@@ -255,7 +255,7 @@ def test_an_interrupt_that_reaches_the_loader_processes_too(
     whole: RunConfig, corpus_folder: Path, tmp_path: Path
 ) -> None:
     config = job(corpus_folder, tmp_path / "run", validate_every=0)
-    loaded = config.data.model_copy(update={"workers": 1})
+    loaded = config.data.model_copy(update={"num_workers": 1})
     assert run_ranks(1, interrupt_all, config.model_copy(update={"data": loaded})) == [True]
     run_ranks(1, train, config)
     assert without_clock(records_of(config, "train")) == without_clock(records_of(whole, "train"))
@@ -271,7 +271,7 @@ def test_loader_processes_do_not_depend_on_how_python_starts_them(
 ) -> None:
     """From Python 3.14 on, `forkserver` is the default."""
     config = job(corpus_folder, tmp_path / "run")
-    loaded = config.data.model_copy(update={"workers": 1})
+    loaded = config.data.model_copy(update={"num_workers": 1})
     config = config.model_copy(update={"data": loaded})
     run_ranks(1, train_by_start_method, config, "forkserver")
     assert_same_run(config, whole)

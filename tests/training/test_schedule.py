@@ -26,16 +26,16 @@ def schedules(draw: st.DrawFn) -> ScheduleConfig:
     """Any schedule that the configuration accepts."""
     values = {
         "name": draw(st.sampled_from(NAMES)),
-        "warmup": draw(st.one_of(st.just(0.0), st.floats(0.001, 0.9))),
-        "final": draw(shares),
-        "decay": draw(st.one_of(st.just(0.0), st.floats(0.01, 1))),
+        "warmup_ratio": draw(st.one_of(st.just(0.0), st.floats(0.001, 0.9))),
+        "min_lr_ratio": draw(shares),
+        "decay_ratio": draw(st.one_of(st.just(0.0), st.floats(0.01, 1))),
         "decay_shape": draw(st.sampled_from(["linear", "sqrt"])),
     }
     try:
         return validate(ScheduleConfig, values, Origins())
     except ConfigError:
         # Warm-up and decay that overlap may be refused.
-        assert values["warmup"] + values["decay"] > 1
+        assert values["warmup_ratio"] + values["decay_ratio"] > 1
         return ScheduleConfig()
 
 
@@ -49,7 +49,7 @@ def test_the_rate_never_jumps(schedule: ScheduleConfig, share: float) -> None:
     # The steepest slope there is belongs to the shortest warm-up, one thousandth; but a root begins
     # upright: sqrt(2e-9 / 0.01) after the shortest decay.
     most = 1e-5 if schedule.decay_shape == "linear" else 5e-4
-    for corner in (share, schedule.warmup, 1 - schedule.decay, 1e-3):
+    for corner in (share, schedule.warmup_ratio, 1 - schedule.decay_ratio, 1e-3):
         before, after = max(corner - 1e-9, 0.0), min(corner + 1e-9, 1.0)
         assert abs(rate_factor(schedule, after) - rate_factor(schedule, before)) < most
 
@@ -60,25 +60,25 @@ def test_the_rate_rises_during_the_warm_up_and_never_after(
 ) -> None:
     early, late = sorted((a, b))
     before, after = rate_factor(schedule, early), rate_factor(schedule, late)
-    if late < schedule.warmup:
+    if late < schedule.warmup_ratio:
         assert before <= after
-    if early >= schedule.warmup:
+    if early >= schedule.warmup_ratio:
         assert after <= before + 1e-12
 
 
 @given(schedules())
 def test_the_rate_peaks_at_the_end_of_the_warm_up(schedule: ScheduleConfig) -> None:
-    assert rate_factor(schedule, schedule.warmup) == pytest.approx(1)
+    assert rate_factor(schedule, schedule.warmup_ratio) == pytest.approx(1)
 
 
 @given(schedules())
 def test_the_rate_ends_where_it_should(schedule: ScheduleConfig) -> None:
     ends = {
         "constant": 1.0,
-        "linear": schedule.final,
-        "cosine": schedule.final,
-        "inverse_sqrt": math.sqrt(max(schedule.warmup, 1e-3)),
-        "wsd": schedule.final if schedule.decay else 1.0,
+        "linear": schedule.min_lr_ratio,
+        "cosine": schedule.min_lr_ratio,
+        "inverse_sqrt": math.sqrt(max(schedule.warmup_ratio, 1e-3)),
+        "wsd": schedule.min_lr_ratio if schedule.decay_ratio else 1.0,
     }
     assert rate_factor(schedule, 1.0) == pytest.approx(ends[schedule.name])
 
@@ -103,7 +103,9 @@ GOLDEN = {
 )
 def test_golden_values(name: str, spent: float, factor: float) -> None:
     schedule = validate(
-        ScheduleConfig, {"name": name, "warmup": 0.1, "final": 0.2, "decay": 0.25}, Origins()
+        ScheduleConfig,
+        {"name": name, "warmup_ratio": 0.1, "min_lr_ratio": 0.2, "decay_ratio": 0.25},
+        Origins(),
     )
     assert rate_factor(schedule, spent) == pytest.approx(factor)
 
@@ -112,7 +114,13 @@ def test_golden_values(name: str, spent: float, factor: float) -> None:
     ("spent", "factor"), [(0.75, 1.0), (0.8125, 0.6), (0.875, 0.4343146), (1.0, 0.2)]
 )
 def test_golden_values_of_the_decay_by_a_root(spent: float, factor: float) -> None:
-    values = {"name": "wsd", "warmup": 0.1, "final": 0.2, "decay": 0.25, "decay_shape": "sqrt"}
+    values = {
+        "name": "wsd",
+        "warmup_ratio": 0.1,
+        "min_lr_ratio": 0.2,
+        "decay_ratio": 0.25,
+        "decay_shape": "sqrt",
+    }
     schedule = validate(ScheduleConfig, values, Origins())
     assert rate_factor(schedule, spent) == pytest.approx(factor)
 
@@ -125,15 +133,15 @@ def planned(
         Path("corpus"),
         Path("run"),
         schedule=schedule,
-        training={"budget": {"axis": axis, "amount": amount}, "global_batch": batch},
+        training={"budget": {"axis": axis, "amount": amount}, "global_batch_size": batch},
     )
 
 
-RAMP = [{"until": 0.1, "global_batch": 2}, {"until": 0.3, "global_batch": 4}]
+RAMP = [{"until": 0.1, "global_batch_size": 2}, {"until": 0.3, "global_batch_size": 4}]
 
 
 def test_golden_stages_of_batches() -> None:
-    config = planned(batches=RAMP)
+    config = planned(batch_size_rampup=RAMP)
     assert config.batch_stages == ((4, 2), (4, 4), (7, 8))
     assert config.planned_steps == 15
     schedule = batch_schedule(config)
@@ -143,7 +151,8 @@ def test_golden_stages_of_batches() -> None:
 def test_golden_stages_of_lengths() -> None:
     stages = [{"until": 0.1, "length": 16}, {"until": 0.4, "length": 24}]
     alone, both = (
-        length_schedule(planned(windows=stages, **more)) for more in ({}, {"batches": RAMP})
+        length_schedule(planned(window_rampup=stages, **more))
+        for more in ({}, {"batch_size_rampup": RAMP})
     )
     assert [alone.length(step) for step in range(5)] == [16, 24, 24, 24, None]
     assert [both.length(step) for step in (3, 4, 8, 9)] == [16, 24, 24, None]
@@ -160,8 +169,8 @@ def test_golden_stages_of_lengths() -> None:
 def test_a_stage_ends_with_the_first_step_that_reaches_its_share(
     stages: list[tuple[float, int]], amount: float
 ) -> None:
-    ramp = [{"until": until, "global_batch": size} for until, size in sorted(stages)]
-    config = planned(amount, batches=ramp)
+    ramp = [{"until": until, "global_batch_size": size} for until, size in sorted(stages)]
+    config = planned(amount, batch_size_rampup=ramp)
     found = config.batch_stages
     assert found is not None
     if not all(steps for steps, _ in found[:-1]):
@@ -172,7 +181,7 @@ def test_a_stage_ends_with_the_first_step_that_reaches_its_share(
     step = 0
     for stage, (steps, size) in zip(ramp, schedule.stages, strict=True):
         step += steps
-        assert size == stage["global_batch"]
+        assert size == stage["global_batch_size"]
         before, after = (schedule.first_window(step - back) * 48 / amount for back in (1, 0))
         assert before < stage["until"] * (1 + 1e-9)
         assert after > stage["until"] * (1 - 1e-9)
@@ -192,30 +201,34 @@ def test_the_steps_of_one_batch_are_what_the_budget_holds(amount: float, batch: 
     ("config", "message"),
     [
         (
-            planned(axis="targets", batches=RAMP),
-            "schedule.batches: needs a budget in raw_tokens, not in targets: ",
+            planned(axis="targets", batch_size_rampup=RAMP),
+            "schedule.batch_size_rampup: needs a budget in raw_tokens, not in targets: ",
         ),
         (
-            planned(axis="positions", windows=[{"until": 0.1, "length": 16}]),
-            "schedule.windows: needs a budget in raw_tokens, not in positions: ",
+            planned(axis="positions", window_rampup=[{"until": 0.1, "length": 16}]),
+            "schedule.window_rampup: needs a budget in raw_tokens, not in positions: ",
         ),
         (
             planned(
-                batches=[{"until": 0.1, "global_batch": 32}, {"until": 0.3, "global_batch": 4}]
+                batch_size_rampup=[
+                    {"until": 0.1, "global_batch_size": 32},
+                    {"until": 0.3, "global_batch_size": 4},
+                ]
             ),
-            "schedule.batches: the stage until 0.3 of the budget holds no step of 4 windows; ",
+            "schedule.batch_size_rampup: the stage until 0.3 of the budget holds no step of 4 "
+            "windows; ",
         ),
         (
-            planned(windows=[{"until": 0.11, "length": 16}, {"until": 0.12, "length": 24}]),
-            "schedule.windows: the stage until 0.12 of the budget holds no step; ",
+            planned(window_rampup=[{"until": 0.11, "length": 16}, {"until": 0.12, "length": 24}]),
+            "schedule.window_rampup: the stage until 0.12 of the budget holds no step; ",
         ),
         (
-            planned(windows=[{"until": 0.1, "length": 48}]),
-            "schedule.windows: windows of 48 tokens do not divide into parts of 48; ",
+            planned(window_rampup=[{"until": 0.1, "length": 48}]),
+            "schedule.window_rampup: windows of 48 tokens do not divide into parts of 48; ",
         ),
         (
-            planned(windows=[{"until": 0.1, "length": 20}]),
-            "schedule.windows: windows of 48 tokens do not divide into parts of 20; ",
+            planned(window_rampup=[{"until": 0.1, "length": 20}]),
+            "schedule.window_rampup: windows of 48 tokens do not divide into parts of 20; ",
         ),
     ],
 )
@@ -231,7 +244,7 @@ def test_a_run_uses_the_rate_of_its_schedule(corpus_folder: Path, tmp_path: Path
         corpus_folder,
         tmp_path / "run",
         optimizer={"lr": 0.02},
-        schedule={"name": "linear", "warmup": 0.25, "final": 0.5},
+        schedule={"name": "linear", "warmup_ratio": 0.25, "min_lr_ratio": 0.5},
         training={"budget": {"axis": "positions", "amount": 3000.0}},
     )
     run_ranks(1, train, config)

@@ -27,7 +27,7 @@ def test_a_run_without_a_table_goes_on_as_if_it_had_not_been_stopped(
     corpus_folder: Path, tmp_path: Path
 ) -> None:
     unbroken, stopped = (
-        run_config(corpus_folder, tmp_path / name, model={"segments": 0})
+        run_config(corpus_folder, tmp_path / name, model={"num_segments": 0})
         for name in ("unbroken", "stopped")
     )
     run_ranks(1, train, unbroken)
@@ -53,13 +53,13 @@ def test_fewer_rows_than_segments_are_refused(
     corpus_folder: Path, tmp_path: Path, objective: dict[str, object], rows: int
 ) -> None:
     config = run_config(
-        corpus_folder, tmp_path / "run", objective=objective, model={"segments": rows}
+        corpus_folder, tmp_path / "run", objective=objective, model={"num_segments": rows}
     )
     with pytest.raises(ConfigError) as raised:
-        prepare(config, ALONE, Origins({"model.segments": "run.yaml:5"}))
+        prepare(config, ALONE, Origins({"model.num_segments": "run.yaml:5"}))
     name = objective["name"]
     assert str(raised.value) == (
-        f"run.yaml:5: model.segments: {rows} is too few: '{name}' tells 2 segments apart; "
+        f"run.yaml:5: model.num_segments: {rows} is too few: '{name}' tells 2 segments apart; "
         f"set it to 2"
     )
     assert not (tmp_path / "run").exists()

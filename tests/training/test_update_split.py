@@ -18,7 +18,7 @@ from tests.training.runs import assert_follows, records_of, run_config, train
 # target in some micro-batches, so a mean over micro-batches would differ from that over targets.
 SETTINGS: dict[str, dict[str, Any]] = {
     "bert": {"pair_weight": 2.0},
-    "msc": {"unlabelled": True, "class_weight": 0.5},
+    "msc": {"unlabeled": True, "class_loss_weight": 0.5},
     "mixture": {
         "members": {"arlm": {"name": "arlm"}, "bert": {"name": "bert"}},
         "weights": {"arlm": 2.0},
@@ -34,25 +34,25 @@ CASES = [
 ]
 
 
-def config_of(corpus: Path, output: Path, objective: str, micro_batch: int) -> RunConfig:
+def config_of(corpus: Path, output: Path, objective: str, micro_batch_size: int) -> RunConfig:
     return run_config(
         corpus,
         output,
         objective={"name": objective, **SETTINGS.get(objective, {})},
-        training={"micro_batch": micro_batch},
+        training={"micro_batch_size": micro_batch_size},
     )
 
 
 @pytest.fixture(scope="module")
 def reference(
-    partly_labelled: Path, tmp_path_factory: pytest.TempPathFactory
+    partly_labeled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], RunConfig]:
     """Train an objective on one rank in micro-batches of two, once."""
 
     @cache
     def run(objective: str) -> RunConfig:
         folder = tmp_path_factory.mktemp("split")
-        config = config_of(partly_labelled, folder / "run", objective, 2)
+        config = config_of(partly_labeled, folder / "run", objective, 2)
         run_ranks(1, train, config)
         return config
 
@@ -62,12 +62,12 @@ def reference(
 @pytest.mark.parametrize(("objective", "split"), CASES)
 def test_any_split_gives_the_same_updates(
     reference: Callable[[str], RunConfig],
-    partly_labelled: Path,
+    partly_labeled: Path,
     tmp_path: Path,
     objective: str,
     split: tuple[int, int],
 ) -> None:
-    world, micro_batch = split
-    config = config_of(partly_labelled, tmp_path / "run", objective, micro_batch)
+    world, micro_batch_size = split
+    config = config_of(partly_labeled, tmp_path / "run", objective, micro_batch_size)
     run_ranks(world, train, config)
     assert_follows(records_of(config), records_of(reference(objective)))

@@ -62,9 +62,9 @@ def cut(file: Path) -> None:
 
 
 def test_a_global_batch_that_does_not_divide(corpus_folder: Path, tmp_path: Path) -> None:
-    config = run_config(corpus_folder, tmp_path / "run", training={"micro_batch": 3})
-    message = refusal(config, Origins({"training.global_batch": "run.yaml:7"}))
-    assert message.startswith("run.yaml:7: training.global_batch: ")
+    config = run_config(corpus_folder, tmp_path / "run", training={"micro_batch_size": 3})
+    message = refusal(config, Origins({"training.global_batch_size": "run.yaml:7"}))
+    assert message.startswith("run.yaml:7: training.global_batch_size: ")
     assert "8" in message
     assert "3" in message
 
@@ -72,7 +72,7 @@ def test_a_global_batch_that_does_not_divide(corpus_folder: Path, tmp_path: Path
 def test_a_global_batch_that_does_not_divide_by_the_ranks(
     corpus_folder: Path, tmp_path: Path
 ) -> None:
-    config = run_config(corpus_folder, tmp_path / "run", training={"micro_batch": 8})
+    config = run_config(corpus_folder, tmp_path / "run", training={"micro_batch_size": 8})
     messages = run_ranks(2, train_to_refusal, config)
     assert messages[0].startswith("ConfigError: ")
     assert "2 ranks" in messages[0]
@@ -87,7 +87,7 @@ def test_a_global_batch_that_does_not_divide_by_the_ranks(
         ({"optimizer": {"lr": 0.5}}, "optimizer.lr"),
         ({"objective": {"name": "mlm"}}, "objective.name"),
         ({"objective": {"name": "mlm", "mask_rate": 0.3}}, "objective.mask_rate"),
-        ({"model": {"hidden": 32}}, "model.hidden"),
+        ({"model": {"hidden_size": 32}}, "model.hidden_size"),
         ({"training": {"budget": {"amount": 1e9}}}, "training.budget.amount"),
         ({"training": {"precision": "bf16"}}, "training.precision"),
     ],
@@ -101,10 +101,10 @@ def test_a_folder_that_holds_another_run(
 
 
 def test_a_folder_that_holds_a_run_of_another_corpus(
-    trained: Callable[..., RunConfig], partly_labelled: Path
+    trained: Callable[..., RunConfig], partly_labeled: Path
 ) -> None:
     before = trained("arlm")
-    assert "fingerprint" in refusal(run_config(partly_labelled, Path(before.output)))
+    assert "fingerprint" in refusal(run_config(partly_labeled, Path(before.output)))
 
 
 def test_a_folder_that_holds_other_files(corpus_folder: Path, tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_corpora_of_different_tokenizers(corpus_folder: Path, tmp_path: Path) ->
 
 
 def test_a_global_batch_larger_than_the_corpus(corpus_folder: Path, tmp_path: Path) -> None:
-    config = run_config(corpus_folder, tmp_path / "run", training={"global_batch": 400})
-    message = refusal(config, Origins({"training.global_batch": "run.yaml:7"}))
-    assert message.startswith("run.yaml:7: training.global_batch: 400 windows are more than ")
+    config = run_config(corpus_folder, tmp_path / "run", training={"global_batch_size": 400})
+    message = refusal(config, Origins({"training.global_batch_size": "run.yaml:7"}))
+    assert message.startswith("run.yaml:7: training.global_batch_size: 400 windows are more than ")
     assert "250 of 48 tokens" in message
 
 
@@ -291,11 +291,9 @@ def test_classification_without_classes(sentences: Path, tmp_path: Path) -> None
     assert "label" in message
 
 
-def test_classification_with_some_documents_unlabelled(
-    partly_labelled: Path, tmp_path: Path
-) -> None:
-    message = refusal(run_config(partly_labelled, tmp_path / "run", objective={"name": "msc"}))
-    assert "objective.unlabelled=true" in message
+def test_classification_with_some_documents_unlabeled(partly_labeled: Path, tmp_path: Path) -> None:
+    message = refusal(run_config(partly_labeled, tmp_path / "run", objective={"name": "msc"}))
+    assert "objective.unlabeled=true" in message
 
 
 def test_another_system_than_linux(

@@ -204,12 +204,12 @@ def unwritable(path: Path, info: FileInfo, error: OSError) -> MegaptError:
     remedy = "free space" if error.errno in _FULL else "make the cache writable"
     return (UnavailableError if passing else ConfigError)(
         f"{path}: {info.bytes:,} bytes cannot be written ({error.strerror}); {remedy}, or set "
-        "data.reading.cache to a folder elsewhere"
+        "data.reading.cache_dir to a folder elsewhere"
     )
 
 
 def make_cache(reading: ReadingConfig, patience: float) -> Cache:
     """The cache that the settings name."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(reading.cache).expanduser() if reading.cache else home / "megapt"
+    root = Path(reading.cache_dir).expanduser() if reading.cache_dir else home / "megapt"
     return Cache(root, reading.cache_bytes, patience)

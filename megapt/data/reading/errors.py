@@ -17,7 +17,7 @@ log = logging.getLogger("megapt.data")
 _SHORTAGES = {
     errno.EMFILE: "raise `ulimit -n` or lower data.lanes",
     errno.ENFILE: "raise fs.file-max of this machine or lower data.lanes",
-    errno.ENOMEM: "lower data.shuffle_blocks, data.lanes or data.workers",
+    errno.ENOMEM: "lower data.shuffle_blocks, data.lanes or data.num_workers",
 }
 """What a process or its machine can be short of, which tells nothing about a file."""
 

@@ -17,7 +17,7 @@ _LONGEST_PAUSE = 30.0
 
 def longest_pause(reading: ReadingConfig) -> float:
     """Seconds that the last pause between two attempts takes at most."""
-    return min(_LONGEST_PAUSE, reading.backoff * 2.0 ** min(reading.retries, 64))
+    return min(_LONGEST_PAUSE, reading.backoff * 2.0 ** min(reading.max_retries, 64))
 
 
 def pause_before(retry: int, file: str, reading: ReadingConfig) -> float:
@@ -44,13 +44,17 @@ def with_retries(attempt: Callable[[], T], file: str, reading: ReadingConfig) ->
             return attempt()
         except TransferError as error:
             unreachable |= error.fault is UnreachableFile
-            if retry == reading.retries:
+            if retry == reading.max_retries:
                 fault = UnreachableFile if unreachable else error.fault
                 raise fault(_last_word(str(error), retry + 1, unreachable)) from None
             pause = pause_before(retry, file, reading)
             retry += 1
             log.warning(
-                "%s; trying again in %.2g s (retry %d of %d)", error, pause, retry, reading.retries
+                "%s; trying again in %.2g s (retry %d of %d)",
+                error,
+                pause,
+                retry,
+                reading.max_retries,
             )
             time.sleep(pause)
 
@@ -60,5 +64,5 @@ def _last_word(text: str, attempts: int, unreachable: bool) -> str:
     remedy = "" if unreachable else "copy the file anew or build the corpus again; "
     return (
         f"{text} (tried {times}); {remedy}"
-        "data.reading.retries and data.reading.timeout set how long it is tried"
+        "data.reading.max_retries and data.reading.timeout set how long it is tried"
     )

@@ -77,7 +77,7 @@ def receive(url: str, timeout: float) -> Generator[bytes, None, None]:
         while chunk := transfer.next_chunk():
             yield chunk
     finally:
-        transfer.give_up()
+        transfer.abort()
 
 
 class _Transfer:
@@ -108,7 +108,7 @@ class _Transfer:
             raise TransferError(text)
         return chunk
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """Let the thread end as soon as it can; at once if the transfer is over."""
         self._given_up.set()
         if self._stream is not None:

@@ -24,10 +24,10 @@ class ProbeConfig(Section):
     """Settings of `probe`."""
 
     train_documents: PositiveInt = 6000
-    heldout_documents: PositiveInt = 4000
-    """At most so many labelled documents of each split are read."""
-    inverse_regularisation: PositiveFloat = 1.0
-    """C of the logistic regression, on standardised features; the same for all members."""
+    validation_documents: PositiveInt = 4000
+    """At most so many labeled documents of each split are read."""
+    C: PositiveFloat = 1.0
+    """C of the logistic regression, on standardized features; the same for all members."""
 
 
 class Probe(Measure):
@@ -46,32 +46,32 @@ class Probe(Measure):
         super().__init__(config, context)
         corpus = context.corpus
         self.train = probe_documents(corpus.train, config.train_documents)
-        self.heldout = probe_documents(corpus.valid, config.heldout_documents)
-        if len(np.unique(corpus.train.labels[self.train])) < 2 or not len(self.heldout):
+        self.validation = probe_documents(corpus.validation, config.validation_documents)
+        if len(np.unique(corpus.train.labels[self.train])) < 2 or not len(self.validation):
             raise MeasureError(
                 "needs training documents of two classes and held-out ones with a class; build the "
                 "corpus with --label-field"
             )
-        self.items = len(self.heldout)
+        self.items = len(self.validation)
         self.material = f"{len(self.train):,} training and {self.items:,} held-out documents"
-        counts = np.bincount(corpus.valid.labels[self.heldout])
+        counts = np.bincount(corpus.validation.labels[self.validation])
         self.baselines = {"majority class": float(counts.max() / self.items)}
 
     def score(self, run: LoadedRun) -> Score:
         """Return the accuracy; an item is a held-out document, 1 if its class is found, else 0."""
         corpus = self.context.corpus
         train = self._features(run, corpus.train, self.train)
-        heldout = self._features(run, corpus.valid, self.heldout)
-        if not (np.isfinite(train).all() and np.isfinite(heldout).all()):
+        validation = self._features(run, corpus.validation, self.validation)
+        if not (np.isfinite(train).all() and np.isfinite(validation).all()):
             raise MeasureError("the trunk's states are not finite")
         return self.on_main(
             lambda: share_score(
                 classified_right(
                     train,
                     corpus.train.labels[self.train],
-                    heldout,
-                    corpus.valid.labels[self.heldout],
-                    self.config.inverse_regularisation,
+                    validation,
+                    corpus.validation.labels[self.validation],
+                    self.config.C,
                 ).tolist()
             )
         )
@@ -87,28 +87,28 @@ class Probe(Measure):
 
 
 def probe_documents(split: Split, most: int) -> NDArray[np.int64]:
-    """Return at most `most` labelled documents, evenly spaced over the split, int64 [n]."""
-    labelled = np.flatnonzero(split.labels >= 0)
-    if len(labelled) <= most:
-        return labelled
-    return labelled[np.arange(most) * len(labelled) // most]
+    """Return at most `most` labeled documents, evenly spaced over the split, int64 [n]."""
+    labeled = np.flatnonzero(split.labels >= 0)
+    if len(labeled) <= most:
+        return labeled
+    return labeled[np.arange(most) * len(labeled) // most]
 
 
 def classified_right(
     train: NDArray[np.float32],
     train_labels: NDArray[np.int32],
-    heldout: NDArray[np.float32],
-    heldout_labels: NDArray[np.int32],
-    inverse_regularisation: float,
+    validation: NDArray[np.float32],
+    validation_labels: NDArray[np.int32],
+    inverse_regularization: float,
 ) -> NDArray[np.bool_]:
     """Fit on the training features; return which held-out documents are classified right, [m].
 
     Args:
-        train: features, float32 [n, hidden], standardised here.
+        train: features, float32 [n, hidden], standardized here.
         train_labels: classes, int32 [n].
-        heldout: features, float32 [m, hidden].
-        heldout_labels: classes, int32 [m].
-        inverse_regularisation: C of scikit-learn's logistic regression with an L2 penalty.
+        validation: features, float32 [m, hidden].
+        validation_labels: classes, int32 [m].
+        inverse_regularization: C of scikit-learn's logistic regression with an L2 penalty.
     """
     # Two seconds, which no other start of a rank has to wait for.
     from sklearn.linear_model import LogisticRegression
@@ -116,8 +116,8 @@ def classified_right(
     from sklearn.preprocessing import StandardScaler
 
     probe = make_pipeline(
-        StandardScaler(), LogisticRegression(C=inverse_regularisation, max_iter=1000)
+        StandardScaler(), LogisticRegression(C=inverse_regularization, max_iter=1000)
     )
     probe.fit(train, train_labels)
-    right: NDArray[np.bool_] = probe.predict(heldout) == heldout_labels
+    right: NDArray[np.bool_] = probe.predict(validation) == validation_labels
     return right

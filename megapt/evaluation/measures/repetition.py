@@ -18,9 +18,9 @@ from megapt.objectives import Objective
 class RepetitionConfig(Section):
     """Settings of `repetition`."""
 
-    texts: PositiveInt = 4
+    num_samples: PositiveInt = 4
     """Held-out texts that are continued or rewritten, at most."""
-    max_tokens: PositiveInt = 64
+    max_new_tokens: PositiveInt = 64
     """Longest text that is written, in tokens."""
 
 
@@ -36,11 +36,13 @@ class Repetition(Measure):
 
     def __init__(self, config: RepetitionConfig, context: MeasureContext) -> None:
         super().__init__(config, context)
-        self.texts = sample_texts(context.corpus, config.texts, context.window)
+        self.texts = sample_texts(context.corpus, config.num_samples, context.window)
         if not self.texts:
             raise MeasureError("needs a held-out document")
         self.items = len(self.texts)
-        self.material = f"{self.items:,} held-out texts, at most {config.max_tokens:,} tokens each"
+        self.material = (
+            f"{self.items:,} held-out texts, at most {config.max_new_tokens:,} tokens each"
+        )
 
     def problem(self, objective: Objective) -> str:
         """Only what generates repeats itself."""

@@ -73,7 +73,7 @@ def show_window(
 
     The raw text; the input pieces; for each head its targets as position:input→target, so that a
     masked token reads [MASK]→word, or as first-last→targets where many stand in a row; segments
-    and positions in runs; what attention allows. In colours on a terminal.
+    and positions in runs; what attention allows. In colors on a terminal.
 
     Args:
         config_file: of a run.
@@ -102,7 +102,7 @@ def show_window(
         pad, batches = corpus.vocabulary.pad, batch_schedule(config, origins)
         lengths = length_schedule(config, origins)
         maker = BatchMaker(
-            stream, objective, pad, config.seed, global_batch=batches, lengths=lengths
+            stream, objective, pad, config.seed, global_batch_size=batches, lengths=lengths
         )
         return describe_window(maker, objective, corpus, index)
 

@@ -1,4 +1,4 @@
-"""What is shown as lines of text, coloured on a terminal.
+"""What is shown as lines of text, colored on a terminal.
 
 Where the lines go to a file or a pipe they are plain, each as long as it is. On a terminal they
 are folded, what is continued standing under what it continues.
@@ -50,7 +50,7 @@ class Line:
 
     @property
     def plain(self) -> str:
-        """The line without its colours."""
+        """The line without its colors."""
         return "".join(text for text, _ in self.parts)
 
 
@@ -63,7 +63,7 @@ _UNSEEN = re.compile(
 def printable(text: str) -> str:
     """Return a text with its control characters written out, as a Python string has them: `\\x1b`.
 
-    What a corpus holds could otherwise move the cursor, colour a terminal or turn a line round.
+    What a corpus holds could otherwise move the cursor, color a terminal or turn a line round.
     """
     return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
 
@@ -155,7 +155,7 @@ def _spaced(parts: Sequence[Part]) -> list[Part]:
 
 
 def _stretches(targets: Sequence[ShownTarget]) -> list[list[ShownTarget]]:
-    """Return the targets in runs of neighbouring positions."""
+    """Return the targets in runs of neighboring positions."""
     found: list[list[ShownTarget]] = []
     for target in targets:
         if found and target["position"] == found[-1][-1]["position"] + 1:
@@ -253,7 +253,7 @@ def lines(results: Sequence[Shown | Refused]) -> Iterator[Line]:
 
 
 def write(results: Sequence[Shown | Refused], console: Console) -> None:
-    """Write the lines to a console: in colours on a terminal, else as they are.
+    """Write the lines to a console: in colors on a terminal, else as they are.
 
     With NO_COLOR they are folded on a terminal, and nothing else.
     """

@@ -51,8 +51,8 @@ def plan_attention(
     """Return the plan of a batch for a stack of blocks of this configuration."""
     rotary = None
     if config.positions == "rotary":
-        width = config.hidden // config.heads
-        rotary = rotary_angles(sequence.slice(batch.positions), width, config.rotary_base)
+        width = config.hidden_size // config.num_heads
+        rotary = rotary_angles(sequence.slice(batch.positions), width, config.rope_theta)
     return AttentionPlan(prepared, rotary)
 
 
@@ -65,10 +65,10 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.groups = config.heads // QUERIES
+        self.groups = config.num_heads // QUERIES
         self.dropout = config.dropout
-        self.qkv = nn.Linear(config.hidden, 3 * config.hidden, bias=config.bias)
-        self.output = nn.Linear(config.hidden, config.hidden, bias=config.bias)
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.bias)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
         self.attend = _attend
         """What turns queries, keys and values into mixed values under a plan."""
 

@@ -26,7 +26,7 @@ _PLAIN = {
 }
 _CLOCK = {
     "tokens_per_second": (False, "tokens_per_second", "Raw tokens a second of training."),
-    "flops_utilisation": (False, "utilisation", "Model FLOPs over those of the devices."),
+    "flops_utilization": (False, "utilization", "Model FLOPs over those of the devices."),
     "data_wait_share": (False, "data_share", "Share of the time that waits for data."),
     "step_seconds_median": (False, "step_p50", "Median seconds of a step."),
     "step_seconds_max": (False, "step_max", "Seconds of the longest step."),

@@ -42,7 +42,12 @@ def reading(tmp_path: Path) -> Callable[..., ReadingConfig]:
     """Settings with a cache of the test's own, which give up soon."""
 
     def make(**changes: object) -> ReadingConfig:
-        usual = {"cache": str(tmp_path / "cache"), "retries": 3, "backoff": 0.01, "timeout": 3.0}
+        usual = {
+            "cache_dir": str(tmp_path / "cache"),
+            "max_retries": 3,
+            "backoff": 0.01,
+            "timeout": 3.0,
+        }
         return ReadingConfig.model_validate({**usual, **changes})
 
     return make

@@ -52,7 +52,7 @@ def test_asking_neither_blocks_nor_raises(
     server: FaultyServer, store_of: Callable[..., ShardStore]
 ) -> None:
     server.always[NAMES[1]] = Fault("stall", 10)
-    store = store_of(server.url, timeout=1.5, retries=0)
+    store = store_of(server.url, timeout=1.5, max_retries=0)
     started = time.monotonic()
     store.fetch_ahead([1, 2])
     assert time.monotonic() - started < patience(0.3)
@@ -64,7 +64,7 @@ def test_error_waits_for_the_one_who_needs_the_shard(
     server: FaultyServer, store_of: Callable[..., ShardStore]
 ) -> None:
     server.always[NAMES[1]] = Fault("short", 512)
-    store = store_of(server.url, retries=1)
+    store = store_of(server.url, max_retries=1)
     store.fetch_ahead([1])
     wait_for(lambda: len(shards(server)) == 2)
     time.sleep(0.1)

@@ -294,7 +294,7 @@ def test_shards_that_a_resumed_run_had_left_out(
 
 @given(st.integers(0, 200), st.floats(0.001, 100), st.text(max_size=20))
 def test_pauses_double_up_to_thirty_seconds(retry: int, backoff: float, file: str) -> None:
-    reading = ReadingConfig(backoff=backoff, retries=retry)
+    reading = ReadingConfig(backoff=backoff, max_retries=retry)
     whole = min(30.0, backoff * 2**retry)
     pause = pause_before(retry, file, reading)
     assert whole / 2 <= pause <= whole <= longest_pause(reading)
@@ -316,5 +316,5 @@ def test_corpus_that_is_served_with_another_content_is_refused(
 ) -> None:
     server.always["manifest.json"] = Fault("flip", 40)
     with pytest.raises(DamagedError, match=r"manifest\.json: .*\(tried 2 times\)") as caught:
-        opened(server.url, retries=1).manifest()
+        opened(server.url, max_retries=1).manifest()
     assert str(caught.value).count("build the corpus again") == 1

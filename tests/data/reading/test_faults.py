@@ -93,7 +93,7 @@ def test_fault_that_stays_stops_or_is_skipped(
     found: str,
 ) -> None:
     server.always[SHARD] = fault
-    options = {**quick(fault), "retries": 1}
+    options = {**quick(fault), "max_retries": 1}
     started = time.monotonic()
     with pytest.raises(kind, match=found) as caught:
         store_of(server.url, **options).shard(1)
@@ -123,7 +123,7 @@ def test_vanished_shard(server: FaultyServer, store_of: Callable[..., ShardStore
 def test_store_that_is_away_as_a_whole_is_never_skipped(
     server: FaultyServer, store_of: Callable[..., ShardStore]
 ) -> None:
-    store = store_of(server.url, on_damage="skip", retries=1)
+    store = store_of(server.url, on_damage="skip", max_retries=1)
     for path in server.folder.iterdir():
         path.unlink()
     with pytest.raises(UnavailableError, match="does not answer, so nothing is skipped"):
@@ -135,7 +135,7 @@ def test_store_that_is_away_as_a_whole_is_never_skipped(
 def test_what_is_gone_with_all_the_rest_is_no_damage(
     server: FaultyServer, store_of: Callable[..., ShardStore], remote: bool
 ) -> None:
-    store = store_of(server.url if remote else server.folder, retries=1)
+    store = store_of(server.url if remote else server.folder, max_retries=1)
     server.folder.rename(server.folder.with_name("elsewhere"))
     with pytest.raises(UnavailableError, match=r"no such file.* does not answer$"):
         store.shard(1)
@@ -202,8 +202,8 @@ def test_damage_where_the_corpus_is_served(
 ) -> None:
     damage_shard(server.folder, damage)
     with pytest.raises(DamagedError, match=f"{SHARD}: .* the manifest says"):
-        store_of(server.url, retries=1).shard(1)
-    assert store_of(server.url, retries=1, on_damage="skip").shard(1) is None
+        store_of(server.url, max_retries=1).shard(1)
+    assert store_of(server.url, max_retries=1, on_damage="skip").shard(1) is None
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

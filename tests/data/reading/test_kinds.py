@@ -100,7 +100,7 @@ def test_what_one_attempt_could_not_reach_is_not_known_to_be_damaged(
         raise left.pop(0)
 
     with pytest.raises(MegaptError) as caught:
-        with_retries(attempt, "shard", ReadingConfig(retries=2, backoff=1e-6))
+        with_retries(attempt, "shard", ReadingConfig(max_retries=2, backoff=1e-6))
     assert type(caught.value) is kind
 
 
@@ -121,7 +121,7 @@ def test_a_served_manifest(
 ) -> None:
     server.always[MANIFEST_NAME] = fault
     with pytest.raises(kind) as caught:
-        opened(server.url, retries=1).manifest()
+        opened(server.url, max_retries=1).manifest()
     assert caught.value.code == code
     assert str(caught.value).startswith(f"{server.url}/{MANIFEST_NAME}: ")
 
@@ -131,9 +131,9 @@ def test_a_server_that_is_away(opened: Opened) -> None:
         nobody_listens.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody_listens.getsockname()[1]}"
         with pytest.raises(UnavailableError, match="cannot be read"):
-            opened(url, retries=1).manifest()
+            opened(url, max_retries=1).manifest()
     with pytest.raises(UnavailableError, match=r"corpus\.invalid"):
-        opened("http://corpus.invalid/corpus", retries=0).manifest()
+        opened("http://corpus.invalid/corpus", max_retries=0).manifest()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_server_that_is_away(opened: Opened) -> None:
 )
 def test_a_command_for_the_manifest(opened: Opened, command: str, kind: type[MegaptError]) -> None:
     with pytest.raises(kind, match=rf"^pipe:{command.split()[0]} "):
-        opened(f"pipe:{command}", retries=1, timeout=0.5).manifest()
+        opened(f"pipe:{command}", max_retries=1, timeout=0.5).manifest()
 
 
 def edited(manifest: Path) -> None:

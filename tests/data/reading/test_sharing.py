@@ -140,7 +140,7 @@ def test_process_that_hangs_while_it_fetches(
     server: FaultyServer, reading: Callable[..., ReadingConfig], tmp_path: Path
 ) -> None:
     server.slow = 0.5
-    quick = reading(timeout=1.0, retries=0)
+    quick = reading(timeout=1.0, max_retries=0)
     hanging = Child(fetch_file, server.url, quick, 1)
     wait_for(lambda: "train-000001.tar" in server.requests)
     assert hanging.process.pid is not None

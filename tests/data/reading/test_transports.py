@@ -88,7 +88,7 @@ def test_s3_in_forked_workers(bucket: str, source: Path, opened: Callable[..., L
 def test_s3_without_a_shard_and_with_a_flipped_bit(
     bucket: str, store_of: Callable[..., ShardStore]
 ) -> None:
-    store = store_of(bucket, retries=1, on_damage="skip")
+    store = store_of(bucket, max_retries=1, on_damage="skip")
     system = fsspec.filesystem("s3")
     system.rm("bucket/corpus/train-000001.tar")
     data = bytearray(system.cat("bucket/corpus/train-000002.tar"))
@@ -139,7 +139,7 @@ def test_command_that_fails(
 ) -> None:
     failing = command.format(folder=source)
     script = f"pipe:case {{}} in *1.tar) {failing};; *) cat {source}/{{}};; esac"
-    store = store_of(script, retries=1, timeout=0.5, on_damage="skip")
+    store = store_of(script, max_retries=1, timeout=0.5, on_damage="skip")
     assert store.shard(0) is not None
     before = time.monotonic()
     assert store.shard(1) is None
@@ -156,7 +156,7 @@ def test_all_processes_of_a_stalled_command_are_killed(
     hanging = f"sh -c 'echo $$ >> {marker}; sleep 60; true' | cat"
     script = f"pipe:case {{}} in *1.tar) {hanging};; *) cat {source}/{{}};; esac"
     with pytest.raises(UnavailableError, match="no byte for"):
-        store_of(script, retries=1, timeout=0.5).shard(1)
+        store_of(script, max_retries=1, timeout=0.5).shard(1)
     pids = [int(line) for line in marker.read_text().split()]
     assert len(pids) == 2
     end = time.monotonic() + patience(5)
@@ -181,7 +181,7 @@ def test_wrong_places(opened: Callable[..., Location], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none/manifest\.json: no such file"):
         opened(tmp_path / "none").manifest()
     with pytest.raises(ConfigError, match=r"memory://none/manifest.json: no such file.*tried 2"):
-        opened("memory://none", retries=1).manifest()
+        opened("memory://none", max_retries=1).manifest()
 
 
 def test_missing_package(opened: Callable[..., Location], monkeypatch: pytest.MonkeyPatch) -> None:

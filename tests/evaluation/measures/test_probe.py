@@ -40,7 +40,7 @@ def score_of(ranks: Ranks, run: Path, corpus: Path) -> Score:
 def test_every_rank_has_the_score_of_one(overfitted: Overfitted, corpus: Corpus) -> None:
     run = overfitted("bert")
     expected = score_of(ALONE, run.folder, corpus.where)
-    assert len(expected.items) == len(probe_of(corpus).heldout)
+    assert len(expected.items) == len(probe_of(corpus).validation)
     assert expected.value == sum(filter(None, expected.items)) / len(expected.items)
     first, second = run_ranks(2, score_of, run.folder, corpus.where)
     assert first == second
@@ -81,12 +81,12 @@ def split_with(labels: Any) -> Any:
 
 
 @given(st.lists(st.integers(-1, 2), max_size=60), st.integers(1, 70))
-def test_documents_are_labelled_and_evenly_spaced(labels: list[int], most: int) -> None:
+def test_documents_are_labeled_and_evenly_spaced(labels: list[int], most: int) -> None:
     chosen = probe_documents(split_with(labels), most).tolist()
-    labelled = [document for document, label in enumerate(labels) if label >= 0]
-    assert len(chosen) == min(most, len(labelled))
-    assert set(chosen) <= set(labelled)
-    steps = np.diff([labelled.index(document) for document in chosen])
+    labeled = [document for document, label in enumerate(labels) if label >= 0]
+    assert len(chosen) == min(most, len(labeled))
+    assert set(chosen) <= set(labeled)
+    steps = np.diff([labeled.index(document) for document in chosen])
     assert all(steps > 0)
     assert not len(steps) or max(steps) - min(steps) <= 1
 
@@ -105,13 +105,13 @@ def blobs(seed: int, distance: float, count: int = 100) -> tuple[np.ndarray, np.
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_separable_classes_are_told_apart_at_any_scale(scale: float) -> None:
-    (train, labels), (heldout, truth) = blobs(0, 20.0), blobs(1, 20.0)
-    assert classified_right(scale * train, labels, scale * heldout, truth, 1.0).all()
+    (train, labels), (validation, truth) = blobs(0, 20.0), blobs(1, 20.0)
+    assert classified_right(scale * train, labels, scale * validation, truth, 1.0).all()
 
 
 def test_features_without_the_class_score_as_chance_does() -> None:
-    (train, labels), (heldout, truth) = blobs(0, 0.0, 300), blobs(1, 0.0, 300)
-    assert 60 < classified_right(train, labels, heldout, truth, 0.01).sum() < 140
+    (train, labels), (validation, truth) = blobs(0, 0.0, 300), blobs(1, 0.0, 300)
+    assert 60 < classified_right(train, labels, validation, truth, 0.01).sum() < 140
 
 
 def test_dead_features_give_the_majority() -> None:

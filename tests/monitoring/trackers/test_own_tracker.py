@@ -50,7 +50,7 @@ def monitor_of(folder: Path, record: str) -> tuple[Monitor, list[str]]:
 
 
 def record(monitor: Monitor, step: int) -> None:
-    monitor.valid(step, {"loss": 1.0})
+    monitor.validation(step, {"loss": 1.0})
 
 
 def test_it_is_told_of_each_record_once_and_closed(tmp_path: Path) -> None:
