@@ -28,7 +28,7 @@ test test-deepspeed: export PYTHONDONTWRITEBYTECODE :=
 
 # torch first and alone, so that nothing else can pull another build of it.
 $(VENV)/.torch $(OTHER)/.torch: launchers/torch_index.py
-	$(PYTHON) -c 'import sys; sys.exit("megapt needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -c 'import sys; sys.exit("megapt needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(@D)
 	@echo "installing $(TORCH)"
 	$(PIP) install $(TORCH) $$($(PYTHON) launchers/torch_index.py)
@@ -80,6 +80,7 @@ check: $(VENV)/.megapt
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.13
 	$(BIN)/lint-imports
 
 clean:

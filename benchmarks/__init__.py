@@ -1,1 +1,1 @@
-"""Side-by-side measurements, run by hand; what they found is in RESULTS.md."""
+"""Comparative measurements, run by hand; the results are in RESULTS.md."""

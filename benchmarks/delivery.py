@@ -1,4 +1,4 @@
-"""What a case of `loading.py` measures of itself, in its own process: batches in, JSON out."""
+"""Measurement of a case of `loading.py` in its own process: batches in, JSON out."""
 
 import argparse
 import contextlib
@@ -21,20 +21,17 @@ PROFILED = 15  # functions
 
 
 class Delivered(NamedTuple):
-    """What one process found.
-
-    Attributes:
-        tokens: of text, in the batches after the warm-up.
-        seconds: in which they came.
-        first_batch_seconds: from the start of the process to its first batch.
-        memory_bytes: memory of this process and its workers at the end that no file backs, each
-            shared page counted once. Mapped corpora and libraries are not in it.
-    """
+    """The figures of one process."""
 
     tokens: int
+    """Text tokens in the batches after the warm-up."""
     seconds: float
+    """Seconds in which they were delivered."""
     first_batch_seconds: float
+    """Seconds from the start of the process to its first batch."""
     memory_bytes: int
+    """Memory of this process and its workers at the end that no file backs, with each shared page
+    counted once. It excludes mapped corpora and libraries."""
 
 
 Case = Callable[[argparse.Namespace], Iterator[int]]
@@ -47,16 +44,16 @@ def deliver(
     most: int,
     watch: contextlib.AbstractContextManager[object],
 ) -> Delivered:
-    """Take batches until `most` tokens came, or the epoch ends.
+    """Take batches until `most` tokens have been delivered, or the epoch ends.
 
     Args:
         batches: the tokens of each batch.
-        started: `time.monotonic()`, which all processes share, when this process was started.
+        started: `time.monotonic()`, which all processes share, at the start of this process.
         most: tokens after which to stop.
-        watch: entered for what is measured.
+        watch: context that is active during the measurement.
 
     Raises:
-        SystemExit: the epoch ended before the measurement began.
+        SystemExit: if the epoch ended before the measurement began.
     """
     next(batches)
     first_batch_seconds = time.monotonic() - started
@@ -76,7 +73,7 @@ def deliver(
 
 
 def memory_bytes() -> int:
-    """Memory of this process and those below it that no file backs."""
+    """Return the memory of this process and its descendants that no file backs."""
     total = 0
     for process in (os.getpid(), *descendants(os.getpid())):
         try:
@@ -89,7 +86,7 @@ def memory_bytes() -> int:
 
 
 def own_times(profile: cProfile.Profile) -> list[tuple[str, int, float]]:
-    """Functions by the time that passes in them alone: name, calls, share of all time."""
+    """Return the functions with the most time of their own: name, calls, share of all time."""
     stats: dict[tuple[str, int, str], tuple[int, int, float, float, object]]
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     total = sum(own for _, _, own, _, _ in stats.values())
@@ -108,7 +105,7 @@ def main(description: str, cases: Mapping[str, Case]) -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=50_000_000)
     parser.add_argument("--started", type=float, default=time.monotonic())
-    parser.add_argument("--profile", action="store_true", help="say where the time goes")
+    parser.add_argument("--profile", action="store_true", help="print where the time goes")
     options = parser.parse_args()
     profile = cProfile.Profile()
     watch = profile if options.profile else contextlib.nullcontext()

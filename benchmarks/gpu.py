@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu
 
-README.md in this folder tells what is measured. Nothing is read and nothing is downloaded.
+README.md in this folder describes what is measured. Nothing is read or downloaded.
 """
 
 import argparse
@@ -23,24 +23,24 @@ from megapt.distributed.start import start_ranks
 from megapt.monitoring.peaks import device_peak
 
 IN_ROWS = ("flex",)
-"""Backends that are faster in rows: their shapes stay what they were compiled for."""
+"""Backends that are faster with packed rows: their shapes stay those of the compilation."""
 SIZES = {"125M": "768x12", "350M": "1024x24", "1.3B": "2048x24"}
 MICRO_BATCHES = {"125M": (16, 32, 64), "350M": (8, 16, 32), "1.3B": (4, 8, 16)}
-CHUNKS = (2**24, 2**26)  # logits of the head at once
+CHUNKS = (2**24, 2**26)  # Logits that the head computes at once.
 REFERENCES = """
 Published, H100, 2,048 positions, bf16: llm-foundry 760M 34.9 % (8 GPUs), 1B 40.6 %, 3B 42.4 %,
 7B 45.7 % (128 GPUs; scripts/train/benchmarking/README.md), by the formula of the last column.
 """
-WARM_UP = 4  # updates; the first ones compile
+WARM_UP = 4  # Updates; the first ones compile.
 FULL = "out of memory"
 
 Found = dict[str, Any]
 
 
 def foundry_flops(step: Step) -> float:
-    """FLOPs of an update as llm-foundry counts them.
+    """Return the FLOPs of an update as llm-foundry counts them.
 
-    6 a parameter, embeddings too, and a token, and attention as if it were not causal.
+    6 FLOPs per parameter (with embeddings) and token, and attention as if it were not causal.
     """
     model, positions = step.config.model, step.config.data.window
     pairs = step.counts.positions * positions
@@ -50,7 +50,7 @@ def foundry_flops(step: Step) -> float:
 
 
 def measure(case: Found, options: argparse.Namespace) -> Found:
-    """Train in this process; the case names a size, an objective, and how they are computed."""
+    """Train in this process; the case gives a size, an objective, and computation settings."""
     ranks = start_ranks()
     width, layers = map(int, SIZES.get(case["size"], case["size"]).split("x"))
     options.batch = case["micro_batch_size"]
@@ -60,7 +60,7 @@ def measure(case: Found, options: argparse.Namespace) -> Found:
         "row_length": options.positions if case["attention"] in IN_ROWS else 0,
     }
     config = run_config(case["objective"], width, layers, options, **training)
-    # The chunks are no setting of a run; the projection finds the function by its name.
+    # The chunk size is not a setting of a run; the projection looks the function up by name.
     chunked = partial(head.linear_cross_entropy, chunk_logits=case["chunk"])
     head.linear_cross_entropy = chunked  # type: ignore[assignment]
     try:
@@ -84,7 +84,7 @@ def measure(case: Found, options: argparse.Namespace) -> Found:
 
 
 def apart(case: Found, options: argparse.Namespace) -> Found:
-    """`measure` in a process of its own; what fails there is named, and the sweep goes on."""
+    """Call `measure` in a separate process; if it fails, record the failure and continue."""
     print(json.dumps(case), file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "benchmarks.gpu", "--case", json.dumps(case)]
     for name in ("positions", "vocabulary", "precision", "product", "updates", "repeat"):
@@ -98,12 +98,12 @@ def apart(case: Found, options: argparse.Namespace) -> Found:
 
 
 def rate(found: Found) -> float:
-    """Tokens a second; 0 of what failed."""
+    """Return tokens per second; 0 for a failed case."""
     return 0.0 if "failed" in found else found["tokens"] / statistics.median(found["seconds"])
 
 
 def explore(size: str, objective: str, options: argparse.Namespace) -> list[Found]:
-    """Find the best micro-batch, then try larger chunks, other kernels, and no compiling."""
+    """Find the best micro-batch, then try larger chunks, other kernels, and no compilation."""
     first, *others = options.attention
     case: Found = {"size": size, "objective": objective, "attention": first, "compile": True}
     case["chunk"] = CHUNKS[0]
@@ -120,6 +120,7 @@ def explore(size: str, objective: str, options: argparse.Namespace) -> list[Foun
 
 
 def row(found: Found) -> list[str]:
+    """Return a row of the table."""
     cells = [found["size"], found["objective"], found["attention"]]
     cells += ["yes" if found["compile"] else "no", str(found["micro_batch_size"])]
     cells += [f"2^{found['chunk'].bit_length() - 1}"]
@@ -132,7 +133,7 @@ def row(found: Found) -> list[str]:
         return spread([100 * one / peak for one in each], 1) if peak else "peak unknown"
 
     cells += [share(found["flops"], found["data_sheet"]), share(found["flops"], found["products"])]
-    # It takes every position for a target, which those of mlm are not.
+    # The formula counts every position as a target, which is wrong for mlm.
     foundry = share(found["foundry_flops"], found["data_sheet"])
     return [
         *cells,
@@ -142,6 +143,7 @@ def row(found: Found) -> list[str]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     cuda = torch.cuda.is_available()
     kernels = ["varlen", "flex"] if cuda else ["grouped"]

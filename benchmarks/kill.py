@@ -2,14 +2,14 @@
 
     python -m benchmarks.kill --input bench/english.jsonl --work bench/kill
 
-Builds with local processes and under `mpirun -n 3` in turn. Each is killed one to three times
-(one of its processes, its parent, or all of them), started again after each, and left alone at
-the last. Its corpus must then be that of an undisturbed build, byte by byte. Between, there
-must be either no corpus or the whole one, no process may outlive its killed parent, and
-nothing may hang. Exit code 1 if any of these fails.
+Builds run with local processes and under `mpirun -n 3` in turn. Each is killed one to three times
+(one of its processes, its parent, or all of them) and started again after each kill; the last start
+runs to its end. Its corpus must then equal that of an undisturbed build, byte by byte. In between,
+there must be either no corpus or a complete one, no process may outlive its killed parent, and
+nothing may hang. The exit code is 1 if any of these fails.
 
 As root, Open MPI needs OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1, and the
-same two with PRTE in place of OMPI.
+same two variables with PRTE instead of OMPI.
 """
 
 import argparse
@@ -34,14 +34,14 @@ ORPHAN_SECONDS = 30.0
 
 
 class Tried(NamedTuple):
-    """What became of one build: kills that hit, by victim, and what was wrong."""
+    """The result of one build: effective kills by victim, and faults."""
 
     kills: Counter[str]
     faults: list[str]
 
 
 def descendants(root: int) -> list[int]:
-    """The processes below `root`, as they stand now, those nearest to it first."""
+    """Return the current descendants of `root`, the nearest first."""
     children: dict[int, list[int]] = defaultdict(list)
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -59,7 +59,7 @@ def descendants(root: int) -> list[int]:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process exists and is more than a zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -67,7 +67,7 @@ def is_running(process: int) -> bool:
 
 
 def end(processes: Sequence[int]) -> None:
-    """SIGKILL those that are still there."""
+    """Send SIGKILL to the processes that still exist."""
     for process in processes:
         try:
             os.kill(process, signal.SIGKILL)
@@ -76,7 +76,7 @@ def end(processes: Sequence[int]) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a corpus."""
+    """Return the SHA-256 of every file of a corpus."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -85,7 +85,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def start(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
-    """Start a build in a session of its own; what it says goes to the end of `log`."""
+    """Start a build in a new session; its output is appended to `log`."""
     with open(log, "ab") as said:
         return subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
 
@@ -97,8 +97,8 @@ class KillTest:
         commands: the build command of each executor.
         output: the corpus folder that they write.
         expected: digests of the corpus of an undisturbed build.
-        seconds: what an undisturbed build takes, by executor.
-        chance: draws victims and moments.
+        seconds: seconds of an undisturbed build, by executor.
+        chance: random generator of victims and times.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class KillTest:
         return tried
 
     def _disturb(self, executor: str, tried: Tried) -> bool:
-        """Start a build and kill; returns whether the corpus was finished nevertheless."""
+        """Start a build and kill it; return whether the corpus was finished nevertheless."""
         process = start(self.commands[executor], self.log)
         time.sleep(self.chance.uniform(0, self.seconds[executor]))
         below = descendants(process.pid)
@@ -151,11 +151,11 @@ class KillTest:
             return False
         self._wait_for(below, victim, tried)
         if (code == 0 or self.output.exists()) and digests(self.output) != self.expected:
-            tried.faults.append(f"a corpus that is not whole after the kill of {victim}")
+            tried.faults.append(f"an incomplete corpus after the kill of {victim}")
         return code == 0
 
     def _wait_for(self, processes: Sequence[int], victim: str, tried: Tried) -> None:
-        """All processes of a build that ended must end soon."""
+        """Wait until all processes of an ended build have ended; note a fault if they do not."""
         limit = time.monotonic() + ORPHAN_SECONDS
         while time.monotonic() < limit:
             if not any(map(is_running, processes)):
@@ -186,10 +186,10 @@ def remove(output: Path) -> None:
 
 
 def undisturbed(command: Sequence[str], output: Path) -> tuple[float, dict[str, str]]:
-    """Build once; returns the seconds and the digests of the corpus.
+    """Build once; return the seconds and the digests of the corpus.
 
     Raises:
-        SystemExit: the build failed.
+        SystemExit: if the build failed.
     """
     remove(output)
     began = time.monotonic()
@@ -200,6 +200,7 @@ def undisturbed(command: Sequence[str], output: Path) -> tuple[float, dict[str, 
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--input", type=Path, required=True, help="a .jsonl file of corpora.py")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is written")

@@ -1,10 +1,10 @@
-"""How fast batches come, beside what else there is; ratios of medians of one run.
+"""Speed of batches compared with other loaders; ratios are of medians of one run.
 
     python -m benchmarks.corpora --output bench
     python -m benchmarks.loading --input bench/english.jsonl --work bench/loading
     python -m benchmarks.loading --input bench/english.jsonl --work bench/loading --profile
 
-README.md in this folder tells what each case measures, and what a batch is.
+README.md in this folder describes what each case measures, and what a batch is.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from data_prep.shards import open_shards, read_lengths
 
 MEGAPT = ("text", "arlm", "mlm")
 HERE = ("memmap", "nanogpt", "webdataset")
-APART = ("mds", "litdata")  # may live in an environment of their own
+APART = ("mds", "litdata")  # May be in a separate environment.
 LIBRARIES = ("torch", "numpy", "webdataset")
 PEER_LIBRARIES = ("torch", "numpy", "mosaicml-streaming", "litdata")
 AIMS = {("text", 0): 150, ("text", 1): 25, ("mlm", 0): 10}  # M tokens/s
@@ -43,14 +43,14 @@ PROFILED_TOKENS = 5_000_000
 
 
 class Sample(NamedTuple):
-    """What one process delivered, and the largest resident size of any of its processes."""
+    """The figures of one process, and the largest resident size of any of its processes."""
 
     delivered: Delivered
     peak_bytes: int
 
     @property
     def rate(self) -> float:
-        """Millions of tokens a second."""
+        """Millions of tokens per second."""
         return self.delivered.tokens / self.delivered.seconds / 1e6
 
 
@@ -72,7 +72,7 @@ class Data:
         self.flat = self._flat()
 
     def _corpus(self, text: Path, pieces: int) -> Path:
-        """A corpus of shards of 4 M tokens."""
+        """Return a corpus with shards of 4 M tokens."""
         prep = [sys.executable, "-m", "data_prep.cli"]
         tokenizer, corpus = self.work / "tokenizer", self.work / "corpus"
         if not tokenizer.exists():
@@ -85,7 +85,7 @@ class Data:
         return corpus
 
     def _flat(self) -> Path:
-        """The training documents end to end, uint16, and beside it their lengths."""
+        """Return a file of the training documents end to end, uint16; write their lengths too."""
         path = self.work / "flat" / "tokens.npy"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ class Data:
         return len(np.load(self.flat, mmap_mode="r"))
 
     def of(self, case: str) -> Path:
-        """What a case reads; the format of a peer is written by the peer."""
+        """Return the data of a case; each peer writes its own format."""
         if case in MEGAPT:
             return self.corpus
         if case in ("memmap", "nanogpt"):
@@ -119,18 +119,18 @@ class Data:
         return folder
 
     def python(self, case: str) -> str:
-        """The interpreter that runs a case."""
+        """Return the interpreter that runs a case."""
         return self.peer_python if case in APART else sys.executable
 
     def command(self, case: str, workers: int, tokens: int) -> list[str]:
-        """One run of a case."""
+        """Return the command of one run of a case."""
         module = "benchmarks.loading_megapt" if case in MEGAPT else "benchmarks.loading_peers"
         command = [self.python(case), "-m", module, case, "--data", str(self.of(case))]
         return [*command, "--workers", str(workers), "--tokens", str(tokens)]
 
 
 def measure(command: list[str]) -> Sample:
-    """One process, with all cores of the machine."""
+    """Measure one process, with all cores of the machine."""
     finished = run([*command, "--started", str(time.monotonic())])
     said = json.loads(finished.output.splitlines()[-1])
     return Sample(Delivered(**said), finished.peak_bytes)
@@ -139,7 +139,7 @@ def measure(command: list[str]) -> Sample:
 def compare(
     data: Data, cases: list[str], workers: list[int], tokens: int, repeat: int
 ) -> dict[str, Any]:
-    """Interleave all cases with all numbers of workers, and print what they delivered."""
+    """Interleave all cases with all numbers of workers, and print their figures."""
     names = {(case, n): f"{case}, {n}" for n in workers for case in cases}
     commands = {names[key]: data.command(*key, tokens) for key in names}
     samples = interleave(
@@ -171,7 +171,7 @@ def _plain(sample: Sample) -> dict[str, float]:
 
 
 def _ratios(rates: dict[tuple[str, int], float], cases: list[str], workers: list[int]) -> str:
-    """How often as fast as a peer `text` is, by workers."""
+    """Return the speed of `text` relative to each peer, by number of workers."""
     peers = [case for case in cases if case not in MEGAPT]
     if "text" not in cases:
         return ""
@@ -182,30 +182,30 @@ def _ratios(rates: dict[tuple[str, int], float], cases: list[str], workers: list
 
 
 def sizes(data: Data, cases: list[str]) -> dict[str, int]:
-    """Bytes on disk of what the cases read."""
+    """Print and return the bytes on disk of the data of the cases."""
     found = {}
     for path in dict.fromkeys(map(data.of, cases)):
         found[path.name] = folder_bytes(path) if path.is_dir() else path.stat().st_size
     rows = [[name, f"{size / data.tokens:.2f}"] for name, size in found.items()]
     print("\n### Disk\n")
-    print(table(["what is read", "bytes a token"], rows), flush=True)
+    print(table(["data", "bytes per token"], rows), flush=True)
     return found
 
 
 def profile(data: Data, case: str) -> list[list[Any]]:
-    """Print where the time of a case in process goes."""
+    """Print where the time of a case without workers goes."""
     finished = run([*data.command(case, 0, PROFILED_TOKENS), "--profile"])
     said = json.loads(finished.output.splitlines()[-1])
     rows = [[f"`{name}`", f"{calls:,}", f"{share:.1%}"] for name, calls, share in said["profile"]]
     rate = said["tokens"] / said["seconds"] / 1e6
     print(f"\n### Profile of {case}\n\n{said['tokens'] / 1e6:.1f} M tokens at {rate:.1f} M/s\n")
-    print(table(["function", "calls", "share of the time, in it alone"], rows), flush=True)
+    print(table(["function", "calls", "share of the time, without callees"], rows), flush=True)
     found: list[list[Any]] = said["profile"]
     return found
 
 
 def peer_versions(python: str) -> dict[str, str]:
-    """The versions of the peers' environment."""
+    """Return the versions of the peers' environment."""
     script = "import json, sys; from benchmarks.common import header; "
     script += "print(json.dumps(header(sys.argv[1:])))"
     found = json.loads(run([python, "-c", script, *PEER_LIBRARIES]).output)
@@ -213,6 +213,7 @@ def peer_versions(python: str) -> dict[str, str]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--input", type=Path, required=True, help="english.jsonl of corpora.py")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is written")
@@ -222,11 +223,11 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=50_000_000, help="of each run, at most")
     parser.add_argument("--pieces", type=int, default=1024, help="of the vocabulary")
-    parser.add_argument("--profile", action="store_true", help="only say where mlm's time goes")
+    parser.add_argument("--profile", action="store_true", help="only print where mlm's time goes")
     parser.add_argument("--peer-python", default=sys.executable, help=f"has {', '.join(APART)}")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
-    # One thread for each process, so that workers are what is compared.
+    # One thread per process, so that only the number of workers differs.
     os.environ["OMP_NUM_THREADS"] = "1"
     entries = header(LIBRARIES)
     if set(options.cases) & set(APART) and not options.profile:

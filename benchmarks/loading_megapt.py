@@ -1,9 +1,9 @@
-"""The cases of `loading.py` that are measured of megapt; each prints JSON.
+"""The cases of `loading.py` that use megapt; each prints JSON.
 
     python -m benchmarks.loading_megapt NAME --data CORPUS --workers N
 
-`text` hands over tokens and where pieces of documents begin; the others also make the examples of
-an objective with its defaults, masked where it masks.
+`text` delivers tokens and the starts of pieces of documents. The others also make the examples of
+an objective with its defaults, with masks if it uses them.
 """
 
 import argparse
@@ -21,8 +21,8 @@ def read(options: argparse.Namespace, name: str) -> Iterator[int]:
     """Yield the tokens of text in each batch of one epoch.
 
     Args:
-        options: of the command line.
-        name: of an objective, or "text".
+        options: options of the command line.
+        name: name of an objective, or "text".
     """
     data = DataConfig(corpus=str(options.data), window=WINDOW)
     corpus = Corpus(options.data)
@@ -40,14 +40,17 @@ def read(options: argparse.Namespace, name: str) -> Iterator[int]:
 
 
 def text(options: argparse.Namespace) -> Iterator[int]:
+    """Yield the tokens of each batch without an objective."""
     return read(options, "text")
 
 
 def arlm(options: argparse.Namespace) -> Iterator[int]:
+    """Yield the tokens of each batch of `arlm`."""
     return read(options, "arlm")
 
 
 def mlm(options: argparse.Namespace) -> Iterator[int]:
+    """Yield the tokens of each batch of `mlm`."""
     return read(options, "mlm")
 
 

@@ -1,11 +1,11 @@
-"""What the loader is measured against, on the same tokens; each case prints JSON.
+"""Other loaders on the same tokens as `loading_megapt.py`; each case prints JSON.
 
     python -m benchmarks.loading_peers prepare NAME --tokens F --output D
     python -m benchmarks.loading_peers NAME --data D --workers N
 
-Every peer makes int64 tensors of 8 rows of 2,049 tokens in the main process. What it holds in a
-narrower type comes out of a worker in that type and is widened on arrival, which is faster than
-handing int64 over; only `nanogpt` does as its original does.
+Every peer makes int64 tensors of 8 rows of 2,049 tokens in the main process. A peer that stores a
+narrower type sends that type from its workers and widens it on arrival, which is faster than
+sending int64; only `nanogpt` works as the original does.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from benchmarks.delivery import ROWS, WINDOW, main
 U16 = NDArray[np.uint16]
 
 SHARD_DOCUMENTS = 1000
-SHUFFLE_BUFFER = 1000  # documents; webdataset's own examples have 1,000
+SHUFFLE_BUFFER = 1000  # Documents; the examples of webdataset use 1,000.
 CHUNK_ROWS = 1024  # litdata: 4.2 MB a chunk
 
 
 def documents(tokens: Path) -> Iterator[U16]:
-    """The documents of a file of tokens, in order."""
+    """Yield the documents of a file of tokens, in order."""
     text = np.load(tokens, mmap_mode="r")
     ends = np.cumsum(np.load(tokens.with_name("lengths.npy")))
     for start, end in itertools.pairwise([0, *ends.tolist()]):
@@ -40,7 +40,7 @@ def documents(tokens: Path) -> Iterator[U16]:
 
 
 def rows(tokens: Path) -> U16:
-    """Rows of 2,049 tokens, one text after the other, uint16 [rows, 2049]."""
+    """Return rows of 2,049 successive tokens, uint16 [rows, 2049]."""
     text = np.load(tokens, mmap_mode="r")
     return np.array(text[: len(text) // WINDOW * WINDOW]).reshape(-1, WINDOW)
 
@@ -49,12 +49,13 @@ def rows(tokens: Path) -> U16:
 
 
 class Memmap(IterableDataset[Any]):
-    """Rows that start at random tokens of one flat file, uint16 [8, 2049], without end."""
+    """Endless batches of rows that start at random tokens of one flat file, uint16 [8, 2049]."""
 
     def __init__(self, tokens: Path) -> None:
         self.text: U16 = np.load(tokens, mmap_mode="r")
 
     def starts(self) -> Iterator[list[int]]:
+        """Yield the first tokens of the rows of each batch."""
         info = torch.utils.data.get_worker_info()
         rng = np.random.default_rng(info.id if info else 0)
         while True:
@@ -66,7 +67,7 @@ class Memmap(IterableDataset[Any]):
 
 
 class NanoGpt(Memmap):
-    """Inputs and their successors as nanoGPT makes them: two tensors, int64 [8, 2048] each."""
+    """Inputs and targets as nanoGPT makes them: two tensors, int64 [8, 2048] each."""
 
     def __iter__(self) -> Iterator[Any]:
         for starts in self.starts():
@@ -78,11 +79,13 @@ class NanoGpt(Memmap):
 
 
 def memmap(options: argparse.Namespace) -> Iterator[int]:
+    """Yield the tokens of batches of random rows of a mapped file."""
     for batch in DataLoader(Memmap(options.data), batch_size=None, num_workers=options.workers):
         yield batch.long().numel()
 
 
 def nanogpt(options: argparse.Namespace) -> Iterator[int]:
+    """Yield the tokens of batches of nanoGPT's loader."""
     for x, _ in DataLoader(NanoGpt(options.data), batch_size=None, num_workers=options.workers):
         yield x.numel()
 
@@ -91,7 +94,7 @@ def nanogpt(options: argparse.Namespace) -> Iterator[int]:
 
 
 def prepare_webdataset(tokens: Path, output: Path) -> None:
-    """Shards of 1,000 documents, each document a sample of one .npy."""
+    """Write shards of 1,000 documents; a sample is a document in one .npy."""
     import webdataset as wds
 
     with wds.ShardWriter(
@@ -102,7 +105,7 @@ def prepare_webdataset(tokens: Path, output: Path) -> None:
 
 
 def packed(samples: Iterable[dict[str, Any]]) -> Iterator[tuple[U16, NDArray[np.int32]]]:
-    """Documents end to end: uint16 [8, 2049], and where each document begins."""
+    """Yield documents end to end, uint16 [8, 2049], and the start of each document, int32."""
     held: list[U16] = []
     size, room = 0, ROWS * WINDOW
     for sample in samples:
@@ -116,7 +119,7 @@ def packed(samples: Iterable[dict[str, Any]]) -> Iterator[tuple[U16, NDArray[np.
 
 
 def webdataset(options: argparse.Namespace) -> Iterator[int]:
-    """A pipeline in webdataset's own order: shards, buffer, decoding; packed in the worker."""
+    """Yield the tokens of batches of webdataset: shards, buffer, decoding, packed in the worker."""
     import webdataset as wds
 
     shards = sorted(str(path) for path in options.data.glob("*.tar"))
@@ -134,7 +137,7 @@ def webdataset(options: argparse.Namespace) -> Iterator[int]:
 
 
 def prepare_mds(tokens: Path, output: Path) -> None:
-    """Shards of rows of 2,049 tokens."""
+    """Write shards of rows of 2,049 tokens."""
     from streaming import MDSWriter
 
     columns = {"tokens": f"ndarray:uint16:{WINDOW}"}
@@ -144,10 +147,12 @@ def prepare_mds(tokens: Path, output: Path) -> None:
 
 
 def stack(samples: list[dict[str, U16]]) -> torch.Tensor:
+    """Return the rows of the samples as one tensor, uint16 [8, 2049]."""
     return torch.from_numpy(np.stack([sample["tokens"] for sample in samples]))
 
 
 def mds(options: argparse.Namespace) -> Iterator[int]:
+    """Yield the tokens of batches of mosaicml-streaming."""
     from streaming import StreamingDataLoader, StreamingDataset
     from streaming.base.util import clean_stale_shared_memory
 
@@ -163,11 +168,12 @@ def mds(options: argparse.Namespace) -> Iterator[int]:
 
 
 def document_tensors(tokens: str) -> Iterator[torch.Tensor]:
+    """Yield the documents of a file of tokens as tensors."""
     yield from map(torch.from_numpy, documents(Path(tokens)))
 
 
 def prepare_litdata(tokens: Path, output: Path) -> None:
-    """Chunks of the tokens of all documents, one after the other."""
+    """Write chunks of the successive tokens of all documents."""
     from litdata import TokensLoader, optimize
 
     optimize(
@@ -182,6 +188,7 @@ def prepare_litdata(tokens: Path, output: Path) -> None:
 
 
 def litdata(options: argparse.Namespace) -> Iterator[int]:
+    """Yield the tokens of batches of litdata."""
     from litdata import StreamingDataLoader, StreamingDataset, TokensLoader
 
     dataset = StreamingDataset(
@@ -206,7 +213,7 @@ PREPARERS: dict[str, Callable[[Path, Path], None]] = {
 
 
 def prepare() -> None:
-    """Write a peer's own format."""
+    """Write the format of a peer."""
     parser = argparse.ArgumentParser(description=(prepare.__doc__ or "").split("\n")[0])
     parser.add_argument("peer", choices=PREPARERS)
     parser.add_argument("--tokens", type=Path, required=True, help="tokens.npy of loading.py")
@@ -218,7 +225,7 @@ def prepare() -> None:
 
 
 if __name__ == "__main__":
-    # Before litdata is imported: it asks PyPI for its newest version otherwise.
+    # Must be set before litdata is imported; otherwise it asks PyPI for its newest version.
     os.environ["LITDATA_DISABLE_VERSION_CHECK"] = "1"
     if sys.argv[1:2] == ["prepare"]:
         prepare()

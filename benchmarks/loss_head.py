@@ -2,7 +2,7 @@
 
     python -m benchmarks.loss_head
 
-README.md in this folder tells what is measured. On a machine with CUDA it measures the GPU.
+README.md in this folder describes what is measured. On a machine with CUDA it measures the GPU.
 """
 
 import argparse
@@ -23,41 +23,38 @@ from torch.nn import functional
 from benchmarks.common import header, interleave, print_header, run, spread, table
 from megapt.model.linear_cross_entropy import linear_cross_entropy
 
-PASSES = 3  # timed, after one that memory is measured in
+PASSES = 3  # Timed passes, after one in which memory is measured.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Task(NamedTuple):
-    """A batch whose targets are some of its positions.
-
-    Attributes:
-        states: [positions, hidden].
-        matrix: [vocabulary, hidden].
-        places: of the targets.
-        labels: of the targets.
-    """
+    """A batch whose targets are some of its positions."""
 
     states: Tensor
+    """[positions, hidden]."""
     matrix: Tensor
+    """[vocabulary, hidden]."""
     places: Tensor
+    """Positions of the targets, int64 [targets]."""
     labels: Tensor
+    """Labels of the targets, int64 [targets]."""
 
 
 def all_positions(task: Task) -> Tensor:
-    """Logits everywhere; labels of other positions are ignored."""
+    """Return the loss with logits everywhere; the labels of other positions are ignored."""
     labels = torch.full_like(task.states[:, 0], -100, dtype=torch.int64)
     labels[task.places] = task.labels
     return functional.cross_entropy(functional.linear(task.states, task.matrix).float(), labels)
 
 
 def targets(task: Task) -> Tensor:
-    """Logits of the targets."""
+    """Return the loss with logits of the targets only."""
     logits = functional.linear(task.states[task.places], task.matrix)
     return functional.cross_entropy(logits.float(), task.labels)
 
 
 def torch_chunks(task: Task) -> Tensor:
-    """Torch's own function of the same name, with its defaults."""
+    """Return the loss of torch's function `linear_cross_entropy`, with its defaults."""
     return functional.linear_cross_entropy(
         task.states[task.places],
         task.matrix,
@@ -67,7 +64,7 @@ def torch_chunks(task: Task) -> Tensor:
 
 
 def chunks(task: Task) -> Tensor:
-    """The project's; with accuracy, which the others do not compute."""
+    """Return the loss of megapt's function, which also computes the accuracy."""
     weights = torch.full_like(task.labels, 1 / len(task.labels), dtype=torch.float32)
     states = task.states[task.places]
     return linear_cross_entropy(states, task.matrix, None, task.labels, weights).loss
@@ -83,7 +80,7 @@ OURS = "megapt, chunks"
 
 
 def make_task(options: argparse.Namespace, share: float, hidden: int) -> Task:
-    """Random states, weights and labels, on the GPU if there is one."""
+    """Return random states, weights and labels, on the GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[options.dtype]
     torch.manual_seed(0)
@@ -95,27 +92,27 @@ def make_task(options: argparse.Namespace, share: float, hidden: int) -> Task:
 
 
 def resident(field: str) -> int:
-    """Bytes that /proc tells of this process: VmRSS are resident, VmHWM were at most."""
+    """Return the resident bytes of this process from /proc: VmRSS now, VmHWM at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 
 
 def peak_of(call: Callable[[], None]) -> int:
-    """Most bytes that a call takes beyond what is there before."""
+    """Return the peak bytes of a call beyond the memory before it."""
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         call()
         return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to VmRSS
+    Path("/proc/self/clear_refs").write_text("5")  # Sets VmHWM to VmRSS.
     before = resident("VmRSS")
     call()
     return resident("VmHWM") - before
 
 
 def measure(case: str, options: argparse.Namespace) -> dict[str, float]:
-    """Run forward and backward passes in this process: seconds of one, and bytes of the first."""
+    """Return the median seconds of a forward and backward pass here, and the first one's bytes."""
     task = make_task(options, options.share, options.hidden)
 
     def once() -> None:
@@ -136,7 +133,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, float]:
 def measured_apart(
     case: str, share: float, hidden: int, options: argparse.Namespace
 ) -> dict[str, float]:
-    """`measure` in a process of its own."""
+    """Call `measure` in a separate process."""
     command = [sys.executable, "-m", "benchmarks.loss_head", "--case", case]
     command += ["--share", str(share), "--hidden", str(hidden), "--dtype", options.dtype]
     command += ["--positions", str(options.positions), "--vocabulary", str(options.vocabulary)]
@@ -163,12 +160,13 @@ def compare(share: float, hidden: int, options: argparse.Namespace) -> dict[str,
         for case, found in samples.items()
     ]
     print(f"\n### {share:.0%} of {options.positions} positions are targets, width {hidden}\n")
-    columns = ["case", "ms", "times ours", "MiB at most", "times ours"]
+    columns = ["case", "ms", "times ours", "peak MiB", "times ours"]
     print(table(columns, rows), flush=True)
     return {"share": share, "hidden": hidden, "samples": samples}
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--positions", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=32_000)

@@ -2,15 +2,15 @@
 
     python benchmarks/near_duplicates.py english.jsonl chinese.jsonl
 
-For each file: exact duplicates are taken out, then what near de-duplication removes from the
-distinct documents that are left is looked at one by one (is it truly a near-duplicate?).
-Then copies of kept documents are planted, with words replaced, dropped or inserted at random
-until the Jaccard similarity of the sets of shingles is as wanted, and counted if found. Words
-come from the file itself. Speeds are text per second of processor time of one core, the best
-of three runs.
+For each file, exact duplicates are removed. Then every document that near de-duplication removes
+from the distinct documents is checked: is it truly a near-duplicate? Then edited copies of kept
+documents are added: words are replaced, dropped or inserted at random until the Jaccard similarity
+of the shingle sets is in the wanted range. The copies that are found are counted. The words come
+from the file itself. Speeds are text per second of processor time of one core, the best of three
+runs.
 
 `--synthetic N` also makes signatures of N documents, a fifth of them duplicates, in units of
-20,000, and measures time and memory of each stage in a process of its own.
+20,000, and measures time and memory of each stage in a separate process.
 """
 
 import argparse
@@ -50,7 +50,7 @@ _PIECES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9f
 
 
 def read_texts(path: Path, field: str) -> list[str]:
-    """The texts of a .jsonl file, or the paragraphs of a text file."""
+    """Return the texts of a .jsonl file, or the paragraphs of a text file."""
     content = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
         return [json.loads(line)[field] for line in content.split("\n") if line.strip()]
@@ -58,14 +58,17 @@ def read_texts(path: Path, field: str) -> list[str]:
 
 
 def shingle_set(text: str, settings: NearSettings) -> set[int]:
+    """Return the hashes of the shingles of a text."""
     return set(shingle_hashes([text], settings.ngram)[0].tolist())
 
 
 def jaccard(first: set[int], second: set[int]) -> float:
+    """Return the Jaccard similarity of two sets."""
     return len(first & second) / max(1, len(first | second))
 
 
 def find_near(texts: Sequence[str], settings: NearSettings) -> Duplicates:
+    """Return the near-duplicates among the texts."""
     rows = signatures(texts, settings)
     tables = [UnitArray(band_key_table(rows, settings), 0)]
     return resolve(
@@ -74,13 +77,14 @@ def find_near(texts: Sequence[str], settings: NearSettings) -> Duplicates:
 
 
 def without_exact(texts: list[str]) -> list[str]:
+    """Return the texts without exact duplicates."""
     table = UnitArray(text_key_table(text_keys(texts)), 0)
     gone = resolve([match_equal([table], 0, 1)], len(texts), Kind.EXACT).documents
     return [texts[number] for number in np.setdiff1d(np.arange(len(texts)), gone)]
 
 
 def natural(texts: list[str], settings: NearSettings) -> tuple[dict[str, Any], Duplicates]:
-    """What is removed from distinct documents, each pair checked by its exact similarity."""
+    """Return what is removed from distinct documents, with the exact similarity of each pair."""
     found = find_near(texts, settings)
     similar = [
         jaccard(shingle_set(texts[document], settings), shingle_set(texts[original], settings))
@@ -98,7 +102,7 @@ def natural(texts: list[str], settings: NearSettings) -> tuple[dict[str, Any], D
 
 def edit(rng: random.Random, text: str, words: Sequence[str], low: float, high: float,
          settings: NearSettings) -> tuple[str, float] | None:  # fmt: skip
-    """Edit words until the similarity is in [low, high); None if it jumps over."""
+    """Edit words until the similarity is in [low, high); return None if it skips the range."""
     before = shingle_set(text, settings)
     pieces = _PIECES.findall(text)
     while True:
@@ -152,6 +156,7 @@ def planted(
 
 
 def speed(texts: list[str], settings: NearSettings) -> dict[str, Any]:
+    """Return the speeds of the stages, and the bytes of their tables per document."""
     size = sum(len(text.encode()) for text in texts)
 
     def rate(work: Callable[[], object]) -> float:
@@ -174,7 +179,7 @@ def speed(texts: list[str], settings: NearSettings) -> dict[str, Any]:
 
 
 def _peak_memory() -> float:
-    """The most memory that this process had, in MB; getrusage would count its parent's, too."""
+    """Return the peak memory of this process in MB; getrusage would include its parent's."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
@@ -186,7 +191,7 @@ def _measured(work: Callable[..., Any], arguments: tuple[Any, ...], pipe: Any) -
 
 
 def alone(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
-    """Run in a new process; its result, processor seconds, and the MB that it grew by."""
+    """Run in a new process; return the result, processor seconds, and growth in MB."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measured, args=(work, arguments, sender))
@@ -197,7 +202,7 @@ def alone(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]
 
 
 def write_unit(folder: Path, number: int, size: int, settings: NearSettings) -> None:
-    """Random signatures; every fifth document is equal to one of the unit of half the number."""
+    """Write random signatures; every fifth document equals one of unit `number` // 2."""
 
     def fresh(unit: int) -> np.ndarray:
         shape = (size, settings.permutations)
@@ -211,10 +216,12 @@ def write_unit(folder: Path, number: int, size: int, settings: NearSettings) -> 
 
 
 def stored(folder: Path, name: str, units: int) -> list[UnitArray]:
+    """Return the stored arrays of all units."""
     return [UnitArray(folder / f"{name}-{n}.npy", n * SYNTHETIC_UNIT) for n in range(units)]
 
 
 def match(folder: Path, units: int, bucket: int, buckets: int, settings: NearSettings) -> int:
+    """Match one bucket, store its pairs, and return their number."""
     tables, rows = stored(folder, "bands", units), stored(folder, "signatures", units)
     pairs = match_near(tables, rows, settings, bucket, buckets)
     np.save(folder / f"pairs-{bucket}.npy", pairs)
@@ -222,11 +229,13 @@ def match(folder: Path, units: int, bucket: int, buckets: int, settings: NearSet
 
 
 def settle(folder: Path, buckets: int, documents: int, memory: int) -> int:
+    """Resolve the stored pairs and return the number of dropped documents."""
     files = [folder / f"pairs-{bucket}.npy" for bucket in range(buckets)]
     return len(resolve(files, documents, Kind.NEAR, memory).documents)
 
 
 def synthetic(documents: int, memory: int, settings: NearSettings) -> dict[str, Any]:
+    """Measure time and memory of the stages on synthetic signatures."""
     units = -(-documents // SYNTHETIC_UNIT)
     documents = units * SYNTHETIC_UNIT
     buckets = plan_buckets(documents * settings.bands, memory)
@@ -250,6 +259,8 @@ def synthetic(documents: int, memory: int, settings: NearSettings) -> dict[str, 
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a Markdown table."""
+
     def cell(value: Any) -> str:
         return f"{value:,.4f}" if isinstance(value, float) and value < 1 else f"{value:,}" \
             if isinstance(value, int | float) else str(value)  # fmt: skip
@@ -259,6 +270,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", type=Path, nargs="*", help=".jsonl, or text of paragraphs")
     parser.add_argument("--text-field", default="text")

@@ -1,11 +1,11 @@
-"""How fast objectives make examples of windows, beside Hugging Face's collators for masking.
+"""Speed of making examples from windows, compared with Hugging Face's collators for masking.
 
     python -m benchmarks.corpora --output bench
     python -m benchmarks.loading --input bench/english.jsonl --work bench/loading
     python -m benchmarks.objectives --data bench/loading/1024/corpus --short runs/demo/corpus
 
-One core, one thread; windows of 512 tokens that lie in memory. README.md in this folder tells what
-is compared.
+One core, one thread; windows of 512 tokens in memory. README.md in this folder describes what is
+compared.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
 WINDOW = 512
 BATCH = 16  # windows
 WINDOWS = 320
-SLOWEST = 2.0  # M tokens/s on one core: the aim for every objective
-AIM = 5.0  # of mlm to the collator
+SLOWEST = 2.0  # M tokens/s on one core: the aim for every objective.
+AIM = 5.0  # Speed of mlm relative to the collator.
 LIBRARIES = ("torch", "numpy", "transformers", "tokenizers")
 PRESETS = Path(__file__).resolve().parents[1] / "configs" / "objective"
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -42,11 +42,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "nsp": [{"pairing": "bert"}],
     "mgm": [{"unit": "span"}],
 }
-"""Settings that are measured beside the preset."""
+"""Settings that are measured in addition to the preset."""
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The settings of a shipped objective, members of a mixture included."""
+    """Return the settings of a shipped objective, with the members of a mixture."""
     settings: dict[str, Any] = yaml.safe_load((PRESETS / f"{name}.yaml").read_text("utf-8"))
     members = settings.get("members", {})
     settings |= {"members": {n: preset(m) for n, m in members.items()}} if members else {}
@@ -54,13 +54,13 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def read_windows(corpus: Corpus) -> list[Window]:
-    """The first windows of an epoch, with their pieces of documents."""
+    """Return the first windows of an epoch, with their pieces of documents."""
     stream = open_stream(corpus, "train", DataConfig(corpus=corpus.where, window=WINDOW), seed=0)
     return stream.windows(range(min(WINDOWS, stream.count)))
 
 
 def whole(window: Window) -> Window:
-    """The window's text as one piece, as the collators get it."""
+    """Return the window with its text as one piece, as the collators get it."""
     tokens, words, sentences = (
         np.concatenate([getattr(piece, name) for piece in window.pieces])
         for name in ("tokens", "word_starts", "sentence_starts")
@@ -70,12 +70,13 @@ def whole(window: Window) -> Window:
 
 
 def context_of(corpus: Corpus) -> Context:
+    """Return the context of objectives; a corpus without classes gets two."""
     labels = corpus.labels if len(corpus.labels) > 1 else ("one", "two")
     return Context(corpus.vocabulary, WINDOW, labels, label_counts=[1] * len(labels), steps=1000)
 
 
 def make_examples(objective: Objective, windows: list[Window]) -> float:
-    """Seconds of window → examples."""
+    """Return the seconds of window → examples."""
     began = time.perf_counter()
     for window in windows:
         objective.examples(window, CounterRng(0, window.epoch, window.index, objective.name))
@@ -83,7 +84,7 @@ def make_examples(objective: Objective, windows: list[Window]) -> float:
 
 
 def make_batches(objective: Objective, windows: list[Window]) -> float:
-    """Seconds of window → examples → batch of tensors."""
+    """Return the seconds of window → examples → batch of tensors."""
     heads = [head.name for head in objective.heads]
     began = time.perf_counter()
     for first in range(0, len(windows), BATCH):
@@ -97,7 +98,7 @@ def make_batches(objective: Objective, windows: list[Window]) -> float:
 
 
 def collate_theirs(collator: Any, inputs: list[dict[str, Any]]) -> float:
-    """Seconds of token lists → batch of tensors by a collator."""
+    """Return the seconds of token lists → batch of tensors by a collator."""
     began = time.perf_counter()
     for first in range(0, len(inputs), BATCH):
         collator([dict(one) for one in inputs[first : first + BATCH]])
@@ -105,7 +106,7 @@ def collate_theirs(collator: Any, inputs: list[dict[str, Any]]) -> float:
 
 
 def collators(corpus: Corpus, windows: list[Window]) -> dict[str, Callable[[], float]]:
-    """Hugging Face's collators on [CLS] window [SEP], the same tokens as ours."""
+    """Return runs of Hugging Face's collators on [CLS] window [SEP], the same tokens as ours."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
@@ -146,7 +147,7 @@ def collators(corpus: Corpus, windows: list[Window]) -> dict[str, Callable[[], f
 
 
 def cases(corpus: Corpus, windows: list[Window]) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Every objective with its preset, and some with other settings."""
+    """Yield every objective with its preset, and some with other settings."""
     for name in sorted(OBJECTIVES):
         for change in [{}, *VARIANTS.get(name, [])]:
             section = ObjectiveSection(**{**preset(name), **change})
@@ -154,14 +155,14 @@ def cases(corpus: Corpus, windows: list[Window]) -> Iterator[tuple[str, Callable
             try:
                 objective = build_objective(section, context_of(corpus), Origins())
             except ConfigError as error:
-                print(f"{title}: left out: {error}", file=sys.stderr)
+                print(f"{title}: skipped: {error}", file=sys.stderr)
                 continue
             yield title, partial(make_examples, objective, windows)
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Hold this process to one core and one thread."""
+    """Restrict this process to one core and one thread."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     threads = torch.get_num_threads()
@@ -174,7 +175,7 @@ def one_core() -> Iterator[None]:
 
 
 def rates(windows: list[Window], seconds: list[float]) -> list[float]:
-    """Millions of tokens a second."""
+    """Return millions of tokens per second."""
     tokens = sum(window.raw_tokens for window in windows)
     return [tokens / each / 1e6 for each in seconds]
 
@@ -199,7 +200,7 @@ def measure_objectives(folder: Path, repeat: int) -> dict[str, list[float]]:
 
 
 def measure_collators(folder: Path, repeat: int) -> dict[str, list[float]]:
-    """Print the rates of `mlm` beside those of the collators; return them."""
+    """Print the rates of `mlm` and of the collators; return them."""
     corpus = Corpus(folder)
     windows = [whole(window) for window in read_windows(corpus)]
     ours: dict[str, Callable[[], float]] = {}
@@ -211,7 +212,7 @@ def measure_collators(folder: Path, repeat: int) -> dict[str, list[float]]:
     samples = interleave({**ours, **collators(corpus, windows)}, repeat)
     found = {name: rates(windows, seconds) for name, seconds in samples.items()}
     middle = {name: float(np.median(values)) for name, values in found.items()}
-    print("\n### Masked windows, beside the collators\n")
+    print("\n### Masked windows, compared with the collators\n")
     print(f"{len(windows)} windows of {WINDOW} tokens in one piece, {BATCH} a batch.\n")
     rows = [
         [name, spread(values), f"{middle[name] * 1e6 / WINDOW:,.0f}"]
@@ -231,6 +232,7 @@ def measure_collators(folder: Path, repeat: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="a corpus of long documents")
     parser.add_argument("--short", type=Path, help="a corpus of short documents")

@@ -1,4 +1,4 @@
-"""Orders of an epoch, computed on the lengths of a simulated corpus; `shuffling.py` judges them."""
+"""Orders of an epoch on the lengths of a simulated corpus; `shuffling.py` rates them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,80 +12,74 @@ from megapt.data.random import CounterRng
 Ints = NDArray[np.int64]
 
 SHARDS = 64
-BLOCKS = 16  # of a shard
+BLOCKS = 16  # Per shard.
 BLOCK_TOKENS = 1 << 17
 WINDOW = 2048
 KEY = (0, "simulated", "train")
 
 
 class Simulated:
-    """A corpus of 64 shards of 16 blocks of 131,072 tokens, as lengths of documents.
-
-    Attributes:
-        lengths: tokens of each document, log-normal with a mean of 1,000, int64 [documents].
-        starts: first token of each document in the corpus, int64 [documents].
-        tokens: T.
-        windows: N = ceil(T / W).
-        block_starts: first document of each block and the end, int64 [blocks + 1].
-    """
+    """A corpus of 64 shards of 16 blocks of 131,072 tokens, as lengths of documents."""
 
     def __init__(self) -> None:
         self.tokens = SHARDS * BLOCKS * BLOCK_TOKENS
+        """Tokens T of the corpus."""
         self.windows = self.tokens // WINDOW
+        """Windows N = T / W of an epoch."""
         rng = np.random.default_rng(0)
         drawn = rng.lognormal(np.log(1000) - 0.5, 1.0, self.tokens // 500).astype(np.int64) + 1
-        # Every block is full: the document that would run over its end ends there.
+        # Every block is full: a document that would cross its end stops there.
         ends = np.cumsum(drawn)
         borders = np.arange(1, SHARDS * BLOCKS + 1) * BLOCK_TOKENS
         ends = np.union1d(ends[ends < self.tokens], borders)
         self.lengths: Ints = np.diff(ends, prepend=0)
+        """Tokens of each document, log-normal with a mean of 1,000, int64 [documents]."""
         self.starts: Ints = ends - self.lengths
+        """First token of each document in the corpus, int64 [documents]."""
         self.block_starts: Ints = np.searchsorted(self.starts, [0, *borders])
+        """First document of each block, and the end, int64 [blocks + 1]."""
 
     def documents(self, first: int, last: int) -> Ints:
-        """The documents of blocks `first` to `last` - 1."""
+        """Return the documents of blocks `first` to `last` - 1."""
         return np.arange(self.block_starts[first], self.block_starts[last])
 
 
 class Reading(NamedTuple):
-    """An order of an epoch.
-
-    Attributes:
-        documents: as they are laid end to end, to be cut into windows, int64 [documents].
-        windows: of that text, in the order in which they are delivered, int64 [windows].
-        mixed: tokens that the shuffle has at hand at any time.
-    """
+    """An order of an epoch."""
 
     documents: Ints
+    """Documents in the order of the text that is cut into windows, int64 [documents]."""
     windows: Ints
+    """Windows of that text in the order of delivery, int64 [windows]."""
     mixed: int
+    """Tokens that the shuffle chooses from at any time."""
 
 
 Order = Callable[[Simulated], Reading]
 
 
 def in_order(corpus: Simulated) -> Reading:
-    """The corpus as it stands."""
+    """Return the order of the corpus without shuffling."""
     return Reading(np.arange(len(corpus.lengths)), np.arange(corpus.windows), WINDOW)
 
 
 def all_documents(corpus: Simulated) -> Reading:
-    """A uniform shuffle of all documents."""
+    """Return a uniform shuffle of all documents."""
     shuffled = np.random.default_rng(1).permutation(len(corpus.lengths))
     return Reading(shuffled, np.arange(corpus.windows), corpus.tokens)
 
 
 def all_windows(corpus: Simulated) -> Reading:
-    """Windows cut from the corpus as it stands, and a uniform shuffle of these."""
+    """Return a uniform shuffle of windows that are cut from the unshuffled corpus."""
     shuffled = np.random.default_rng(1).permutation(corpus.windows)
     return in_order(corpus)._replace(windows=shuffled, mixed=corpus.tokens)
 
 
 def buffered(corpus: Simulated, size: int) -> Reading:
-    """As webdataset: shards in random order, documents through a buffer, then windows.
+    """Return the order of webdataset: shards shuffled, documents through a buffer, then windows.
 
-    The buffer is filled; then each document that comes takes the place of a random one in it,
-    which goes out.
+    First the buffer is filled. Then each incoming document replaces a random document of the
+    buffer, which is delivered.
     """
     rng = np.random.default_rng(1)
     parts = [
@@ -104,8 +98,10 @@ def buffered(corpus: Simulated, size: int) -> Reading:
 
 
 def expanded(corpus: Simulated, spread: int) -> Reading:
-    """As MosaicML's py1e on one node: windows cut beforehand, shards in random order, and each
-    window moved by a uniform draw, so that those of a shard come to lie in about `spread` places.
+    """Return the order of MosaicML's py1e on one node.
+
+    Windows are cut before shuffling and shards are in random order. Each window is moved by a
+    uniform random distance, so that the windows of a shard spread over about `spread` places.
     """
     rng = np.random.default_rng(1)
     size = corpus.windows // SHARDS
@@ -120,7 +116,7 @@ def expanded(corpus: Simulated, spread: int) -> Reading:
 
 
 def here(corpus: Simulated, span: int, blocks: int, lanes: int) -> Reading:
-    """The order of `megapt.data`, in its first epoch."""
+    """Return the order of `megapt.data` in its first epoch."""
     order = WindowOrder(
         np.full(SHARDS, BLOCKS * BLOCK_TOKENS),
         lambda shard: np.full(BLOCKS, BLOCK_TOKENS),

@@ -1,11 +1,11 @@
-"""What `megapt-prep build` is measured against; each prints the tokens it made as JSON.
+"""Peers of `megapt-prep build`; each prints the number of its tokens as JSON.
 
     python -m benchmarks.peers bare      --input F --tokenizer M
     python -m benchmarks.peers megatron  --input F --tokenizer M --output D --workers N
     python -m benchmarks.peers datatrove --input DIR --tokenizer J --output D --workers N
     python -m benchmarks.peers train     --input F --output J
 
-`bare` also prints the seconds of its loop, by the clock and of the processor.
+`bare` also prints the seconds of its loop: wall-clock and processor time.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SPECIAL_TOKENS += [f"<extra_id_{number}>" for number in range(100)]
 
 
 def bare(options: argparse.Namespace) -> dict[str, float]:
-    """SentencePiece's own encode, text by text, from memory to nowhere."""
+    """Encode with SentencePiece, text by text, from memory; the ids are discarded."""
     processor = spm.SentencePieceProcessor(model_file=str(options.tokenizer))
     with open(options.input, encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for line in lines]
@@ -39,7 +39,7 @@ def bare(options: argparse.Namespace) -> dict[str, float]:
 
 
 class Encoder:
-    """The work of one process of a Megatron-style pool: a line to a list of ids."""
+    """The work of one process of a Megatron-style pool: from a line to a list of ids."""
 
     processor: spm.SentencePieceProcessor
 
@@ -51,14 +51,14 @@ class Encoder:
         Encoder.processor = spm.SentencePieceProcessor(model_file=self.model)
 
     def encode(self, line: str) -> tuple[list[int], int]:
-        """The ids of a document with an end mark, and the length of its line."""
+        """Return the ids of a document with an end token, and the length of its line."""
         ids = Encoder.processor.encode(json.loads(line)["text"])
         ids.append(Encoder.processor.eos_id())
         return ids, len(line)
 
 
 class IndexedWriter:
-    """Flat tokens in .bin, and in .idx the length and the offset of every document."""
+    """Writer of flat tokens in .bin, and of the length and offset of every document in .idx."""
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
@@ -66,10 +66,12 @@ class IndexedWriter:
         self.lengths: list[int] = []
 
     def add(self, ids: list[int]) -> None:
+        """Append a document."""
         self.file.write(np.array(ids, dtype=np.uint16).tobytes())
         self.lengths.append(len(ids))
 
     def finish(self) -> None:
+        """Write the index."""
         self.file.close()
         lengths = np.array(self.lengths, dtype=np.int32)
         offsets = (np.cumsum(lengths, dtype=np.int64) - lengths) * 2
@@ -81,7 +83,7 @@ class IndexedWriter:
 
 
 def megatron(options: argparse.Namespace) -> dict[str, float]:
-    """A pool that returns lists of ids; the parent writes them, in order."""
+    """Encode in a pool that returns lists of ids; the parent writes them, in order."""
     options.output.mkdir(parents=True, exist_ok=True)
     encoder = Encoder(str(options.tokenizer))
     writer = IndexedWriter(options.output / "corpus")
@@ -96,7 +98,7 @@ def megatron(options: argparse.Namespace) -> dict[str, float]:
 
 
 def datatrove(options: argparse.Namespace) -> dict[str, float]:
-    """datatrove's reader and tokenizer, a task for each worker; documents keep their order."""
+    """Run datatrove's reader and tokenizer, one task per worker; documents keep their order."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.tokens import DocumentTokenizer
@@ -120,7 +122,7 @@ def datatrove(options: argparse.Namespace) -> dict[str, float]:
 
 
 def train(options: argparse.Namespace) -> dict[str, float]:
-    """Train a byte-level BPE tokenizer.json of 32,000 pieces with the pieces that build needs."""
+    """Train a byte-level BPE tokenizer.json of 32,000 pieces, with the pieces that build needs."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -139,6 +141,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     peers = {"bare": bare, "megatron": megatron, "datatrove": datatrove, "train": train}
     parser.add_argument("peer", choices=peers)

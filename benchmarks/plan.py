@@ -1,7 +1,7 @@
-"""Memory as `megapt plan` reckons it, against memory as it is.
+"""The memory that `megapt plan` computes, compared with measured memory.
 
-Each case is rehearsed (`megapt train --dry-run` without a corpus) by ranks of its own, and the most
-that a rank holds is measured: of a process its resident memory, of a GPU what its allocator gave.
+Each case is rehearsed (`megapt train --dry-run` without a corpus) by separate ranks, and the peak
+memory of a rank is measured: the resident memory of a process, or the allocator's memory of a GPU.
 
     python -m benchmarks.plan [--cuda] [case …]
 """
@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks.common import header, print_header, run_ranks, table
 
-_SMALL = {"layers": 6, "hidden": 512, "heads": 8, "intermediate_size": 1536}
+_SMALL = {"num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 1536}
 _BUCKET = {"zero_optimization": {"reduce_bucket_size": 8_000_000}}
-"""As large a share of these models as DeepSpeed's 500 million are of the models it is made for."""
+"""For these models, this size is comparable to DeepSpeed's 500 million for usual models."""
 
 _Sections = Mapping[str, Any]
 CASES: dict[str, tuple[int, _Sections]] = {
@@ -35,7 +35,7 @@ CASES: dict[str, tuple[int, _Sections]] = {
     "arlm, stage 1, bf16, full": (
         2,
         {
-            # A test of every run: processors without bfloat16 take minutes for longer windows.
+            # The test suite runs this case; without bfloat16 hardware, longer windows take minutes.
             "data": {"corpus": "nowhere", "window": 16},
             "parallel": {"zero_stage": 1},
             "training": {"precision": "bf16", "recompute": "full"},
@@ -56,7 +56,7 @@ CASES: dict[str, tuple[int, _Sections]] = {
     "mgm, stage 0, full": (1, {"objective": {"name": "mgm"}, "training": {"recompute": "full"}}),
     "electra, stage 1": (2, {"objective": {"name": "electra"}, "parallel": {"zero_stage": 1}}),
 }
-"""Name -> ranks, and what differs from `_sections`."""
+"""Name -> ranks, and the differences from `_sections`."""
 
 
 def _sections(world: int, changes: _Sections) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _sections(world: int, changes: _Sections) -> dict[str, Any]:
 
 
 def _plan(world: int, sections: _Sections, vocabulary: int, cuda: bool) -> float:
-    """Return the bytes that are reckoned with."""
+    """Return the planned bytes."""
     from megapt.config import ClusterConfig, Origins, RunConfig
     from megapt.planning import Planner, made_up_text
 
@@ -99,7 +99,7 @@ def _plan(world: int, sections: _Sections, vocabulary: int, cuda: bool) -> float
 
 
 def _be_rank(sections: _Sections, vocabulary: int) -> None:
-    """Rehearse as one rank; the first prints the bytes that were measured."""
+    """Rehearse as one rank; the first rank prints the measured bytes."""
     import torch
 
     from megapt.config import Origins, RunConfig
@@ -115,8 +115,8 @@ def _be_rank(sections: _Sections, vocabulary: int) -> None:
         config = RunConfig.model_validate(sections)
         return rehearse(find_parts(config, ranks, Origins(), text), text).peak_bytes
 
-    tiny = {"layers": 1, "hidden": 16, "heads": 1, "intermediate_size": 16}
-    measured({**sections, "model": tiny})  # loads whatever is loaded when it is first used
+    tiny = {"num_layers": 1, "hidden_size": 16, "num_heads": 1, "intermediate_size": 16}
+    measured({**sections, "model": tiny})  # Loads everything that is loaded at first use.
     found = measured(sections)
     if ranks.main:
         print(json.dumps(found), flush=True)
@@ -124,10 +124,10 @@ def _be_rank(sections: _Sections, vocabulary: int) -> None:
 
 
 def measure(world: int, sections: _Sections, vocabulary: int, cuda: bool = False) -> float:
-    """Return the peak bytes of the rank that takes most."""
+    """Return the largest peak bytes of a rank."""
     command = [sys.executable, "-m", __spec__.name, "--rank", json.dumps([sections, vocabulary])]
     variables = {
-        # glibc maps each tensor by itself and gives it back at once.
+        # glibc maps each tensor separately and frees it immediately.
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "MALLOC_ARENA_MAX": "1",
         **({} if cuda else {"DS_ACCELERATOR": "cpu"}),
@@ -148,7 +148,7 @@ def compare(name: str, cuda: bool = False, vocabulary: int = 16_000) -> tuple[fl
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.plan")
-    parser.add_argument("--cuda", action="store_true", help="on GPUs, one a rank")
+    parser.add_argument("--cuda", action="store_true", help="on GPUs, one per rank")
     parser.add_argument("--rank", help=argparse.SUPPRESS)
     parser.add_argument("cases", nargs="*", help=f"by default all: {'; '.join(CASES)}")
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""How fast `megapt-prep build` is, beside what else there is; ratios of medians of one run.
+"""Speed of `megapt-prep build` compared with other tools; ratios are of medians of one run.
 
     python -m benchmarks.corpora --output bench
     python -m benchmarks.preparation --input bench/english.jsonl --work bench/work
 
-README.md in this folder tells what each case measures and how the ratios are formed.
+README.md in this folder describes what each case measures and how the ratios are formed.
 """
 
 import argparse
@@ -33,7 +33,7 @@ POLL_SECONDS = 0.005
 
 
 def speed(bench: Bench, repeat: int) -> dict[str, Any]:
-    """Unigram model: the bare loop, build, and Megatron-style preprocessing."""
+    """Measure the bare loop, build, and Megatron-style preprocessing with a unigram model."""
     model = bench.model("unigram")
     cases = [bench.bare(model)]
     for workers in (1, 2):
@@ -56,7 +56,7 @@ def speed(bench: Bench, repeat: int) -> dict[str, Any]:
 
 
 def datatrove(bench: Bench, repeat: int) -> dict[str, Any]:
-    """A tokenizer.json: build against datatrove's reader and tokenizer."""
+    """Measure build and datatrove's reader and tokenizer with a tokenizer.json."""
     tokenizer = bench.json_tokenizer()
     cases = []
     for workers in (1, 2):
@@ -71,7 +71,7 @@ def datatrove(bench: Bench, repeat: int) -> dict[str, Any]:
 
 
 def bpe(bench: Bench, repeat: int) -> dict[str, Any]:
-    """SentencePiece BPE against unigram."""
+    """Measure build with SentencePiece BPE and unigram."""
     kinds = ("unigram", "bpe")
     cases = [bench.build(f"{kind}, 1", bench.small, bench.model(kind), 1) for kind in kinds]
     ratios = [Ratio("time of BPE to unigram", "bpe, 1", "unigram, 1", "less than 5")]
@@ -79,7 +79,7 @@ def bpe(bench: Bench, repeat: int) -> dict[str, Any]:
 
 
 def memory(bench: Bench, repeat: int) -> dict[str, Any]:
-    """The largest process of a build as the input grows tenfold."""
+    """Measure the largest process of a build as the input grows tenfold."""
     model = bench.model("unigram")
     found: dict[str, Any] = {}
     rows = []
@@ -99,7 +99,7 @@ def memory(bench: Bench, repeat: int) -> dict[str, Any]:
 
 
 def finished_units(output: Path) -> int:
-    """How many units of an unfinished build are done."""
+    """Return the number of finished units of an unfinished build."""
     try:
         return sum(entry.is_dir() for entry in os.scandir(partial_folder(output) / "units"))
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def finished_units(output: Path) -> int:
 
 
 def resume(bench: Bench, repeat: int) -> dict[str, Any]:
-    """What is left to do after SIGKILL of a build with nine tenths of its units finished."""
+    """Measure the work that is left after SIGKILL of a build with 90 % of its units finished."""
     output = bench.output()
     command = bench.build_command(bench.full, bench.model("unigram"), 2, output)
     whole, rest, shares = [], [], []
@@ -140,7 +140,7 @@ def resume(bench: Bench, repeat: int) -> dict[str, Any]:
     print("\n### Resuming\n")
     print(
         table(
-            ["units finished", "whole, s", "rest, s", "rest to whole", "aim"],
+            ["units finished", "undisturbed, s", "resumed, s", "resumed / undisturbed", "aim"],
             [[f"{min(shares):.0%}", spread(whole), spread(rest), f"{share:.1%}", "15 %"]],
         ),
         flush=True,
@@ -149,7 +149,7 @@ def resume(bench: Bench, repeat: int) -> dict[str, Any]:
 
 
 def corpus_bytes(output: Path) -> dict[str, bytes]:
-    """The files of a corpus."""
+    """Return the contents of the files of a corpus."""
     return {
         str(path.relative_to(output)): path.read_bytes()
         for path in sorted(output.rglob("*"))
@@ -158,7 +158,7 @@ def corpus_bytes(output: Path) -> dict[str, bytes]:
 
 
 def disk(bench: Bench, repeat: int) -> dict[str, Any]:
-    """Bytes of the corpus, and the most that lay on the disk during the build."""
+    """Measure the bytes of the corpus, and the peak bytes of the work folder during the build."""
     output = bench.output()
     command = bench.build_command(bench.full, bench.model("unigram"), 2, output)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -171,7 +171,7 @@ def disk(bench: Bench, repeat: int) -> dict[str, Any]:
     kept = folder_bytes(output)
     shares = {"corpus": kept, "most": most}
     rows = [[name, f"{size / bench.full.text_bytes:.3f}"] for name, size in shares.items()]
-    print("\n### Disk\n\nBytes for each byte of text\n")
+    print("\n### Disk\n\nBytes per byte of text\n")
     print(table(["what", "bytes"], rows), flush=True)
     return {**shares, "text": bench.full.text_bytes}
 
@@ -187,6 +187,7 @@ CASES = {
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--input", type=Path, required=True, help="english.jsonl of corpora.py")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is written")

@@ -1,12 +1,13 @@
-"""Save at one ZeRO stage on some ranks, resume at another on others: do the losses go on?
+"""Save at one ZeRO stage on some ranks, resume at other stages and ranks: are the losses equal?
 
     python -m benchmarks.resume_matrix --corpus runs/demo/corpus
 
-Every pair of (stage, ranks) of `--stages` and `--ranks`, each way. One tiny run (BERT, dropout,
-weight decay, global batch 8, fp32) is trained without a break; for every (stage, ranks) it
-is stopped by SIGTERM after step 3, and resumed from there in every other. Printed is the largest
-relative difference of a training loss or held-out score from the unbroken run, after the resume.
-Exit code 1 if one is above `--tolerance`. Ranks train all runs of their number one after another.
+The pairs are all ordered pairs of (stage, ranks) of `--stages` and `--ranks`. A tiny run (BERT,
+dropout, weight decay, global batch 8, fp32) is trained without interruption. For every
+(stage, ranks) it is also stopped by SIGTERM after step 3, and resumed from there at every
+(stage, ranks). The table shows the largest relative difference of a training or validation loss
+from the uninterrupted run after the resume. The exit code is 1 if one is above `--tolerance`. A job
+trains all runs with its number of ranks in turn.
 """
 
 import argparse
@@ -41,14 +42,14 @@ _RUN: dict[str, Any] = {
         "intermediate_size": 24,
         "dropout": 0.1,
     },
-    # A large epsilon: Adam divides by the gradient's size, and with a small one it would turn
-    # rounding errors of gradients near zero into whole steps.
+    # A large epsilon: Adam divides by the size of the gradient, and a small epsilon would turn
+    # rounding errors of gradients near zero into full steps.
     "optimizer": {"lr": 1e-2, "eps": 1e-4},
     "schedule": {"name": "linear", "warmup_ratio": 0.2},
     "training": {
         "budget": {"axis": "raw_tokens", "amount": 5000.0},
         "global_batch_size": 8,
-        # Dropout belongs to the micro-batch, whose size is that of the largest job.
+        # Dropout depends on the micro-batch, whose size is that of the largest job.
         "micro_batch_size": 2,
         "validate_every": 3,
         "validation_windows": 8,
@@ -62,13 +63,13 @@ Layout = tuple[int, int]
 
 
 def name_of(layout: Layout) -> str:
-    """The layout as the table has it."""
+    """Return the name of a layout in the table."""
     stage, ranks = layout
     return f"{stage} × {ranks}"
 
 
 def configure(corpus: Path, output: Path, layout: Layout) -> RunConfig:
-    """The run, at this ZeRO stage."""
+    """Return the run at the ZeRO stage of the layout."""
     place = {"output": str(output), "data": {"corpus": str(corpus), "window": 128}}
     return RunConfig.model_validate({**_RUN, **place, "parallel": {"zero_stage": layout[0]}})
 
@@ -77,7 +78,7 @@ def be_rank(file: Path) -> None:
     """Train the runs of a file, as the rank that the environment names.
 
     Args:
-        file: JSON list of configurations, and whether the run is stopped after step `STOP`.
+        file: JSON list of configurations, each with whether it is stopped after step `STOP`.
     """
     from megapt.distributed.engine import Engine
     from megapt.distributed.start import start_ranks
@@ -105,20 +106,20 @@ def be_rank(file: Path) -> None:
 
 
 def train(folder: Path, world: int, runs: Iterable[RunConfig], *, stopped: bool = False) -> None:
-    """Train runs one after another on `world` ranks."""
+    """Train runs in turn on `world` ranks."""
     file = folder / "runs.json"
     file.write_text(json.dumps([(run.model_dump(mode="json"), stopped) for run in runs]))
     run_ranks([sys.executable, "-m", "benchmarks.resume_matrix", "--rank", str(file)], world)
 
 
 def records_of(config: RunConfig) -> list[dict[str, Any]]:
-    """The records of training and validation."""
+    """Return the records of training and validation."""
     records = read_metrics(RunFolder(config.output).metrics_file)
     return [record for record in records if record["split"] in ("train", "valid")]
 
 
 def difference(found: RunConfig, expected: RunConfig) -> float:
-    """The largest relative difference of a loss or score after the stop."""
+    """Return the largest relative difference of a loss after the stop."""
     differences: list[float] = []
     for mine, theirs in zip(records_of(found), records_of(expected), strict=True):
         assert (mine["split"], mine["step"]) == (theirs["split"], theirs["step"])
@@ -133,7 +134,7 @@ def measure(
     """Train, stop and resume the run.
 
     Returns:
-        (Layout that it was saved in, that it was resumed in) -> largest relative difference.
+        (Layout of the save, layout of the resume) -> largest relative difference.
     """
     whole = configure(corpus, folder / "whole", (0, 1))
     saved = {layout: configure(corpus, folder / name_of(layout), layout) for layout in layouts}

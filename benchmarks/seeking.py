@@ -1,9 +1,9 @@
-"""How long a seek to step 1,000,000 takes, in a corpus of 10 trillion tokens and in a small one.
+"""Time of a seek to step 1,000,000, in a corpus of 10 trillion tokens and in a small one.
 
     python -m benchmarks.seeking --corpus runs/demo/corpus --work bench/seeking
 
-README.md in this folder tells what is measured. Of the large corpus there are a manifest and an
-index (1.9 GB); the lengths of its documents are a sparse file, and its shards do not exist.
+README.md in this folder describes what is measured. The large corpus has a manifest and an index
+(1.9 GB); the lengths of its documents are a sparse file, and its shards do not exist.
 """
 
 import argparse
@@ -20,19 +20,19 @@ from benchmarks.common import header, interleave, print_header, run, spread, tab
 from data_prep.manifest import FileInfo, Manifest, ShardInfo, SplitInfo
 
 SHARDS = 100_000
-BLOCKS = 763  # of a shard
-BLOCK_TOKENS = (130_560, 131_584)  # least, and one more than most
+BLOCKS = 763  # Per shard.
+BLOCK_TOKENS = (130_560, 131_584)  # Smallest value, and one more than the largest.
 DOCUMENT_TOKENS = 1_000
 COLD = ("open", "first window of the batch")
 
 
 def simulate(folder: Path, like: Manifest, shards: int) -> None:
-    """Write the manifest and the index of a corpus of 100 M tokens a shard.
+    """Write the manifest and the index of a corpus with 100 M tokens per shard.
 
     Args:
-        folder: that must not exist.
-        like: a real manifest, which gives all that a seek does not depend on.
-        shards: of the corpus.
+        folder: folder of the corpus, which must not exist.
+        like: a real manifest, from which everything is copied that a seek does not depend on.
+        shards: number of shards.
     """
     work = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
@@ -68,7 +68,7 @@ def simulate(folder: Path, like: Manifest, shards: int) -> None:
         documents=total,
         tokens=sum(info.tokens for info in infos),
         text_bytes=0,
-        labeled=0,
+        labelled=0,
         label_counts=[0] * len(like.labels),
         corpus_counts=[0] * len(like.corpora),
         index=_unhashed(index),
@@ -82,19 +82,19 @@ def simulate(folder: Path, like: Manifest, shards: int) -> None:
 
 
 def _unhashed(path: Path) -> FileInfo:
-    """The entry of a file whose checksum nobody looks at."""
+    """Return the entry of a file whose checksum is not used."""
     return FileInfo(file=path.name, bytes=path.stat().st_size, sha256="0" * 64)
 
 
 def probe(mode: str, corpus: Path) -> dict[str, Any]:
-    """What `seeking_probe.py` found out in a process of its own."""
+    """Return the figures of `seeking_probe.py` in a separate process."""
     command = [sys.executable, "-m", "benchmarks.seeking_probe", mode, "--corpus", str(corpus)]
     found: dict[str, Any] = json.loads(run(command).output.splitlines()[-1])
     return found
 
 
 def seek(corpora: dict[str, Path], repeat: int) -> dict[str, list[dict[str, Any]]]:
-    """Seek in each corpus, always in a new process, and print the stages."""
+    """Seek in each corpus, each time in a new process, and print the stages."""
     samples = interleave(
         {name: partial(probe, "seek", path) for name, path in corpora.items()}, repeat
     )
@@ -110,14 +110,14 @@ def seek(corpora: dict[str, Path], repeat: int) -> dict[str, list[dict[str, Any]
         cold = [1000 * sum(each[stage]["seconds"] for stage in COLD) for each in stages]
         size = f"{found[0]['tokens']:.3g} tokens in {found[0]['shards']:,} shards"
         print(f"\n### Seek in {name}: {size}\n\n{repeat} processes\n")
-        columns = ["stage", "ms", "resident after it, MiB", "most so far", "without mapped files"]
+        columns = ["stage", "ms", "resident after it, MiB", "peak so far", "without mapped files"]
         print(table(columns, rows))
         print(f"Cold, from opening to the first window: {spread(cold)} ms", flush=True)
     return samples
 
 
 def replay(corpora: dict[str, Path]) -> dict[str, dict[str, float]]:
-    """Measure how fast steps can be replayed, and print what a seek by replaying would take."""
+    """Measure the speed of replaying steps, and print the time of a seek by replaying."""
     found = {name: probe("replay", path) for name, path in corpora.items()}
     rows = [
         [
@@ -129,13 +129,14 @@ def replay(corpora: dict[str, Path]) -> dict[str, dict[str, float]]:
         ]
         for name, sample in found.items()
     ]
-    print("\n### Replaying instead, extrapolated\n")
-    columns = ["corpus", "M windows/s in order only", "hours", "M tokens/s read and dropped"]
+    print("\n### Seek by replaying, extrapolated\n")
+    columns = ["corpus", "M windows/s, order only", "hours", "M tokens/s, read and discarded"]
     print(table([*columns, "hours"], rows), flush=True)
     return found
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="a small one, as of `make demo`")
     parser.add_argument("--work", type=Path, required=True, help="folder for the large one")

@@ -1,4 +1,4 @@
-"""What `seeking.py` measures, in a process of its own; prints JSON.
+"""The measurements of `seeking.py` in a separate process; prints JSON.
 
 python -m benchmarks.seeking_probe seek --corpus FOLDER
 python -m benchmarks.seeking_probe replay --corpus FOLDER
@@ -31,7 +31,7 @@ def stream_of(folder: Path) -> WindowStream:
 
 
 def memory() -> dict[str, float]:
-    """Bytes of this process: resident now and at most, and those now that no file backs."""
+    """Return the bytes of this process: resident, peak resident, and not backed by a file."""
     lines = Path("/proc/self/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
     resident, most = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
@@ -39,21 +39,21 @@ def memory() -> dict[str, float]:
 
 
 class Stages:
-    """Seconds and memory of what is done one after the other; imports are done and not timed."""
+    """Seconds and memory of successive stages; the time of imports is not counted."""
 
     def __init__(self) -> None:
         self.found = {"imports": {"seconds": 0.0, **memory()}}
         self._before = time.perf_counter()
 
     def end(self, stage: str) -> None:
-        """Note what passed since the stage before."""
+        """Record the seconds since the previous stage, and the memory."""
         seconds = time.perf_counter() - self._before
         self.found[stage] = {"seconds": seconds, **memory()}
         self._before = time.perf_counter()
 
 
 def seek(folder: Path) -> dict[str, Any]:
-    """Open the corpus and go to the step; read a window there if there are shards."""
+    """Open the corpus and seek to the step; read a window there if there are shards."""
     stages = Stages()
     stream = stream_of(folder)
     stages.end("open")
@@ -69,7 +69,7 @@ def seek(folder: Path) -> dict[str, Any]:
 
 
 def per_second(take: Callable[[int], object]) -> float:
-    """Return how many windows a second are taken, from the first one on."""
+    """Return the windows per second that `take` handles, starting from the first one."""
     began, number = time.perf_counter(), 0
     while (passed := time.perf_counter() - began) < REPLAY_SECONDS:
         take(number)
@@ -78,7 +78,7 @@ def per_second(take: Callable[[int], object]) -> float:
 
 
 def replay(folder: Path) -> dict[str, Any]:
-    """Go through the windows from the first one on, and read them if there are shards."""
+    """Iterate over the windows from the first one, and read them if there are shards."""
     stream = stream_of(folder)
     located = per_second(stream.order.locate)
     found: dict[str, Any] = {
@@ -92,14 +92,17 @@ def replay(folder: Path) -> dict[str, Any]:
 
 
 def has_shards(stream: WindowStream, folder: Path) -> bool:
+    """Return whether the shards of the corpus exist."""
     return (folder / stream.split.info.shards[0].file).exists()
 
 
 def size(stream: WindowStream) -> dict[str, int]:
+    """Return the numbers of tokens and shards."""
     return {"tokens": stream.order.tokens, "shards": len(stream.split.info.shards)}
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     modes = {"seek": seek, "replay": replay}
     parser.add_argument("mode", choices=modes)

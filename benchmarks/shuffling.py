@@ -1,8 +1,8 @@
-"""How well the order of an epoch is shuffled, on indexes alone.
+"""Quality of the shuffled order of an epoch, from indexes alone.
 
     python -m benchmarks.shuffling --figure shuffling.svg
 
-README.md in this folder tells what each figure means.
+README.md in this folder describes what each figure means.
 """
 
 import argparse
@@ -77,7 +77,7 @@ SERIES: dict[str, list[Order]] = {
     "py1e": [partial(expanded, spread=1 << n) for n in range(11, 17)],
     "webdataset": [partial(buffered, size=n) for n in (100, 1_000, 10_000, 50_000)],
 }
-# Okabe & Ito 2008, told apart by color-blind readers; marks and dashes tell them apart in grey.
+# Okabe & Ito 2008, safe for color-blind readers; markers and dashes differ without color.
 LOOKS = (
     ("#56B4E9", "o", "-"),
     ("#0072B2", "s", "-"),
@@ -95,22 +95,18 @@ LEVELS = {
 
 
 class Quality(NamedTuple):
-    """How well an epoch is shuffled.
-
-    Attributes:
-        displacement: mean way of a document from its place in the corpus, as a share of the
-            corpus; 1/3 for a uniform shuffle.
-        entropy: mean entropy of the sources of a global batch, in nats; the corpus is cut into
-            consecutive sources of the same size.
-        batch_neighbors: share of the pairs of successive documents of the corpus that are read
-            in the same global batch.
-        window_neighbors: the same for windows.
-    """
+    """How well an epoch is shuffled."""
 
     displacement: float
+    """Mean distance of a document from its place in the corpus, as a share of the corpus; 1/3 for a
+    uniform shuffle."""
     entropy: float
+    """Mean entropy of the sources of a global batch, in nats; the corpus is cut into consecutive
+    sources of the same size."""
     batch_neighbors: float
+    """Share of the pairs of successive documents of the corpus that are read in the same batch."""
     window_neighbors: float
+    """Share of the pairs of successive documents that are read in the same window."""
 
 
 class Pieces:
@@ -131,13 +127,13 @@ class Pieces:
         places = np.empty(len(reading.windows), dtype=np.int64)
         places[reading.windows] = np.arange(len(places))
         self.place: Ints = places[window]
-        """At which its window is delivered."""
+        """Place of delivery of its window."""
         self.delivered: Ints = places[first] * WINDOW + starts % WINDOW
-        """Token of the epoch at which each document begins, in the order of the reading."""
+        """First token of each document in the epoch, in the order of the reading."""
 
 
 def judge(corpus: Simulated, reading: Reading) -> Quality:
-    """Measure one order."""
+    """Return the quality of one order."""
     pieces = Pieces(corpus, reading)
     moved = np.abs(pieces.delivered - corpus.starts[reading.documents])
     source = corpus.starts[pieces.document] * SOURCES // corpus.tokens
@@ -155,7 +151,7 @@ def judge(corpus: Simulated, reading: Reading) -> Quality:
 
 
 def together(document: Ints, group: Ints) -> float:
-    """The share of successive documents of which a group holds both."""
+    """Return the share of pairs of successive documents that are in the same group."""
     groups, documents = int(group.max()) + 1, int(document.max()) + 1
     keys = np.unique(document * groups + group)
     meeting = keys[np.isin(keys + groups, keys, assume_unique=True)]
@@ -163,7 +159,7 @@ def together(document: Ints, group: Ints) -> float:
 
 
 def tabulate(corpus: Simulated) -> dict[str, Quality]:
-    """Judge the orders of the table and print it."""
+    """Compute the quality of the orders of the table and print it."""
     found, rows = {}, []
     best = judge(corpus, all_windows(corpus)).entropy
     for name, order in TABLE.items():
@@ -189,7 +185,7 @@ def tabulate(corpus: Simulated) -> dict[str, Quality]:
 
 
 def draw(corpus: Simulated, path: Path) -> None:
-    """Draw entropy and neighbors against the text that a shuffle has at hand."""
+    """Draw entropy and neighbors over the text that a shuffle chooses from."""
     lines = {}
     for name, series in SERIES.items():
         readings = [order(corpus) for order in series]
@@ -198,7 +194,7 @@ def draw(corpus: Simulated, path: Path) -> None:
     best = levels["all windows shuffled"].entropy
     panels = (
         (
-            "Entropy of the sources in a batch,\nof that of a shuffle of all windows",
+            "Entropy of the sources in a batch,\nrelative to a shuffle of all windows",
             "entropy",
             best,
         ),
@@ -233,6 +229,7 @@ def draw(corpus: Simulated, path: Path) -> None:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--figure", type=Path, help="draw it: .svg or .png")
     parser.add_argument("--json", type=Path, help="write all figures to this file")

@@ -3,11 +3,11 @@
     python -m benchmarks.soak --corpus runs/demo/corpus --work bench/soak
 
 Two ranks under the `deepspeed` launcher train one run undisturbed, and the same run again with
-`--faults` faults, started anew after each: SIGKILL of a rank, SIGKILL of the launcher, SIGTERM to
-the ranks, a full disk under the checkpoints (a small tmpfs: root alone can mount one; without, the
-fault is left out), and a newest checkpoint that is damaged. At the end records, weights and the
-digest of all windows that were read must be those of the undisturbed run, bit by bit. Exit code 1
-if anything differs, hangs, or ends with an exit code that is not the fault's.
+`--faults` faults, restarted after each: SIGKILL of a rank, SIGKILL of the launcher, SIGTERM to the
+ranks, a full disk under the checkpoints (a small tmpfs, which only root can mount; otherwise this
+fault is skipped), and a corrupt newest checkpoint. At the end, the records, the weights and the
+digest of all windows that were read must equal those of the undisturbed run, bit by bit. The exit
+code is 1 if anything differs, hangs, or ends with an exit code that does not match the fault.
 """
 
 import argparse
@@ -34,13 +34,13 @@ from megapt.errors import Exit
 from megapt.monitoring.metrics import read_metrics, without_clock
 
 PATIENCE = 180.0
-"""Seconds without a step after which a job counts as hanging."""
+"""Seconds without a step after which a job counts as hung."""
 DISK = 64 << 20
 """Bytes of the small disk; a few checkpoints fit."""
 
 _RUN: dict[str, Any] = {
     "seed": 5,
-    # Whatever could lose its place: loader processes, draws, dropout, accumulation, a schedule.
+    # Everything with state: loader processes, random draws, dropout, accumulation, a schedule.
     "data": {"window": 128, "num_workers": 1},
     "objective": {"name": "bert"},
     "model": {
@@ -63,7 +63,7 @@ _RUN: dict[str, Any] = {
 
 
 def configuration(corpus: Path, output: Path, steps: int) -> dict[str, Any]:
-    """A run of some `steps` steps."""
+    """Return a run of about `steps` steps."""
     values: dict[str, Any] = json.loads(json.dumps(_RUN))
     values["output"] = str(output)
     values["data"]["corpus"] = str(corpus.resolve())
@@ -75,11 +75,11 @@ def configuration(corpus: Path, output: Path, steps: int) -> dict[str, Any]:
 
 
 class Job:
-    """One start of the job, in a session of its own.
+    """One start of the job, in a new session.
 
     Args:
         config: JSON file, which is YAML too.
-        log: the job's output is appended to it.
+        log: file to which the job's output is appended.
     """
 
     def __init__(self, config: Path, log: Path) -> None:
@@ -98,7 +98,7 @@ class Job:
             )
 
     def ranks(self) -> list[int]:
-        """The processes of both ranks, once they are there."""
+        """Return the processes of the ranks that have started."""
         found = {}
         for process in descendants(self.launcher.pid):
             with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ class Job:
         """Wait for the end and return the exit code.
 
         Raises:
-            TimeoutError: the job hangs.
+            TimeoutError: if the job hangs.
         """
         try:
             return self.launcher.wait(PATIENCE)
@@ -120,7 +120,7 @@ class Job:
             raise TimeoutError("the job does not end") from None
 
     def sweep(self) -> None:
-        """Kill whatever is left of the session, as a batch system does."""
+        """Kill all remaining processes of the session, as a batch system does."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.launcher.pid, signal.SIGKILL)
         for process in sessions(self.launcher.pid):
@@ -130,7 +130,7 @@ class Job:
 
 
 def sessions(session: int) -> list[int]:
-    """All processes of a session."""
+    """Return all processes of a session."""
     found = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -142,17 +142,17 @@ def sessions(session: int) -> list[int]:
 
 
 def last_step(folder: RunFolder) -> int:
-    """The step of the last record."""
+    """Return the step of the last record."""
     with contextlib.suppress(OSError, ValueError):
         return max((record["step"] for record in read_metrics(folder.metrics_file)), default=0)
     return 0
 
 
 def wait_for(job: Job, condition: Callable[[], bool]) -> bool:
-    """Wait until the condition holds; whether it did before the job ended.
+    """Wait until the condition holds; return whether it did before the job ended.
 
     Raises:
-        TimeoutError: nothing happened for too long.
+        TimeoutError: if nothing happens for too long.
     """
     until = time.monotonic() + PATIENCE
     while not condition():
@@ -166,7 +166,7 @@ def wait_for(job: Job, condition: Callable[[], bool]) -> bool:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """Mount a small tmpfs on `folder`; whether that was possible."""
+    """Mount a small tmpfs on `folder`; yield whether that was possible."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
@@ -181,11 +181,11 @@ class Soak:
     """A run under faults.
 
     Args:
-        config: file of its configuration.
-        folder: of the run.
-        seed: of the faults.
-        kinds: of faults, each as often as the others.
-        most: steps from a start to its fault.
+        config: configuration file of the run.
+        folder: folder of the run.
+        seed: seed of the faults.
+        kinds: kinds of faults, each equally frequent.
+        most: largest number of steps from a start to its fault.
     """
 
     def __init__(
@@ -197,12 +197,12 @@ class Soak:
         self.wrong: list[str] = []
 
     def disturb(self, number: int) -> bool:
-        """Start the job and disturb it once; whether it was not finished before that."""
+        """Start the job and disturb it once; return whether the run is still unfinished."""
         kind = self.kinds[number % len(self.kinds)]
         job = Job(self.config, self.config.with_name("soak.log"))
         try:
             begun = last_step(self.folder)
-            # Now and then before the first step, while the checkpoint is read.
+            # Sometimes before the first step, while the checkpoint is read.
             if self.draw.random() < 0.2 and kind != "full disk":
                 if not wait_for(job, lambda: len(job.ranks()) == 2):
                     return False
@@ -230,7 +230,7 @@ class Soak:
 
     def _killed_rank(self, job: Job, ranks: list[int]) -> None:
         os.kill(self.draw.choice(ranks), signal.SIGKILL)
-        # The launcher passes on the code of the first rank that ends, which may be the killed one.
+        # The launcher returns the code of the first rank that ends, which may be the killed one.
         self._expect(job, {Exit.LOST_PROCESS, Exit.FAILED, 128 + 9, 256 - 9})
 
     def _killed_launcher(self, job: Job, _: list[int]) -> None:
@@ -268,12 +268,12 @@ class Soak:
 
 
 def unsaved(folder: RunFolder) -> list[dict[str, Any]]:
-    """The events of checkpoints that could not be written."""
+    """Return the events of checkpoints that could not be written."""
     return [r for r in read_metrics(folder.metrics_file) if r.get("kind") == "unsaved"]
 
 
 def differences(found: RunFolder, expected: RunFolder) -> list[str]:
-    """What two finished runs do not have alike."""
+    """Return the differences between two finished runs."""
     import torch
     from safetensors.torch import load_file
 
@@ -301,10 +301,10 @@ def differences(found: RunFolder, expected: RunFolder) -> list[str]:
 def soak(
     corpus: Path, work: Path, faults: int, steps: int, seed: int
 ) -> tuple[Counter[str], list[str]]:
-    """Run both runs.
+    """Train both runs.
 
     Returns:
-        Faults by kind, and what was wrong.
+        Faults by kind, and the problems found.
     """
     work.mkdir(parents=True, exist_ok=True)
     runs = {}
@@ -339,6 +339,7 @@ def soak(
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="an empty folder")

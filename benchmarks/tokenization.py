@@ -1,10 +1,10 @@
-"""How fast text becomes ids, and whether faster ways give the same ids.
+"""Speed of tokenization, and whether faster ways give the same ids.
 
     python -m benchmarks.tokenization english.jsonl chinese.jsonl
 
-trains a SentencePiece unigram and BPE model and a byte-level BPE of Hugging Face on a sample
-of all files together, then encodes the documents of each file one by one in every way, in
-turns. tiktoken gets the merges of the byte-level BPE. Every turn begins with an empty cache.
+trains a SentencePiece unigram model, a SentencePiece BPE model and a byte-level BPE of Hugging Face
+on a sample of all files together. Then it encodes the documents of each file one by one in every
+way, in turn. tiktoken gets the merges of the byte-level BPE. Every turn begins with an empty cache.
 Times are CPU seconds of one thread.
 """
 
@@ -41,17 +41,14 @@ Encode = Callable[[str], Any]
 
 
 class Way(NamedTuple):
-    """A way to encode.
-
-    Attributes:
-        name: what the table calls it.
-        make: gives a function from a text to its ids, with nothing cached.
-        reference: the way whose ids it should give.
-    """
+    """A way to encode."""
 
     name: str
+    """Its name in the table."""
     make: Callable[[], Encode]
+    """Returns a function from a text to its ids, with an empty cache."""
     reference: str
+    """Name of the way whose ids it should give."""
 
 
 def main() -> None:
@@ -83,7 +80,7 @@ def main() -> None:
 
 
 def read_texts(file: Path, most_bytes: int) -> list[str]:
-    """The first texts of a file, of about `most_bytes` together."""
+    """Return the first texts of a file, with about `most_bytes` bytes in total."""
     texts: list[str] = []
     held = 0
     with open(file, encoding="utf-8") as lines:
@@ -96,11 +93,12 @@ def read_texts(file: Path, most_bytes: int) -> list[str]:
 
 
 def utf8_bytes(text: str) -> int:
+    """Return the size of a text in UTF-8."""
     return len(text.encode())
 
 
 def make_ways(sample: Sequence[str], vocab_size: int, folder: Path) -> list[Way]:
-    """Train the models; the first way of each model is the library's own."""
+    """Train the models and return the ways; the first way of each model is the library's."""
     ways: list[Way] = []
     for kind in ("unigram", "bpe"):
         data = train_model(sample, vocab_size, kind, 0.9995, 100)  # type: ignore[arg-type]
@@ -120,12 +118,13 @@ def make_ways(sample: Sequence[str], vocab_size: int, folder: Path) -> list[Way]
 
 
 def fresh(tokenizer: Tokenizer) -> Callable[[], Encode]:
+    """Return a factory of encoders with an empty cache."""
     packed = pickle.dumps(tokenizer)
     return lambda: pickle.loads(packed).encode  # type: ignore[no-any-return]
 
 
 def with_marks(tokenizer: Tokenizer, words: str) -> Callable[[], Encode]:
-    """Encoding and marking; documents are marked one by one, which costs more than many."""
+    """Return an encoder that also marks, one document at a time, which is slower than many."""
     marker = Marker(tokenizer, words)  # type: ignore[arg-type]
 
     def encode(text: str) -> Any:
@@ -138,7 +137,7 @@ def with_marks(tokenizer: Tokenizer, words: str) -> Callable[[], Encode]:
 
 
 def by_words(data: bytes) -> Encode:
-    """What a cache of words would give: every word with its space, encoded alone."""
+    """Return an encoder with a cache of words: every word is encoded alone, with its space."""
     processor = load_processor(data, "")
     known: dict[str, list[int]] = {}
     anchor = len(processor.encode("\n"))
@@ -155,6 +154,7 @@ def by_words(data: bytes) -> Encode:
 
 
 def make_byte_level_ways(sample: Sequence[str], vocab_size: int, folder: Path) -> list[Way]:
+    """Train a byte-level BPE and return the ways to use it."""
     library = LibraryTokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
@@ -176,7 +176,7 @@ def make_byte_level_ways(sample: Sequence[str], vocab_size: int, folder: Path) -
     )
 
     def own() -> Encode:
-        new = LibraryTokenizer.from_str(library.to_str())  # with an empty cache of its own
+        new = LibraryTokenizer.from_str(library.to_str())  # A new tokenizer has an empty cache.
         return lambda text: new.encode(text, add_special_tokens=False).ids
 
     def batch_fast() -> Encode:
@@ -194,8 +194,8 @@ def make_byte_level_ways(sample: Sequence[str], vocab_size: int, folder: Path) -
 
 
 def measure(ways: Iterable[Way], texts: Sequence[str], repeat: int) -> dict[str, dict[str, Any]]:
-    """MB/s of every way on the texts, and on how many its ids are those of its reference."""
-    rjieba.cut("我们")  # loads its dictionary
+    """Return MB/s of every way, and the number of texts with the ids of its reference."""
+    rjieba.cut("我们")  # Loads its dictionary.
     size = sum(map(utf8_bytes, texts))
     ids: dict[str, list[list[int]]] = {}
 

@@ -1,8 +1,8 @@
-"""How fast a model trains here, in a bare loop, and with Hugging Face's `Trainer`.
+"""Training speed of megapt, of a bare loop, and of Hugging Face's `Trainer`.
 
     python -m benchmarks.training --corpus runs/demo/corpus
 
-README.md in this folder tells what is compared. On a machine with CUDA it measures the GPU.
+README.md in this folder describes what is compared. On a machine with CUDA it measures the GPU.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from megapt.data import Corpus
 LIBRARIES = ("torch", "deepspeed")
 PEER_LIBRARIES = ("torch", "transformers", "accelerate")
 SPECIAL = {"size", "pad", "unk", "cls", "sep", "mask"}
-PEER_TOKENS = 4_000_000  # at most
+PEER_TOKENS = 4_000_000  # Largest number.
 HERE = ("megapt", "bare")
 CASES = {
     "arlm": ("megapt", "bare", "plain", "hf"),
@@ -43,13 +43,14 @@ AIMS = {
     ("mlm", "hf"): "1.30",
     ("mlm", "hf-by-length"): "1.30",
 }
-"""Least speed of megapt to a case."""
+"""Smallest speed of megapt relative to a case."""
 
 
 def lay_flat(corpus: Path, folder: Path) -> None:
-    """Write what the peers read: tokens end to end, lengths of documents, special tokens.
+    """Write the data of the peers: tokens end to end, lengths of documents, special tokens.
 
-    Of a large corpus only every n-th document, since Hugging Face's rows are lists in memory.
+    From a large corpus only every n-th document is written, because Hugging Face's rows are lists
+    in memory.
     """
     split = Manifest.load(corpus).splits["train"]
     shards = open_shards(corpus, split)
@@ -65,12 +66,12 @@ def lay_flat(corpus: Path, folder: Path) -> None:
 
 
 class Loop:
-    """A training loop in a process of its own, which stands still but in its turns.
+    """A training loop in a separate process, which runs only in its turns.
 
     Args:
-        command: that starts it.
-        threads: of torch.
-        log: file for what it prints.
+        command: the command that starts it.
+        threads: number of threads of torch.
+        log: file for its output.
     """
 
     def __init__(self, command: list[str], threads: int, log: Path) -> None:
@@ -91,14 +92,14 @@ class Loop:
         return Turn(**json.loads(line))
 
     def turn(self, seconds: float) -> Turn:
-        """Let it run for so many seconds, to the end of an update."""
+        """Let it run for `seconds` seconds, to the end of an update."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -108,7 +109,7 @@ class Loop:
 def started(
     options: argparse.Namespace, objective: str, cases: list[str], flat: Path
 ) -> Iterator[Mapping[str, Loop]]:
-    """All loops of an objective, each after its first update; what they print goes to a file."""
+    """Start all loops of an objective, each until after its first update; each has a log file."""
     shape = [f"--{name}={getattr(options, name)}" for name in ("layers", "hidden", "heads")]
     shape += [f"--{name}={getattr(options, name)}" for name in ("window", "batch", "precision")]
     shape += [f"--attention={options.attention}", f"--objective={objective}"]
@@ -125,7 +126,7 @@ def started(
 
 
 def peer_versions(python: str) -> dict[str, str]:
-    """The versions of the peers' environment."""
+    """Return the versions of the peers' environment."""
     script = "import json, sys; from benchmarks.common import header; "
     script += "print(json.dumps(header(sys.argv[1:])))"
     found = json.loads(run([python, "-c", script, *PEER_LIBRARIES]).output)
@@ -133,7 +134,7 @@ def peer_versions(python: str) -> dict[str, str]:
 
 
 def row(objective: str, case: str, samples: Mapping[str, list[Turn]]) -> list[str]:
-    """A line of the table. Ratios are of two turns that followed each other."""
+    """Return a row of the table; ratios are of two successive turns."""
     turns = samples[case]
     cells = [
         case,
@@ -152,21 +153,22 @@ def row(objective: str, case: str, samples: Mapping[str, list[Turn]]) -> list[st
 
 
 def compare(options: argparse.Namespace, objective: str, flat: Path) -> dict[str, Any]:
-    """Let all loops of an objective run in turn, print the tables, and return all figures."""
+    """Run all loops of an objective in turn, print the table, and return all figures."""
     cases = [case for case in CASES[objective] if case in options.cases]
     with started(options, objective, cases, flat) as loops:
-        for loop in loops.values():  # warm up
+        for loop in loops.values():  # Warm-up.
             loop.turn(options.seconds)
         turns = {case: partial(loop.turn, options.seconds) for case, loop in loops.items()}
         samples = interleave(turns, options.repeat)
     print(f"\n### {objective}\n")
     columns = ["case", "tokens of text/s", "tokens/update", "ms/update", "CPU ms/update"]
     rows = [row(objective, case, samples) for case in samples]
-    print(table([*columns, "speed of megapt to it", "aim"], rows), flush=True)
+    print(table([*columns, "speed of megapt relative to it", "aim"], rows), flush=True)
     return {case: [turn._asdict() for turn in found] for case, found in samples.items()}
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="of documents of real lengths")
     parser.add_argument("--objectives", nargs="+", choices=CASES, default=list(CASES))

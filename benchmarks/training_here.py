@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_here CASE --objective mlm --data CORPUS --flat FOLDER
 
-`turns.py` tells how they are run.
+`turns.py` describes how they run.
 """
 
 import argparse
@@ -42,7 +42,7 @@ KEPT_BATCHES = 64
 
 
 def run_config(options: argparse.Namespace, output: str) -> RunConfig:
-    """A run of the shape of the peers' models: GPT-2 without biases, or BERT."""
+    """Return a run with the shape of the peers' models: GPT-2 without biases, or BERT."""
     decoder = options.objective == "arlm"
     model = {
         "num_layers": options.layers,
@@ -80,7 +80,7 @@ def run_config(options: argparse.Namespace, output: str) -> RunConfig:
 
 
 def bare(options: argparse.Namespace, turns: Turns) -> None:
-    """The model in the bare loop, on batches that lie ready: no engine, loader, metrics."""
+    """Train the model in the bare loop on ready batches, without engine, loader and metrics."""
     config = run_config(options, "nowhere")
     corpus = Corpus(str(options.data))
     context = Context(corpus.vocabulary, options.window)
@@ -102,12 +102,12 @@ def bare(options: argparse.Namespace, turns: Turns) -> None:
 
 
 def megapt(options: argparse.Namespace, turns: Turns) -> None:
-    """The whole trainer: loader, engine, metrics, all at their defaults."""
+    """Train with the complete trainer: loader, engine and metrics with their defaults."""
     step = Engine.step
 
     def timed(engine: Engine, *args: Any, **kwargs: Any) -> Any:
         result = step(engine, *args, **kwargs)
-        # A window holds so many tokens of text, but for the last one of an epoch.
+        # All windows have this number of text tokens, except the last one of an epoch.
         turns.updated(options.batch * options.window)
         return result
 

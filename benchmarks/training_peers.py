@@ -1,9 +1,9 @@
-"""The cases of `training.py` that know nothing of megapt.
+"""The cases of `training.py` that do not use megapt.
 
     python -m benchmarks.training_peers CASE --objective mlm --data CORPUS --flat FOLDER
 
-`turns.py` tells how they are run. `--flat` is a folder with the documents of the corpus end to end,
-`tokens.npy`, their `lengths.npy`, and `special.json`, the ids of special tokens.
+`turns.py` describes how they run. `--flat` is a folder with `tokens.npy`, the documents of the
+corpus end to end, their `lengths.npy`, and `special.json`, the ids of special tokens.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Flat:
 
 
 class PlainBlock(nn.Module):
-    """A block as it is usually written: causal ones are pre-norm, without biases."""
+    """A block in the usual form; causal blocks are pre-norm and have no biases."""
 
     def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
@@ -60,6 +60,7 @@ class PlainBlock(nn.Module):
         self.down = nn.Linear(4 * width, width, bias=bias)
 
     def attend(self, x: Tensor) -> Tensor:
+        """Return the output of attention, [rows, positions, width]."""
         rows, n, width = x.shape
         q, k, v = self.qkv(x).view(rows, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
@@ -67,10 +68,12 @@ class PlainBlock(nn.Module):
         return out
 
     def feed(self, x: Tensor) -> Tensor:
+        """Return the output of the feed-forward layer, [rows, positions, width]."""
         out: Tensor = self.down(functional.gelu(self.up(x)))
         return out
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the block, [rows, positions, width]."""
         first, second = self.norms
         if self.causal:
             x = x + self.attend(first(x))
@@ -81,7 +84,7 @@ class PlainBlock(nn.Module):
 
 
 class Plain(nn.Module):
-    """GPT-2 without biases, nanoGPT's model, or BERT: on rows [B, T], logits everywhere."""
+    """GPT-2 without biases (nanoGPT's model) or BERT, on rows [B, T], with logits everywhere."""
 
     def __init__(self, options: argparse.Namespace, vocabulary: int) -> None:
         super().__init__()
@@ -100,7 +103,7 @@ class Plain(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss of int64 [B, T]; labels of -100 are not asked."""
+        """Return the mean loss of int64 [B, T]; labels of -100 are ignored."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.blocks(self.first(self.words(tokens) + self.places(places)))
         logits = functional.linear(self.last(x), self.words.weight, self.bias)
@@ -110,7 +113,7 @@ class Plain(nn.Module):
 def masked(
     rows: Tensor, special: dict[str, int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """BERT's masks of int64 rows: 80 % become [MASK], 10 % any token."""
+    """Return int64 rows with BERT's masks, and labels: 80 % become [MASK], 10 % any token."""
     chosen = torch.rand(rows.shape, generator=generator) < MASKED
     fate = torch.rand(rows.shape, generator=generator)
     anything = torch.randint(special["size"], rows.shape, generator=generator)
@@ -120,7 +123,7 @@ def masked(
 
 
 def plain(options: argparse.Namespace, turns: Turns) -> None:
-    """The plain model on rows that begin at random places of a mapped file, as in nanoGPT."""
+    """Train the plain model on rows from random places of a mapped file, as in nanoGPT."""
     flat = Flat(options)
     model = Plain(options, flat.special["size"]).to(device())
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
@@ -144,11 +147,8 @@ def plain(options: argparse.Namespace, turns: Turns) -> None:
 class Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """Lists of ids in memory, as Hugging Face's collators take them.
 
-    `arlm`: the text cut into rows of one length, as `group_texts` of its examples does. `mlm`:
-    documents, those longer than a row cut, between [CLS] and [SEP].
-
-    Attributes:
-        mean: tokens of text in a row, on average.
+    For `arlm`, the text is cut into rows of one length, as by `group_texts` of its examples. For
+    `mlm`, rows are documents between [CLS] and [SEP]; longer documents are cut.
     """
 
     def __init__(self, options: argparse.Namespace, flat: Flat) -> None:
@@ -170,6 +170,7 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
                 marks = [1, *[0] * (end - first), 1]
                 self.rows.append({"input_ids": ids, "special_tokens_mask": marks})
         self.mean = float(ends[-1]) / len(self.rows)
+        """Mean number of text tokens in a row."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -179,7 +180,7 @@ class Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def their_model(options: argparse.Namespace, special: dict[str, int]) -> nn.Module:
-    """GPT-2 or BERT of transformers, without dropout; attention by `sdpa`."""
+    """Return GPT-2 or BERT of transformers, without dropout, with attention by `sdpa`."""
     from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
     if options.objective == "arlm":
@@ -212,7 +213,7 @@ def their_model(options: argparse.Namespace, special: dict[str, int]) -> nn.Modu
 
 
 def their_collator(options: argparse.Namespace, special: dict[str, int]) -> Any:
-    """Masks and pads to the longest row of the batch; rows of one length need neither."""
+    """Return a collator that masks and pads to the longest row; `arlm` needs neither."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import (
@@ -233,14 +234,15 @@ def their_collator(options: argparse.Namespace, special: dict[str, int]) -> Any:
 
 
 def hugging_face(options: argparse.Namespace, turns: Turns, by_length: bool) -> None:
-    """Their `Trainer`, its own defaults but for what all cases share.
+    """Train with Hugging Face's `Trainer`, with its defaults except for shared settings.
 
-    A batch has as many rows as hold the text of the other cases' batches, on average.
+    The number of rows in a batch is chosen so that its text has, on average, the length of the
+    other cases' batches.
     """
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Dealt(Trainer):
-        """Shuffles batches of one length; theirs come from long to short, 50 at a time."""
+        """Shuffles batches of one length; the original sorts them, 50 at once."""
 
         def _get_train_sampler(self, *args: Any) -> Any:
             numbers = super()._get_train_sampler(*args)

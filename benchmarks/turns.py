@@ -1,4 +1,4 @@
-"""What a training loop of `training.py` is held to in its own process: turns in, JSON out."""
+"""The frame of a training loop of `training.py` in its own process: turns in, JSON out."""
 
 import argparse
 import contextlib
@@ -15,31 +15,28 @@ import torch
 from torch import Tensor, nn
 
 LEARNING_RATE, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.95), 0.1, 1.0
-LOG_EVERY = 10  # updates, in every loop
-ENDLESS = 10**9  # updates
+LOG_EVERY = 10  # Updates, in every loop.
+ENDLESS = 10**9  # Updates.
 
 
 class Turn(NamedTuple):
-    """What a loop did in one turn.
-
-    Attributes:
-        tokens: of text, without special tokens and padding.
-        updates: so many.
-        seconds: from one update to another.
-        cpu_seconds: of the process in that time; says more than seconds on a busy machine.
-    """
+    """The work of a loop in one turn."""
 
     tokens: int
+    """Text tokens, without special tokens and padding."""
     updates: int
+    """Number of updates."""
     seconds: float
+    """Wall-clock seconds from the first to the last update."""
     cpu_seconds: float
+    """Processor seconds of the process; more reliable than `seconds` on a busy machine."""
 
 
 class Turns:
-    """Holds a loop after an update until it is its turn again.
+    """Stops a loop after an update until its next turn.
 
     Args:
-        answers: file descriptor of the pipe to the process that gives out the turns.
+        answers: file descriptor of the pipe to the process that assigns the turns.
     """
 
     def __init__(self, answers: int) -> None:
@@ -52,10 +49,10 @@ class Turns:
         self._end = self._began + seconds
 
     def updated(self, tokens: int) -> None:
-        """Count an update on `tokens` tokens of text; to be called after each.
+        """Count an update on `tokens` tokens of text; call this after each update.
 
         Raises:
-            SystemExit: there are no more turns.
+            SystemExit: if there are no more turns.
         """
         self._tokens += tokens
         self._updates += 1
@@ -74,16 +71,17 @@ class Turns:
 
 
 def device() -> torch.device:
+    """Return the GPU if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(options: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
-    """Computes in bfloat16 if that is the precision."""
+    """Return the context that computes in bfloat16 if that is the precision."""
     return torch.autocast(device().type, torch.bfloat16, enabled=options.precision == "bf16")
 
 
 def adamw(model: nn.Module) -> torch.optim.AdamW:
-    """AdamW, fused, over matrices that decay and the rest, which does not."""
+    """Return fused AdamW, with weight decay for matrices only."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in trained if parameter.ndim > 1]},
@@ -96,9 +94,9 @@ def bare_loop(model: nn.Module, losses: Iterator[tuple[Tensor, int]], turns: Tur
     """Train without an engine and without metrics, as nanoGPT does.
 
     Args:
-        model: on its device.
-        losses: of one batch after another, and the batch's tokens of text.
-        turns: told of each update.
+        model: the model, on its device.
+        losses: losses of successive batches, each with the batch's number of text tokens.
+        turns: counts each update.
     """
     optimizer = adamw(model)
     for step in itertools.count(1):
@@ -121,14 +119,14 @@ def shape_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--hidden", type=int, default=384)
     parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--window", type=int, default=512, help="tokens of text")
-    parser.add_argument("--batch", type=int, default=4, help="windows an update")
+    parser.add_argument("--window", type=int, default=512, help="tokens of text per window")
+    parser.add_argument("--batch", type=int, default=4, help="windows per update")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--attention", default="grouped", help="training.attention here")
 
 
 def main(description: str, cases: Mapping[str, Case]) -> None:
-    """Run one case. What it prints goes to the standard error."""
+    """Run one case. Its output goes to standard error."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("case", choices=cases)
     parser.add_argument("--objective", choices=["arlm", "mlm"], required=True)

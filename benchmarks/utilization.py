@@ -2,7 +2,7 @@
 
     python -m benchmarks.utilization
 
-README.md in this folder tells what is measured. On a machine with CUDA it measures the GPU.
+README.md in this folder describes what is measured. On a machine with CUDA it measures the GPU.
 """
 
 import argparse
@@ -32,23 +32,24 @@ from megapt.training.parts import find_parts
 
 TASKS = ("256x4", "256x12", "512x4", "512x8", "1024x2", "1024x4", "2048x1")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SPECIAL = 16  # ids below are special tokens
-PRODUCTS = 5  # of which the fastest counts
+SPECIAL = 16  # Smaller ids are special tokens.
+PRODUCTS = 5  # The fastest one counts.
 
 
 def head_width(width: int) -> int:
+    """Return the width of an attention head."""
     return min(width, 128 if width >= 2048 else 64)
 
 
 def inner_width(width: int) -> int:
-    """8/3 of the width, as SwiGLU is sized, to a multiple of 128."""
+    """Return 8/3 of the width (the usual size for SwiGLU), rounded up to a multiple of 128."""
     return 128 * math.ceil(width * 8 / 3 / 128)
 
 
 def run_config(
     objective: str, width: int, layers: int, options: argparse.Namespace, **training: Any
 ) -> RunConfig:
-    """The modern architecture of some width; nothing is read and nothing written."""
+    """Return a run of the modern architecture; nothing is read or written."""
     model = {"num_layers": layers, "hidden_size": width, "num_heads": width // head_width(width)}
     settings = {
         "budget": {"amount": 1e12},
@@ -69,6 +70,7 @@ def run_config(
 
 
 def vocabulary(size: int) -> Vocabulary:
+    """Return a vocabulary of `size` ids."""
     names = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
     ids = {name: number for number, name in enumerate(names)}
     reserved = list(range(SPECIAL))
@@ -76,7 +78,7 @@ def vocabulary(size: int) -> Vocabulary:
 
 
 def windows(positions: int, tokens: int, count: int, size: int) -> Iterator[Window]:
-    """Windows of random tokens, each the middle or the beginning of one document."""
+    """Yield windows of random tokens, each the beginning of one document."""
     rng = np.random.default_rng(0)
     for number in range(count):
         ids = rng.integers(SPECIAL, size, tokens).astype(np.uint16)
@@ -86,13 +88,13 @@ def windows(positions: int, tokens: int, count: int, size: int) -> Iterator[Wind
 
 
 class Step:
-    """Updates of one model by the real engine, on batches that lie on the device.
+    """Updates of one model by the real engine, on batches that are on the device.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         ranks: this process alone.
-        size: of the vocabulary.
-        batches: that are made; they are used in turn.
+        size: size of the vocabulary.
+        batches: number of batches, which are used in turn.
     """
 
     def __init__(self, config: RunConfig, ranks: Ranks, size: int, batches: int = 2) -> None:
@@ -102,7 +104,7 @@ class Step:
         parts = find_parts(config, ranks, Origins(), MadeUpText(special, [], 0, 0, 0, []))
         objective = parts.objective
         self.heads = objective.heads
-        # [BOS], or [CLS] and [SEP], and the text: just so many positions an example.
+        # With [BOS], or [CLS] and [SEP], an example has exactly this number of positions.
         tokens = positions if config.objective.name == "arlm" else positions - 2
         names = [head.name for head in self.heads]
         filled = Rows(positions, rows, open=1) if config.training.row_length else None
@@ -144,14 +146,14 @@ class Step:
 
 
 def settled() -> float:
-    """The clock, when the device has done all that it was told."""
+    """Return the clock after the device has finished its queued work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def product_rate(device: torch.device, precision: str, width: int) -> float:
-    """FLOPs a second of the fastest of some products of square matrices."""
+    """Return the FLOPs per second of the fastest of some products of square matrices."""
     a, b = (torch.randn(width, width, device=device, dtype=DTYPES[precision]) for _ in range(2))
     out, seconds = torch.mm(a, b), []
     for _ in range(PRODUCTS):
@@ -162,7 +164,7 @@ def product_rate(device: torch.device, precision: str, width: int) -> float:
 
 
 def timed(step: Step, updates: int) -> float:
-    """Seconds of an update."""
+    """Return the mean seconds of an update."""
     began = settled()
     for _ in range(updates):
         step.update()
@@ -170,7 +172,7 @@ def timed(step: Step, updates: int) -> float:
 
 
 def measure(objective: str, task: str, ranks: Ranks, options: argparse.Namespace) -> dict[str, Any]:
-    """Products and updates in turn, so that drift hits both alike."""
+    """Measure products and updates in turn, so that drift affects both equally."""
     width, layers = map(int, task.split("x"))
     step = Step(run_config(objective, width, layers, options), ranks, options.vocabulary)
     timed(step, 1)
@@ -193,6 +195,7 @@ def measure(objective: str, task: str, ranks: Ranks, options: argparse.Namespace
 
 
 def row(found: dict[str, Any]) -> list[str]:
+    """Return a row of the table."""
     rate = found["tokens"] / statistics.median(found["seconds"])
     return [
         found["objective"],
@@ -206,6 +209,7 @@ def row(found: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="WIDTHxLAYERS")
     parser.add_argument("--objectives", nargs="+", default=["arlm", "mlm"])

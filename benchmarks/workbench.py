@@ -1,4 +1,4 @@
-"""What the cases of `preparation.py` work on: cuts of the corpus, models, and commands."""
+"""Inputs of the cases of `preparation.py`: parts of the corpus, models, and commands."""
 
 import json
 import shutil
@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from benchmarks.common import Case, Finished, Sample, cut_corpus, run
 
-# -I: this folder's tokenizers.py must not hide the library of that name.
 PEERS = (str(Path(__file__).with_name("peers.py")),)
-PARTS = 4  # files of the small cut: datatrove gives a task whole files
+PARTS = 4  # Files of the small part: datatrove assigns whole files to tasks.
 
 
 class Cut(NamedTuple):
@@ -29,7 +28,7 @@ class Bench:
         work: folder for everything that is written.
         prep: the `megapt-prep` command.
         peer_python: an interpreter that has datatrove.
-        small_mb: text of the cut for slow tokenizers, in MB.
+        small_mb: text of the part for slow tokenizers, in MB.
     """
 
     def __init__(
@@ -47,12 +46,12 @@ class Bench:
         self._deal()
 
     def _cut(self, name: str, text_bytes: int) -> Cut:
-        """The first lines of the corpus, up to a size."""
+        """Write the first lines of the corpus, up to a size."""
         path = self.work / f"{name}.jsonl"
         return Cut(path, cut_corpus(self.full.path, path, text_bytes))
 
     def _deal(self) -> None:
-        """Deal the small cut to several files."""
+        """Distribute the small part over several files."""
         shutil.rmtree(self.parts.path, ignore_errors=True)
         self.parts.path.mkdir()
         with open(self.small.path, encoding="utf-8") as file:
@@ -61,7 +60,7 @@ class Bench:
             (self.parts.path / f"{part}.jsonl").write_text("".join(lines[part::PARTS]), "utf-8")
 
     def model(self, kind: str) -> Path:
-        """A SentencePiece model of 32,000 pieces, "unigram" or "bpe"; trained once."""
+        """Return a SentencePiece model of 32,000 pieces, "unigram" or "bpe"; it is trained once."""
         folder = self.work / kind
         if not (folder / "tokenizer.model").exists():
             command = [*self.prep, "tokenizer", "--input", str(self.full.path)]
@@ -70,7 +69,7 @@ class Bench:
         return folder / "tokenizer.model"
 
     def json_tokenizer(self) -> Path:
-        """A byte-level BPE tokenizer.json of 32,000 pieces; trained once."""
+        """Return a byte-level BPE tokenizer.json of 32,000 pieces; it is trained once."""
         path = self.work / "tokenizer.json"
         if not path.exists():
             command = [self.peer_python, *PEERS, "train", "--output", str(path)]
@@ -78,19 +77,19 @@ class Bench:
         return path
 
     def output(self) -> Path:
-        """A corpus folder that does not exist yet, nor does its work folder."""
+        """Return a corpus folder; it and its work folder do not exist."""
         path = self.work / "corpus"
         for folder in (path, partial_folder(path)):
             shutil.rmtree(folder, ignore_errors=True)
         return path
 
     def build_command(self, cut: Cut, tokenizer: Path, workers: int, output: Path) -> list[str]:
-        """`megapt-prep build`."""
+        """Return the command `megapt-prep build`."""
         command = [*self.prep, "build", "--input", str(cut.path), "--tokenizer", str(tokenizer)]
         return [*command, "--output", str(output), "--workers", str(workers)]
 
     def build(self, name: str, cut: Cut, tokenizer: Path, workers: int) -> Case:
-        """A case: the whole command on as many cores as it has workers."""
+        """Return a case: the whole command on as many cores as it has workers."""
 
         def measure() -> Sample:
             command = self.build_command(cut, tokenizer, workers, self.output())
@@ -99,7 +98,7 @@ class Bench:
         return Case(name, cut.text_bytes, measure)
 
     def peer(self, peer: str, cut: Cut, tokenizer: Path, workers: int, python: str) -> Case:
-        """A case: the whole command of a peer on as many cores as it has workers."""
+        """Return a case: the whole command of a peer on as many cores as it has workers."""
         command = [python, *PEERS, peer, "--input", str(cut.path), "--tokenizer", str(tokenizer)]
         command += ["--output", str(self.work / "corpus"), "--workers", str(workers)]
 
@@ -111,7 +110,7 @@ class Bench:
         return Case(f"{peer}, {workers}", cut.text_bytes, measure)
 
     def bare(self, model: Path) -> Case:
-        """A case: the loop over texts in memory, without its start and its reading."""
+        """Return a case: the loop over texts in memory, without start and reading."""
         command = [sys.executable, *PEERS, "bare", "--input", str(self.full.path)]
 
         def measure() -> Sample:
@@ -123,7 +122,7 @@ class Bench:
 
 
 def partial_folder(output: Path) -> Path:
-    """Where a build keeps what it has finished."""
+    """Return the folder where a build keeps finished work."""
     return output.with_name(output.name + ".partial")
 
 

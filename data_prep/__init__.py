@@ -1,5 +1,5 @@
-"""Corpora to shards: the `megapt-prep` command and the shard format that megapt reads.
+"""Turns corpora into shards: the `megapt-prep` command, and the shard format that megapt reads.
 
-The package needs numpy, pydantic and SentencePiece only, so corpora can be prepared on
-machines that have neither torch nor a GPU.
+The package needs only numpy, pydantic and SentencePiece. Corpora can be prepared on machines that
+have neither torch nor a GPU.
 """

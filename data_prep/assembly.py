@@ -1,9 +1,9 @@
-"""Documents that lie in shards, put together into other shards.
+"""Assembles new shards from documents of existing shards.
 
-The last stage of a build, `merge` and `reshard` are all this one thing: a sequence of sources,
-some documents to leave out, and a size. Where shards end is found from document lengths
-alone; then each shard is written on its own, so by any process, and its bytes depend on
-neither the sources' sizes nor the processes.
+The last stage of a build, `merge` and `reshard` all use this module. Its input is a sequence of
+sources, the documents to drop, and a size. Document lengths alone decide where shards end. Each
+shard is then written independently, by any process. Its bytes depend neither on the sizes of the
+sources nor on the processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,38 +27,34 @@ SPLITS = ("train", "valid")
 
 @dataclass(frozen=True)
 class Source:
-    """A shard whose documents go into new ones.
-
-    Attributes:
-        shard: the shard.
-        first_document: what is added to its document numbers.
-        labels: int32 [its labels + 1], the new index of each; the last is -1, for none.
-        corpora: uint16 [its corpora], the new index of each.
-        lengths: .npy file of the old number and the tokens of each of its documents, int64
-            [D, 2]; None to read them block by block, which takes longer.
-    """
+    """A shard whose documents go into new shards."""
 
     shard: Shard
     first_document: int
+    """Offset that is added to the shard's document numbers."""
     labels: NDArray[np.int32]
+    """int32 [labels of the source + 1], the new index of each label; the last is -1, for none."""
     corpora: NDArray[np.uint16]
+    """uint16 [corpora of the source], the new index of each corpus."""
     lengths: Path | None = None
+    """.npy file with the old number and the token count of each document, int64 [D, 2]. With None
+    they are read block by block, which takes longer."""
 
     def documents(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """New number and tokens of each document, each int64 [D]."""
+        """Return the new number and the token count of each document, each int64 [D]."""
         if self.lengths:
             table: NDArray[np.int64] = np.load(self.lengths)
             return table[:, 0] + self.first_document, table[:, 1]
         shard = self.shard
         numbers = np.concatenate([shard.documents(index) for index in range(len(shard))])
         lens = shard.lens().astype(np.int64)
-        shard.close()  # there are more shards than a process may have files open
+        shard.close()  # there are more shards than files that a process may open
         return numbers + self.first_document, lens
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Documents [start, stop) of a source, in its order, those to be left out included."""
+    """Documents [start, stop) of a source, in its order, including those to drop."""
 
     source: Source
     start: int
@@ -67,7 +63,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A shard to be written: its file name, the key of its first block, and what goes in."""
+    """A shard to write: its file name, the key of its first block, and its documents."""
 
     file: str
     first_block: int
@@ -78,29 +74,26 @@ class ShardPlan:
 
 
 class WrittenShard(BaseModel):
-    """A shard as it was written, with what the manifest sums up.
-
-    Attributes:
-        info: its entry in the manifest.
-        table: byte offset, documents and tokens of each block.
-        text_bytes: UTF-8 bytes of its documents' text.
-        label_counts: documents per label.
-        corpus_counts: documents per corpus; one number if corpora have no names.
-    """
+    """A shard as it was written, with the counts that the manifest adds up."""
 
     info: ShardInfo
+    """The shard's entry in the manifest."""
     table: list[tuple[int, int, int]]
+    """Byte offset, documents and tokens of each block."""
     text_bytes: int
+    """UTF-8 bytes of the documents' text."""
     label_counts: list[int]
+    """Documents per label."""
     corpus_counts: list[int]
+    """Documents per corpus; one number if corpora have no names."""
 
 
 def is_dropped(numbers: NDArray[np.int64], dropped: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these documents are among the dropped ones, bool [D].
+    """Return which of these documents are dropped, bool [D].
 
     Args:
-        numbers: rising document numbers, int64 [D].
-        dropped: rising document numbers, int64 [N]; may be a memory map.
+        numbers: sorted document numbers, int64 [D].
+        dropped: sorted numbers of the dropped documents, int64 [N]; may be a memory map.
     """
     low, high = np.searchsorted(dropped, [numbers[0], numbers[-1] + 1]).tolist()
     return np.isin(numbers, dropped[low:high], assume_unique=True)
@@ -116,17 +109,20 @@ def plan_shards(
 ) -> Iterator[ShardPlan]:
     """Find the documents of each shard, reading document lengths only.
 
-    A shard is closed by the block with which it reaches `shard_tokens`. A shard, and so a
-    split, of no documents is not planned.
+    A shard ends with the block that brings it to `shard_tokens`. An empty shard is not planned, and
+    so neither is an empty split.
 
     Args:
-        split: the side of the corpus, for the names of its shards.
-        sources: the shards that its documents lie in, in order.
-        dropped: rising numbers of documents to leave out, int64 [N].
-        block_tokens: the size of a block.
-        shard_tokens: the size of a shard.
-        add_lengths: called with the tokens of the documents of each source that stay, int64
-            [D]; so in the order in which they will lie in the shards.
+        split: name of the split, for the names of its shards.
+        sources: the shards that hold its documents, in order.
+        dropped: sorted numbers of the documents to drop, int64 [N].
+        block_tokens: the size of a block, in tokens.
+        shard_tokens: the size of a shard, in tokens.
+        add_lengths: called once per source with the token counts of the documents that stay,
+            int64 [D], in the order of the new shards.
+
+    Yields:
+        The plan of each shard, in order.
     """
     slices: list[Slice] = []
     shards = blocks = held_by_block = held_by_shard = 0
@@ -135,7 +131,7 @@ def plan_shards(
         numbers, lens = source.documents()
         if len(dropped):
             lens[is_dropped(numbers, dropped)] = 0
-        add_lengths(lens[lens > 0])  # every document has a token
+        add_lengths(lens[lens > 0])  # a document that stays has at least one token
         before = np.concatenate([[0], np.cumsum(lens)])
         start = done = 0
         for end in block_ends(lens, block_tokens, held_by_block):
@@ -157,23 +153,20 @@ def plan_shards(
 
 @dataclass
 class ShardAssembler:
-    """Writes planned shards; made once in each process.
-
-    Args:
-        folder: where the shards go.
-        layout: the members of their blocks.
-        labels: number of labels of the new corpus.
-        corpora: number of its corpora, at least 1.
-        block_tokens: the size of a block.
-        dropped_path: .npy file of the rising numbers of documents to leave out, or None.
-    """
+    """Writes planned shards; created once in each process."""
 
     folder: Path
+    """Folder for the shards."""
     layout: Layout
+    """The members of the blocks."""
     labels: int
+    """Number of labels of the new corpus."""
     corpora: int
+    """Number of corpora of the new corpus, at least 1."""
     block_tokens: int
+    """The size of a block, in tokens."""
     dropped_path: Path | None
+    """.npy file with the sorted numbers of the documents to drop, or None."""
     dropped: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -181,14 +174,14 @@ class ShardAssembler:
         self.dropped = np.load(self.dropped_path, mmap_mode="r") if self.dropped_path else none
 
     def __call__(self, plan: ShardPlan, context: Context) -> WrittenShard:
-        """Write one shard; it appears under its name when it is complete.
+        """Write one shard, which gets its name when it is complete.
 
         Raises:
             PrepError: a source is damaged.
             OSError: the disk is full.
         """
         text_bytes = 0
-        labels = np.zeros(self.labels + 1, dtype=np.int64)  # the last counts those without
+        labels = np.zeros(self.labels + 1, dtype=np.int64)  # the last is for no label
         corpora = np.zeros(self.corpora, dtype=np.int64)
         with ShardWriter(self.folder / plan.file, self.layout) as writer:
             blocks = cut_blocks(self._documents(plan), self.block_tokens)
@@ -232,7 +225,7 @@ class ShardAssembler:
 
 
 def sum_up(shards: Sequence[WrittenShard], index: FileInfo, lengths: FileInfo) -> SplitInfo:
-    """The manifest's entry for a split of these shards."""
+    """Return the manifest's entry for a split of these shards."""
 
     def total(name: str) -> list[Any]:
         counts = np.array([getattr(shard, name) for shard in shards], dtype=np.int64)
@@ -244,7 +237,7 @@ def sum_up(shards: Sequence[WrittenShard], index: FileInfo, lengths: FileInfo) -
         documents=sum(shard.info.documents for shard in shards),
         tokens=sum(shard.info.tokens for shard in shards),
         text_bytes=sum(shard.text_bytes for shard in shards),
-        labeled=sum(label_counts),
+        labelled=sum(label_counts),
         label_counts=label_counts,
         corpus_counts=total("corpus_counts"),
         index=index,

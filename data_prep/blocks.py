@@ -1,4 +1,4 @@
-"""Blocks: runs of whole documents as arrays, and how a stream of documents is cut into them."""
+"""Blocks: consecutive whole documents as arrays, and how a stream of documents is cut into them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -12,37 +12,34 @@ _PER_TOKEN = ("tokens", "words", "sentences")
 
 @dataclass(frozen=True)
 class BlockData:
-    """A block of D whole documents, T tokens together.
-
-    Attributes:
-        tokens: uint16 or uint32 [T], the raw text tokens of the documents, one after another.
-        words: bool [T], True where a word starts.
-        sentences: bool [T], True where a sentence starts.
-        lens: uint32 [D], tokens of each document; their sum is T.
-        bytes: uint32 [D], UTF-8 bytes of each document's text.
-        documents: int64 [D], number of each document in the input, over the whole corpus.
-        labels: int32 [D], index in the manifest's labels, -1 for none.
-        corpora: uint16 [D], index in the manifest's corpora; 0 if it names none.
-        ids: object [D], id of each document as a string; "" where the corpus keeps none, or
-            they were not asked for.
-    """
+    """A block of D whole documents with T tokens in total."""
 
     tokens: NDArray[Any]
+    """uint16 or uint32 [T], the raw text tokens of the documents, concatenated."""
     words: NDArray[np.bool_]
+    """bool [T], True where a word starts."""
     sentences: NDArray[np.bool_]
+    """bool [T], True where a sentence starts."""
     lens: NDArray[np.uint32]
+    """uint32 [D], tokens of each document; their sum is T."""
     bytes: NDArray[np.uint32]
+    """uint32 [D], UTF-8 bytes of each document's text."""
     documents: NDArray[np.int64]
+    """int64 [D], number of each document in the input, over the whole corpus."""
     labels: NDArray[np.int32]
+    """int32 [D], index in the manifest's labels, -1 for none."""
     corpora: NDArray[np.uint16]
+    """uint16 [D], index in the manifest's corpora; 0 if the corpora have no names."""
     ids: NDArray[np.object_]
+    """object [D], id of each document as a string; "" if the corpus keeps none, or they were not
+    requested."""
 
     def __len__(self) -> int:
         return len(self.lens)
 
 
 def cut_documents(data: BlockData, start: int, stop: int) -> BlockData:
-    """Documents `start` to `stop` of a block, as views."""
+    """Return documents [start, stop) of a block, as views."""
     if (start, stop) == (0, len(data)):
         return data
     ends = np.concatenate([[0], np.cumsum(data.lens, dtype=np.int64)])
@@ -56,7 +53,7 @@ def cut_documents(data: BlockData, start: int, stop: int) -> BlockData:
 
 
 def keep_documents(data: BlockData, kept: NDArray[np.bool_]) -> BlockData:
-    """The documents of a block for which `kept`, bool [D], is True."""
+    """Return the documents of a block for which `kept`, bool [D], is True."""
     if kept.all():
         return data
     tokens = np.repeat(kept, data.lens)
@@ -69,7 +66,7 @@ def keep_documents(data: BlockData, kept: NDArray[np.bool_]) -> BlockData:
 
 
 def join_documents(parts: Sequence[BlockData]) -> BlockData:
-    """One block of the documents of several."""
+    """Join the documents of several blocks into one block."""
     if len(parts) == 1:
         return parts[0]
     return BlockData(
@@ -81,17 +78,17 @@ def join_documents(parts: Sequence[BlockData]) -> BlockData:
 
 
 def block_ends(lens: NDArray[np.integer[Any]], block_tokens: int, held: int = 0) -> Iterator[int]:
-    """Where blocks end in a run of documents.
+    """Find where blocks end in a run of documents.
 
-    A block is closed by the document with which it reaches `block_tokens`.
+    A block ends with the document that brings it to `block_tokens`.
 
     Args:
         lens: tokens of each document, [D].
-        block_tokens: the size of a block.
-        held: tokens that the first block holds already.
+        block_tokens: the size of a block, in tokens.
+        held: tokens that the first block already holds.
 
     Yields:
-        For each closed block, the number of documents of the run before its end; rising.
+        For each complete block, the number of documents of the run before its end; increasing.
     """
     ends = np.cumsum(lens, dtype=np.int64)
     used = -held
@@ -103,7 +100,7 @@ def block_ends(lens: NDArray[np.integer[Any]], block_tokens: int, held: int = 0)
 def cut_blocks(parts: Iterable[BlockData], block_tokens: int) -> Iterator[BlockData]:
     """Cut a stream of documents into blocks of whole documents; the last may hold fewer tokens.
 
-    However the stream is divided into parts, the blocks are the same.
+    The blocks do not depend on how the stream is divided into parts.
     """
     pending: list[BlockData] = []
     held = 0

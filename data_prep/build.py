@@ -1,4 +1,4 @@
-"""Building a corpus: raw files and a tokenizer to shards and a manifest."""
+"""Builds a corpus: shards and a manifest from raw files and a tokenizer."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,10 +35,10 @@ from data_prep.stages import write_splits
 from data_prep.tokenizers import Tokenizer, load_tokenizer
 from data_prep.workspace import Workspace, content_key, open_workspace
 
-_MOST_UNITS = 1 << 16
-_MOST_EXAMPLES = 10
-# What of the settings no unit's result depends on.
-_NOT_OF_UNITS = {"shard_tokens", "max_poisonous", "record_seconds"}
+_MAX_UNITS = 1 << 16
+_MAX_EXAMPLES = 10
+# Settings on which the result of a unit does not depend.
+_NOT_IN_KEYS = {"shard_tokens", "max_poisonous", "record_seconds"}
 
 
 def build_corpus(
@@ -53,24 +53,24 @@ def build_corpus(
     """Build the corpus `output` from text files.
 
     The result depends on the content and order of the inputs, the tokenizer and the settings,
-    never on the executor or `unit_bytes`. `output` appears only when it is complete. What is
-    finished of a build that was interrupted in any way is used again.
+    never on the executor or `unit_bytes`. `output` appears only when it is complete. The finished
+    work of an interrupted build is used again.
 
     Args:
-        settings: the input, and what shapes the content.
+        settings: the input, and everything that shapes the content.
         tokenizer: path of a tokenizer's file.
-        output: the corpus folder; if it is a corpus of the same inputs and settings already,
-            nothing is done.
-        executor: what does the work.
-        overwrite: replace another corpus that is in `output`.
+        output: the corpus folder. Nothing is done if it already holds a corpus of the same
+            inputs and settings.
+        executor: runs the work.
+        overwrite: replace another corpus in `output`.
         unit_bytes: bytes of input that a process takes at a time; None chooses by the size of
             the input.
 
     Returns:
-        The manifest, and whether the corpus was built now (False: it was there already).
+        The manifest, and whether the corpus was built now (False: it already existed).
 
     Raises:
-        PrepError: anything wrong with the inputs, the settings or `output`.
+        PrepError: the inputs, the settings or `output` are wrong.
         OSError: reading or writing failed.
     """
     executor.record_seconds = settings.record_seconds
@@ -86,15 +86,16 @@ def build_corpus(
     )
     if (existing := find_corpus(output, record, overwrite=overwrite)) is not None:
         return existing, False
-    largest = max(UNIT_BYTES, sum(file.bytes for file in files) // _MOST_UNITS)
+    largest = max(UNIT_BYTES, sum(file.bytes for file in files) // _MAX_UNITS)
     units = plan_units(files, unit_bytes or largest, settings.errors)
     with open_workspace(output) as workspace:
-        # Another build may have finished since, or one may have been killed while it replaced it.
+        # Check again under the lock: another build may have finished in the meantime, or one may
+        # have been killed while it replaced `output`.
         if (existing := find_corpus(output, record, overwrite=overwrite)) is not None:
             return existing, False
         write_atomically(workspace.corpus / loaded.file_name, loaded.data)
         build = _Build(settings, loaded, workspace, executor, record)
-        build.work_off(files, units)
+        build.process_units(files, units)
         manifest = build.assemble()
         check_unchanged(files)
         record.save(workspace.corpus, manifest.fingerprint, build.examples())
@@ -104,7 +105,7 @@ def build_corpus(
 
 
 def content_of(settings: BuildSettings) -> dict[str, JsonValue]:
-    """The settings as JSON, without what does not shape the content: the paths."""
+    """Return the settings as JSON, without the paths, which do not shape the content."""
     return settings.model_dump(mode="json", exclude={"corpora": {"__all__": {"paths"}}})
 
 
@@ -113,9 +114,9 @@ class _Build:
 
     Args:
         settings: the build's settings.
-        tokenizer: the tokenizer, whose file is in the growing corpus.
+        tokenizer: the tokenizer; its file is already in the unfinished corpus.
         workspace: where everything is written.
-        executor: what does the work.
+        executor: runs the work.
         record: what identifies the build.
     """
 
@@ -135,8 +136,8 @@ class _Build:
         self.keys: list[str] = []
         self.accounts: list[UnitAccount] = []
 
-    def work_off(self, files: Sequence[SourceFile], units: Sequence[Unit]) -> None:
-        """Turn every unit into shards of its own, where an earlier build has not."""
+    def process_units(self, files: Sequence[SourceFile], units: Sequence[Unit]) -> None:
+        """Turn every unit into its own shards, except those that an earlier build finished."""
         self.keys = list(self._unit_keys(files, units))
         tasks = [UnitTask(key, unit) for key, unit in zip(self.keys, units, strict=True)]
         path = self.workspace.corpus / self.tokenizer.file_name
@@ -205,20 +206,20 @@ class _Build:
         )
 
     def examples(self) -> dict[str, list[str]]:
-        """Places of the first documents that were left out as faulty, by reason."""
+        """Return the places of the first documents that were rejected as faulty, by reason."""
         found: dict[str, list[str]] = {}
         for account in self.accounts:
             for reason, places in account.examples.items():
                 found.setdefault(reason, []).extend(places)
-        return {reason: places[:_MOST_EXAMPLES] for reason, places in sorted(found.items())}
+        return {reason: places[:_MAX_EXAMPLES] for reason, places in sorted(found.items())}
 
     def _unit_keys(self, files: Sequence[SourceFile], units: Sequence[Unit]) -> Iterator[str]:
         identified = zip(files, self.record.inputs, strict=True)
         digests = {file.path: described.digest for file, described in identified}
         settings = {
-            name: value for name, value in self.record.settings.items() if name not in _NOT_OF_UNITS
+            name: value for name, value in self.record.settings.items() if name not in _NOT_IN_KEYS
         }
-        # The order of corpora is no part of a JSON object, but their numbers depend on it.
+        # A JSON object has no order, but the numbers of the corpora depend on their order.
         names = list(self.settings.corpora)
         shape = content_key(settings, names, self.tokenizer.sha256, self.record.versions)
         for unit in units:
@@ -246,7 +247,7 @@ class _Build:
             if settings.label_field and not labels:
                 raise PrepError(
                     f"no document has a label in the field {settings.label_field!r}; "
-                    "leave --label-field out to build without labels"
+                    "omit --label-field to build without labels"
                 )
         counts: Counter[str] = Counter()
         for account in self.accounts:
@@ -254,7 +255,7 @@ class _Build:
         self._check_splits(counts)
 
     def _check_splits(self, counts: Mapping[str, int]) -> None:
-        """See that both sides hold documents; `counts` are those of each side."""
+        """Check that both splits hold documents; `counts` are the documents of each split."""
         for side in SPLITS:
             if not counts.get(side):
                 groups = {corpus.group_field for corpus in self.settings.corpora.values()}
@@ -271,7 +272,7 @@ class _Build:
 
 
 def _reading(span: Span) -> list[JsonValue]:
-    """What of a span decides how it is read: of a renamed file, the format may be another."""
+    """Return what decides how a span is read: the format of a renamed file may be different."""
     file = span.file
     return [file.corpus, file.format, file.compression, span.start, span.end]
 
@@ -283,7 +284,7 @@ def _check_kinds(kinds: dict[str, Place], account: UnitAccount) -> None:
         (first, place), (second, other) = list(kinds.items())[:2]
         raise PrepError(
             f"{other}: the label is of type {second}, but that of {place} is of type "
-            f"{first}; all labels of a corpus must have one type"
+            f"{first}; all labels of a corpus must have the same type"
         )
 
 

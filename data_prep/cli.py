@@ -16,7 +16,7 @@ from data_prep.commands.tokenizers import example_command, tokenizer_command
 from data_prep.errors import PrepError
 
 app = typer.Typer(
-    help="Prepare text corpora for megapt: train a tokenizer, build shards, look into them.",
+    help="Prepare text corpora for megapt: train a tokenizer, build shards, inspect them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,7 +36,7 @@ for name, command in (
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C or a request to end; no `except Exception` on the way takes it for a fault."""
+    """SIGINT or SIGTERM; a BaseException, so that no `except Exception` takes it for a fault."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -65,9 +65,12 @@ def repeat_input_option(arguments: Sequence[str]) -> list[str]:
 
 
 def main() -> None:
-    """Run the command line: exit code 0; 2 for a fault, told in one line; 130 for Ctrl-C."""
+    """Run the command line.
+
+    Exit code 0; 2 after a fault, which is printed in one line; 130 after Ctrl-C.
+    """
     _handle_signals(_interrupt)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a text may hold what the terminal cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the terminal may not be able to show a text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(repeat_input_option(sys.argv[1:]), prog_name="megapt-prep")
@@ -79,12 +82,13 @@ def main() -> None:
     except _Interrupted as interruption:
         _fail("interrupted", 128 + interruption.number)
     finally:
-        # All is done and told; what ends the workers, at the exit, is not to be cut short.
+        # Everything is done and printed; a signal must not interrupt the atexit hook that ends the
+        # workers.
         _handle_signals(signal.SIG_IGN)
 
 
 def _fail(line: str, code: int) -> NoReturn:
-    # A second signal must not cut the line short with a traceback.
+    # A second signal must not interrupt the line with a traceback.
     _handle_signals(signal.SIG_IGN)
     print(f"megapt-prep: {line}", file=sys.stderr)
     sys.exit(code)

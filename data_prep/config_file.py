@@ -1,4 +1,4 @@
-"""Settings out of a YAML file, with every fault named by file, line and path."""
+"""Reads settings from a YAML file; every error names the file, the line and the path."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -14,16 +14,17 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class ConfigFile:
-    """A YAML file of settings, or none.
+    """A YAML file of settings, or no file.
 
     Args:
-        path: the file; None stands for an empty one.
+        path: the file; None is the same as an empty file.
 
     Attributes:
-        values: its content.
+        values: the content of the file.
 
     Raises:
-        PrepError: the file is missing, is not YAML, holds no mapping, or a name twice in one.
+        PrepError: the file is missing, is not YAML, is not a mapping, or a mapping in it has the
+            same name twice.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -46,18 +47,22 @@ class ConfigFile:
             line = f":{mark.line + 1}" if mark else ""
             problem = getattr(error, "problem", None) or "not YAML"
             raise PrepError(f"{path}{line}: not YAML ({problem})") from None
-        except ValueError as error:  # a date that there is not
+        except ValueError as error:  # a date that does not exist
             raise PrepError(f"{path}: {error}; put the value in quotes") from None
         if not isinstance(values, dict):
             raise PrepError(f"{path}: a config file must hold a mapping, such as `errors: skip`")
         self.values = values
 
     def check(self, kind: type[Settings], values: Mapping[str, Any]) -> Settings:
-        """Validate `values`, which may be this file's content with changes.
+        """Validate `values`, for example this file's content with changes.
+
+        Args:
+            kind: the model of the settings.
+            values: the settings by name.
 
         Raises:
-            PrepError: a value is unknown, missing or wrong; names its path, and its line if
-                it stands in this file.
+            PrepError: a value is unknown, missing or wrong. The message names its path, and its
+                line if the value is in this file.
         """
         try:
             return kind.model_validate(values)
@@ -76,11 +81,11 @@ class ConfigFile:
             if near := get_close_matches(str(path[-1]), _names(kind, path[:-1]), 1):
                 message += f"; did you mean {near[0]!r}?"
         elif fault == "missing":
-            message = "this setting is needed"
+            message = "this setting is required"
         return f"{self._place(path)}{name}: {message}"
 
     def _place(self, path: Sequence[int | str]) -> str:
-        """ "file:line: " of a setting, as far as the file holds the path."""
+        """Return "file:line: " of a setting, or of its closest parent that the file holds."""
         if self.path is None:
             return ""
         node, line = self._root, None
@@ -93,14 +98,14 @@ class ConfigFile:
 
 
 def _check_repeats(path: Path, node: yaml.Node | None) -> None:
-    """See that no mapping has a name twice: YAML's parser would forget the first silently."""
+    """Check that no mapping has a name twice: the YAML parser silently drops the first."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     line = key.start_mark.line + 1
-                    raise PrepError(f"{path}:{line}: {key.value!r} is there twice; name each once")
+                    raise PrepError(f"{path}:{line}: {key.value!r} appears twice; name each once")
                 seen.add(key.value)
             _check_repeats(path, value)
     elif isinstance(node, yaml.SequenceNode):
@@ -109,12 +114,12 @@ def _check_repeats(path: Path, node: yaml.Node | None) -> None:
 
 
 def _is_internal(part: int | str) -> bool:
-    """Whether a part of a location is the name of one of pydantic's own choices."""
+    """Return whether a part of an error location names a union member or function of pydantic."""
     return isinstance(part, str) and ("[" in part or part.startswith("function-"))
 
 
 def _child(node: yaml.Node | None, part: int | str) -> tuple[int, yaml.Node] | None:
-    """Line and value of an entry of a mapping or sequence node."""
+    """Return the line and the value of an entry of a mapping or sequence node."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == str(part):
@@ -125,7 +130,7 @@ def _child(node: yaml.Node | None, part: int | str) -> tuple[int, yaml.Node] | N
 
 
 def _names(kind: type[BaseModel], path: Iterable[int | str]) -> list[str]:
-    """Names of the settings at a path of models, as far as it leads through models."""
+    """Return the names of the settings at a path; empty if the path leaves the models."""
     for part in path:
         field = kind.model_fields.get(str(part))
         inner = field.annotation if field else None
@@ -136,10 +141,10 @@ def _names(kind: type[BaseModel], path: Iterable[int | str]) -> list[str]:
 
 
 def put(values: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a dotted path, making the mappings on the way.
+    """Set the value at a dotted path, and create missing mappings along the path.
 
     Raises:
-        PrepError: something on the way is not a mapping.
+        PrepError: a parent in the path is not a mapping.
     """
     *parents, last = path.split(".")
     for parent in parents:
@@ -160,5 +165,5 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise PrepError(f"--set {text}: write --set PATH=VALUE, such as --set errors=skip")
     try:
         return path, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that there is not
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
         raise PrepError(f"--set {text}: the value is not YAML") from None

@@ -1,17 +1,17 @@
-"""The errors that the corpus tools raise on purpose."""
+"""The errors that the corpus tools raise for faults that a user can fix."""
 
 
 class PrepError(Exception):
-    """A fault of the input, the settings or a corpus on disk, told in one line.
+    """A fault of the input, the settings or a corpus on disk, described in one line.
 
     The message says what is wrong, where (file and line, or record), and what would be
-    right. The command prints it without a traceback and ends with exit code 2.
+    right. The command prints it without a traceback and exits with code 2.
     """
 
 
 class DamagedError(PrepError):
-    """A file of a corpus is missing, or is not what was written."""
+    """A file of a corpus is missing, or its content is not what was written."""
 
 
 class MissingPackageError(PrepError):
-    """What is asked for needs a package that is not installed."""
+    """An optional feature needs a package that is not installed."""

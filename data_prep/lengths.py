@@ -1,7 +1,7 @@
-"""Writing the lengths of a split's documents: one array for all shards.
+"""Writes the lengths of a split's documents: one array for all shards.
 
-From it and the index a reader knows which documents lie where, and so can plan what it reads
-without opening a shard.
+With this array and the index, a reader knows which documents are in which block. It can plan its
+reads without opening a shard.
 """
 
 import io
@@ -20,10 +20,10 @@ from data_prep.files import open_atomically
 def write_lengths(path: Path) -> Iterator[Callable[[NDArray[np.integer[Any]]], None]]:
     """Write a .npy file of uint32 [documents], version 1.0, part by part.
 
-    The file appears when the `with` statement ends; memory holds one part at a time.
+    The file appears when the `with` statement ends. Memory holds one part at a time.
 
     Yields:
-        A function that appends the tokens of further documents, [D].
+        A function that appends the token counts of further documents, [D].
 
     Raises:
         OSError: the disk is full; `path` is unchanged.
@@ -38,7 +38,7 @@ def write_lengths(path: Path) -> Iterator[Callable[[NDArray[np.integer[Any]]], N
             file.write(lens.astype("<u4", copy=False).tobytes())
 
         yield append
-        # numpy pads a header for any number of digits, so this one is as long as the first.
+        # numpy pads the header to leave room for more digits, so both headers have one length.
         file.seek(0)
         file.write(_header(documents))
 

@@ -1,10 +1,9 @@
 """The manifest of a corpus: what its shards hold, under one fingerprint.
 
-`manifest.json` lists every shard with its size, its counts and its checksum, and so stays
-small: about 200 bytes a shard, and 450 in memory. The block tables of a split's shards, which
-let a reader go to any document without scanning, lie in one array beside it, and the lengths of
-the documents in another. The fingerprint covers all checksums, so two corpora with the same
-fingerprint hold the same bytes.
+`manifest.json` lists every shard with its size, its counts and its checksum. It stays small: about
+200 bytes per shard, and 450 in memory. Two separate arrays per split hold the block tables of the
+shards, with which a reader finds any document without scanning, and the lengths of the documents.
+The fingerprint covers all checksums, so two corpora with the same fingerprint hold the same bytes.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
@@ -28,7 +27,7 @@ _SHARDS_AT_ONCE = 1_000
 _CLOSED = ConfigDict(extra="forbid")
 
 
-# A model of pydantic would take four times the memory, and there is one for every shard.
+# A dataclass: there is one for every shard, and a pydantic model takes four times the memory.
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
 class FileInfo:
     """A file of the corpus folder: its name, its size and its SHA-256."""
@@ -40,7 +39,7 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
 class ShardInfo(FileInfo):
-    """One tar, with the number of its documents, tokens and blocks."""
+    """One tar file, with its number of documents, tokens and blocks."""
 
     documents: int
     tokens: int
@@ -48,47 +47,41 @@ class ShardInfo(FileInfo):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SplitInfo(_Model):
-    """One side of the corpus.
-
-    Attributes:
-        documents: number of documents.
-        tokens: number of tokens.
-        text_bytes: UTF-8 bytes of the documents' text.
-        labeled: number of documents that have a label.
-        label_counts: documents per label, in the order of `Manifest.labels`.
-        corpus_counts: documents per corpus, in the order of `Manifest.corpora`.
-        index: the block tables of all shards, one after another: a .npy file of int64
-            [blocks, 3] whose rows are the byte offset of a block in its tar, its documents
-            and its tokens.
-        lengths: the tokens of every document in the order of the shards: a .npy file of
-            uint32 [documents].
-        shards: the tars, in order.
-    """
+    """One split of the corpus, train or valid."""
 
     documents: int
+    """Number of documents."""
     tokens: int
+    """Number of tokens."""
     text_bytes: int
-    labeled: int = Field(alias="labelled")  # as the format spells it
+    """UTF-8 bytes of the documents' text."""
+    labelled: int
+    """Number of documents that have a label."""
     label_counts: list[int]
+    """Documents per label, in the order of `Manifest.labels`."""
     corpus_counts: list[int]
+    """Documents per corpus, in the order of `Manifest.corpora`."""
     index: FileInfo
+    """The block tables of all shards, concatenated: a .npy file of int64 [blocks, 3]. Its columns
+    are the byte offset of a block in its tar, its documents and its tokens."""
     lengths: FileInfo
+    """The token count of every document, in the order of the shards: a .npy file of uint32
+    [documents]."""
     shards: list[ShardInfo]
+    """The tar files, in order."""
 
 
 def describe_file(file: str, data: bytes) -> FileInfo:
-    """The entry of a file of this name and content."""
+    """Return the entry of a file with this name and content."""
     return FileInfo(file=file, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Counts by reason, added up; sorted by reason."""
+    """Add up counts by reason; the result is sorted by reason."""
     total: Counter[str] = Counter()
     for one in counts:
         total.update(one)
@@ -96,45 +89,41 @@ def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def sort_labels(names: Iterable[str], *, numbers: bool) -> list[str]:
-    """Label names, each once, as a manifest lists them: numbers by value, others by code point."""
+    """Sort label names for a manifest, each once: numbers by value, others by code point."""
     return sorted(set(names), key=int if numbers else None)
 
 
 class Manifest(_Model):
-    """What a corpus folder holds.
-
-    Attributes:
-        format: always "megapt-shards/3".
-        fingerprint: SHA-256 over everything below, so also over every shard's checksum.
-        vocabulary: the reserved ids and the size of the tokenizer.
-        tokenizer: the tokenizer's file in the same folder.
-        labels: names of the labels; a document's label is an index in this list.
-        corpora: names of the corpora that were built together; empty if there is one without
-            a name.
-        keeps_ids: whether the shards hold the documents' ids.
-        splits: "train" and "valid".
-        rejected: documents that were left out, by reason.
-        changed: documents that were kept after a change, or places changed in them, by step.
-        settings: everything that shaped the content; never paths, times or worker counts.
-        source_documents: documents in the input, those rejected included.
-    """
+    """What a corpus folder holds."""
 
     format: str
+    """Always "megapt-shards/3"."""
     fingerprint: str
+    """SHA-256 over all fields below, including every shard's checksum."""
     vocabulary: Vocabulary
+    """The reserved ids and the size of the tokenizer."""
     tokenizer: FileInfo
+    """The tokenizer's file, in the same folder."""
     labels: list[str]
+    """Names of the labels; a document's label is an index in this list."""
     corpora: list[str]
+    """Names of the corpora that were built together; empty for one corpus without a name."""
     keeps_ids: bool
+    """Whether the shards hold the documents' ids."""
     splits: dict[str, SplitInfo]
+    """The splits "train" and "valid"."""
     rejected: dict[str, int]
+    """Number of documents that were rejected, by reason."""
     changed: dict[str, int]
+    """Number of documents that a step changed, or of places that it changed in them, by step."""
     settings: dict[str, JsonValue]
+    """Everything that shaped the content; never paths, times or worker counts."""
     source_documents: int
+    """Number of documents in the input, including rejected ones."""
 
     @classmethod
     def create(cls, **fields: Any) -> "Manifest":
-        """A manifest of these fields, with `format` and `fingerprint` filled in."""
+        """Create a manifest of these fields, and fill in `format` and `fingerprint`."""
         unsigned = cls(format=FORMAT, fingerprint="", **fields)
         return unsigned.model_copy(update={"fingerprint": unsigned.computed_fingerprint()})
 
@@ -143,7 +132,7 @@ class Manifest(_Model):
         """Read and check `folder`/manifest.json.
 
         Raises:
-            PrepError: the file is missing, or see `parse`.
+            PrepError: the file is missing or wrong; see `parse`.
         """
         path = Path(folder) / MANIFEST_NAME
         try:
@@ -160,12 +149,12 @@ class Manifest(_Model):
 
         Args:
             data: the content.
-            where: the path or URL that it is from, for errors.
+            where: the path or URL of the file, for error messages.
 
         Raises:
-            DamagedError: it is not JSON, has other fields, or was edited (its fingerprint does
-                not match its content).
-            PrepError: it has another format.
+            DamagedError: the content is not JSON, has other fields, or was edited (its
+                fingerprint does not match).
+            PrepError: the content has another format.
         """
         try:
             fields = json.loads(data, object_hook=_shard_or_fields)
@@ -185,7 +174,7 @@ class Manifest(_Model):
         if manifest.computed_fingerprint() != manifest.fingerprint:
             raise DamagedError(
                 f"{where}: the content does not match its fingerprint {manifest.fingerprint}: "
-                "the file was edited or damaged; build the corpus again or copy it anew"
+                "the file was edited or damaged; build the corpus again or copy it again"
             )
         return manifest
 
@@ -194,18 +183,18 @@ class Manifest(_Model):
         write_atomically(Path(folder) / MANIFEST_NAME, self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """The content of manifest.json: one line for each top-level field."""
+        """Return the content of manifest.json: one line per top-level field."""
         fields = self.model_dump(mode="json")
         lines = (f" {json.dumps(name)}: {json.dumps(fields[name])}" for name in fields)
         return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
     def summary(self) -> dict[str, Any]:
-        """All of it as JSON values but the lists of shards."""
+        """Return the manifest as JSON values, without the lists of shards."""
         return self.model_dump(mode="json", exclude={"splits": {"__all__": {"shards"}}})
 
     @property
     def files(self) -> set[str]:
-        """Names of the files of the corpus folder that the manifest vouches for, and its own."""
+        """Names of the files of the corpus that the manifest describes, and its own name."""
         of_splits = (
             {split.index.file, split.lengths.file, *(shard.file for shard in split.shards)}
             for split in self.splits.values()
@@ -213,7 +202,7 @@ class Manifest(_Model):
         return {MANIFEST_NAME, self.tokenizer.file}.union(*of_splits)
 
     def computed_fingerprint(self) -> str:
-        """SHA-256 over the canonical JSON of every field but `fingerprint`."""
+        """Return the SHA-256 over the canonical JSON of every field except `fingerprint`."""
         digest = hashlib.sha256()
         for piece in _canonical({name: value for name, value in self if name != "fingerprint"}):
             digest.update(piece.encode())
@@ -225,10 +214,10 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=to_
 
 
 def _shard_or_fields(fields: dict[str, Any]) -> ShardInfo | dict[str, Any]:
-    """A shard for the fields of one, so that they are never in memory for all shards at once.
+    """Convert the fields of a shard at once, so that not all shards are in memory as dicts.
 
-    Fields of anything else, and those of a shard that are wrong, are left to `Manifest`, whose
-    errors tell where they are.
+    Fields of other objects, and wrong fields of a shard, stay as they are: `Manifest` checks them,
+    and its errors name their place.
     """
     try:
         return _SHARD.validate_python(fields)
@@ -237,7 +226,7 @@ def _shard_or_fields(fields: dict[str, Any]) -> ShardInfo | dict[str, Any]:
 
 
 def _canonical(value: Any) -> Iterator[str]:
-    """JSON with sorted keys and without spaces, in pieces of at most 1,000 shards."""
+    """Yield JSON with sorted keys and without spaces, in pieces of at most 1,000 shards."""
     if isinstance(value, BaseModel):
         value = dict(value)
     if isinstance(value, dict):

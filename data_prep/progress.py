@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, now and then a line elsewhere."""
+"""Shows progress on standard error: a bar on a terminal, otherwise a line from time to time."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ LINE_SECONDS = 15.0
 
 
 class ByteProgress:
-    """Shows how much of `total` bytes is done, the rates and the time left.
+    """Shows how many of `total` bytes are done, the rates and the time left.
 
     Args:
         title: what is being done.
@@ -56,12 +56,12 @@ class ByteProgress:
             self._bar.stop()
 
     def skip(self, count: int) -> None:
-        """Count `count` bytes as done before: they say nothing about the rate."""
+        """Count `count` bytes that were done earlier and do not enter the rate."""
         self._skipped += count
         self.advance(count)
 
     def advance(self, count: int, tokens: int = 0) -> None:
-        """Count `count` more bytes as done, and the tokens that came of them."""
+        """Count `count` more bytes as done, and the tokens made from them."""
         self.done += count
         self.tokens += tokens
         now = time.monotonic()

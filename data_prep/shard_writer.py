@@ -1,8 +1,8 @@
-"""Writing shards: WebDataset tars of token blocks, byte for byte reproducible.
+"""Writes shards: WebDataset tars of token blocks, byte-for-byte reproducible.
 
-The layout is described in docs/data.md. A sample is a block of whole documents because that
-makes reading independent of document length: one tar member per document is slower by an
-order of magnitude and wastes half a kilobyte on each.
+docs/data.md describes the layout. A sample is a block of whole documents, so that the reading speed
+does not depend on document length: one tar member per document is slower by an order of magnitude
+and wastes half a kilobyte on each.
 """
 
 import hashlib
@@ -26,37 +26,34 @@ INDEX_MEMBER = "__megapt__/index.json"
 
 
 class Layout(NamedTuple):
-    """What decides the members of the blocks of a corpus.
-
-    Attributes:
-        vocabulary_size: number of pieces of the tokenizer; decides the dtype of tokens.
-        labels: whether the corpus has labels.
-        ids: whether it keeps the documents' ids.
-        corpora: whether it names several corpora.
-    """
+    """The properties of a corpus that decide which members its blocks have."""
 
     vocabulary_size: int
+    """Number of pieces of the tokenizer; decides the dtype of tokens."""
     labels: bool
+    """Whether the corpus has labels."""
     ids: bool
+    """Whether the corpus keeps the documents' ids."""
     corpora: bool
+    """Whether the corpus names the corpora that it was built from."""
 
 
 def token_dtype(vocabulary_size: int) -> "np.dtype[Any]":
-    """The dtype of tokens in shards: uint16 where every id fits, else uint32."""
+    """Return the dtype of tokens in shards: uint16 if every id fits, else uint32."""
     return np.dtype("<u2") if vocabulary_size <= 1 << 16 else np.dtype("<u4")
 
 
 def npy(array: NDArray[Any]) -> bytes:
-    """An array in the .npy format, version 1.0."""
+    """Return an array in the .npy format, version 1.0."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
 
 
 class _HashedFile:
-    """A file that keeps the SHA-256 of what is written, so that nothing is read twice.
+    """A file that hashes what is written, so that it need not be read again.
 
-    It has the two methods that tarfile calls on a tar that it writes.
+    It has the two methods that tarfile calls when it writes a tar.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,18 +71,18 @@ class _HashedFile:
 class ShardWriter:
     """Writes one tar; the file appears under its name only when the writer is closed.
 
-    Used as a context manager: on an exception nothing is left behind. After the `with`
-    statement `info` and `table` describe the shard. The bytes depend on the blocks alone.
+    Use it as a context manager: after an exception no file remains. After the `with` statement
+    `info` and `table` describe the shard. The bytes depend only on the blocks.
 
     Args:
         path: final name of the tar.
-        layout: the members that blocks get.
-        durable: whether the shard survives a power cut from the moment that it is there. What
-            is checked before it is used need not, and is written faster.
+        layout: the members of the blocks.
+        durable: whether the shard is synced to disk before it gets its name, so that it survives
+            a power failure. False is faster, for files that are checked before they are used.
 
     Attributes:
         tokens: tokens written so far.
-        table: for each block its byte offset in the tar, its documents and its tokens.
+        table: byte offset in the tar, documents and tokens of each block.
     """
 
     def __init__(self, path: Path, layout: Layout, *, durable: bool = True) -> None:
@@ -112,7 +109,7 @@ class ShardWriter:
             name_file(failure, self._partial)
             raise
         finally:
-            with suppress(OSError):  # what the buffer holds; told already, or not wanted
+            with suppress(OSError):  # flushing may fail; already reported, or not wanted
                 self._file.file.close()
             self._partial.unlink(missing_ok=True)
 
@@ -148,7 +145,7 @@ class ShardWriter:
         )
 
     def _members(self, block: BlockData) -> list[tuple[str, bytes]]:
-        """The members of a sample, sorted by name; "words" is always the last."""
+        """Return the members of a sample, sorted by name; "words" is always the last."""
         members = [("bytes.npy", npy(block.bytes.astype("<u4", copy=False)))]
         if self.layout.corpora:
             members.append(("corpora.npy", npy(block.corpora.astype("<u2", copy=False))))

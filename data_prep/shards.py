@@ -1,4 +1,4 @@
-"""Reading shards at random, through a memory map."""
+"""Random access to shards, through a memory map."""
 
 import io
 import json
@@ -21,9 +21,9 @@ _DEFAULTS = {"labels": (-1, np.int32), "corpora": (0, np.uint16)}
 
 
 def open_shards(folder: Path, split: SplitInfo) -> list["Shard"]:
-    """The shards of one side of a corpus, each with its part of the split's index.
+    """Open the shards of a split, each with its part of the split's index.
 
-    The index is memory-mapped, so this costs little however large the corpus is.
+    The index is memory-mapped, so the cost is small even for a large corpus.
 
     Raises:
         DamagedError: the index or a shard is missing or is not what the manifest describes.
@@ -37,7 +37,7 @@ def open_shards(folder: Path, split: SplitInfo) -> list["Shard"]:
 
 
 def read_index(folder: Path, split: SplitInfo) -> NDArray[np.int64]:
-    """The block tables of all shards of a split, int64 [blocks, 3], memory-mapped.
+    """Return the block tables of all shards of a split, int64 [blocks, 3], memory-mapped.
 
     Raises:
         DamagedError: the file is missing or is not what the manifest describes.
@@ -47,9 +47,9 @@ def read_index(folder: Path, split: SplitInfo) -> NDArray[np.int64]:
 
 
 def read_lengths(folder: Path, split: SplitInfo) -> NDArray[np.uint32]:
-    """The tokens of every document of a split, uint32 [documents], memory-mapped.
+    """Return the token count of every document of a split, uint32 [documents], memory-mapped.
 
-    They lie in the order of the shards.
+    The order is that of the shards.
 
     Raises:
         DamagedError: the file is missing or is not what the manifest describes.
@@ -73,7 +73,7 @@ def _map_array(
 
 
 def check_size(path: Path, info: FileInfo) -> None:
-    """Compare a file's size with the manifest.
+    """Compare the size of a file with the manifest.
 
     Raises:
         DamagedError: the file is missing or has another size.
@@ -98,17 +98,17 @@ def check_sum(path: Path, info: FileInfo) -> None:
 
 
 def damaged(path: Path, found: str) -> DamagedError:
-    """The error for a file of a corpus that is not what the manifest says."""
+    """Return the error for a file that is not what the manifest says."""
     return DamagedError(
-        f"{path}: {found}: the file was changed or damaged; build the corpus again or copy it anew"
+        f"{path}: {found}: the file was changed or damaged; build the corpus again or copy it again"
     )
 
 
 def _read_header(header: bytes) -> tuple[str, int]:
-    """Name and size of a tar member; `tarfile` reads all fields, which takes five times as long.
+    """Read the name and the size of a tar member, five times as fast as `tarfile` reads all fields.
 
     Raises:
-        ValueError: the checksum is wrong, or this is no header.
+        ValueError: the checksum is wrong, or this is not a header.
     """
     stored = header[148:156]
     if int(stored.rstrip(b" \0"), 8) != sum(header) - sum(stored) + 8 * ord(" "):
@@ -119,14 +119,14 @@ def _read_header(header: bytes) -> tuple[str, int]:
 class Shard:
     """Random access to the blocks of one tar through a memory map.
 
-    Opening costs one `stat`; the map is made at the first read, and again in a process that
-    the object was pickled to.
+    Opening costs one `stat`. The map is created at the first read, and again in a process to which
+    the object was pickled.
 
     Args:
         folder: the corpus folder.
         info: the shard's entry in the manifest.
-        table: its blocks, int64 [blocks, 3]: byte offset in the tar, documents, tokens; or a
-            .npy file with them, read when they are needed.
+        table: byte offset in the tar, documents and tokens of each block, int64 [blocks, 3]; or a
+            .npy file with this array, which is read when it is needed.
 
     Raises:
         DamagedError: the file is missing or has another size than the manifest says.
@@ -154,30 +154,30 @@ class Shard:
         return len(self.table)
 
     def lens(self) -> NDArray[np.uint32]:
-        """Tokens of every document, uint32 [documents], read from the lens members alone."""
+        """Return the token count of every document, uint32 [documents]."""
         return np.concatenate([self._array(self._members(i), i, "lens") for i in range(len(self))])
 
     def labels(self) -> NDArray[np.int32]:
-        """Label of every document, int32 [documents]; all -1 if the corpus has no labels."""
+        """Return the label of every document, int32 [documents]; all -1 without labels."""
         return np.concatenate(
             [self._or_default(self._members(i), i, "labels") for i in range(len(self))]
         )
 
     def documents(self, index: int) -> NDArray[np.int64]:
-        """Number in the input of each document of a block, int64 [D], rising."""
+        """Return the input number of each document of a block, int64 [D], increasing."""
         return self._array(self._members(index), index, "documents")
 
     def block_labels(self, index: int) -> NDArray[np.int32]:
-        """Label of each document of a block, int32 [D]; all -1 if the corpus has no labels."""
+        """Return the label of each document of a block, int32 [D]; all -1 without labels."""
         labels: NDArray[np.int32] = self._or_default(self._members(index), index, "labels")
         return labels
 
     def tokens(self, index: int) -> NDArray[Any]:
-        """Tokens of a block, uint16 or uint32 [T], a read-only view of the map."""
+        """Return the tokens of a block, uint16 or uint32 [T], a read-only view of the map."""
         return self._array(self._members(index), index, "tokens")
 
     def marks(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Where words and where sentences start in a block, each bool [T]."""
+        """Return where words and where sentences start in a block, each bool [T]."""
         members, tokens = self._members(index), int(self.table[index, 2])
         words, sentences = (
             np.unpackbits(self._array(members, index, name), count=tokens).view(np.bool_)
@@ -186,7 +186,7 @@ class Shard:
         return words, sentences
 
     def ids(self, index: int) -> NDArray[np.object_]:
-        """Id of each document of a block, object [D]; all "" if the corpus keeps none."""
+        """Return the id of each document of a block, object [D]; all "" without ids."""
         members = self._members(index)
         found = np.full(int(self.table[index, 1]), "", dtype=object)
         if "ids" in members:
@@ -198,10 +198,10 @@ class Shard:
         return found
 
     def block(self, index: int, *, with_ids: bool = False) -> BlockData:
-        """Block `index` of this shard; its tokens are a read-only view of the map.
+        """Return block `index` of this shard; its tokens are a read-only view of the map.
 
         Raises:
-            DamagedError: the bytes there are not the block that the manifest describes.
+            DamagedError: the bytes are not the block that the manifest describes.
         """
         members = self._members(index)
         words, sentences = self.marks(index)
@@ -219,7 +219,7 @@ class Shard:
         )
 
     def close(self) -> None:
-        """Let the map and its file handle go; the next read makes them again.
+        """Release the map and its file handle; the next read creates them again.
 
         Arrays that were read stay valid.
         """
@@ -243,7 +243,7 @@ class Shard:
         return self._map
 
     def _members(self, index: int) -> dict[str, tuple[int, int]]:
-        """Offset and size of the data of each member of a block, by hopping its headers."""
+        """Return the offset and the size of each member's data in a block, from its headers."""
         data = self._bytes()
         offset = int(self.table[index, 0])
         found: dict[str, tuple[int, int]] = {}
@@ -258,7 +258,7 @@ class Shard:
         return found
 
     def _array(self, members: dict[str, tuple[int, int]], index: int, name: str) -> NDArray[Any]:
-        """A member as a read-only array over the map, its length checked against the manifest."""
+        """Return a member as a read-only array over the map, and check its length."""
         documents, tokens = self.table[index, 1:].tolist()
         packed = -(-tokens // 8)
         length = {"tokens": tokens, "words": packed, "sentences": packed}.get(name, documents)
@@ -275,7 +275,7 @@ class Shard:
         return array
 
     def _or_default(self, members: dict[str, tuple[int, int]], index: int, name: str) -> Any:
-        """A member that only some corpora have."""
+        """Return a member that only some corpora have, or its default."""
         if name in members:
             return self._array(members, index, name)
         value, dtype = _DEFAULTS[name]

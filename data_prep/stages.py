@@ -1,4 +1,4 @@
-"""Stages of work that can be interrupted: what is finished is found again and not redone."""
+"""Stages of work that can be interrupted: finished results are found again and not redone."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -37,17 +37,17 @@ def map_unfinished(
     tasks: Sequence[Task],
     finished: Callable[[int], Result | None],
 ) -> Generator[tuple[int, Result], None, None]:
-    """Apply `make(*arguments)` to the tasks that are not finished yet.
+    """Apply `make(*arguments)` to the tasks that are not finished.
 
     Args:
-        executor: what does the work.
+        executor: runs the work.
         make: builds the function that is applied, once in each process.
-        arguments: what `make` is called with.
+        arguments: arguments of `make`.
         tasks: all tasks.
-        finished: gives the result of the task with this index if it is there already.
+        finished: returns the result of the task with this index if it exists, else None.
 
     Yields:
-        The index of a task and its result: first those that are there, then others as they
+        The index of a task and its result: first the finished ones, then the others as they
         finish.
     """
     missing: list[int] = []
@@ -57,7 +57,7 @@ def map_unfinished(
         else:
             missing.append(index)
     wanted = [tasks[index] for index in missing]
-    # Closed at once if the caller stops: no worker may write on while it cleans up.
+    # Closed at once if the caller stops: no worker may keep writing while the caller cleans up.
     with closing(executor.map(make, arguments, wanted)) as results:
         for place, result in results:
             yield missing[place], result
@@ -78,18 +78,18 @@ def write_splits(
     """Write the shards, indexes and lengths of a corpus into its workspace.
 
     Args:
-        workspace: where the corpus grows.
-        executor: what writes the shards.
-        sources: the shards that the documents lie in, by side of the split, in order.
+        workspace: where the corpus is written.
+        executor: runs the work.
+        sources: the shards that hold the documents, by split, in order.
         layout: the members of the new blocks.
-        labels: number of the new corpus's labels.
-        corpora: number of its corpora, at least 1.
-        block_tokens: a block is closed once it holds as many tokens.
-        shard_tokens: a shard is closed once it holds as many tokens.
-        dropped: .npy file with the rising numbers of documents to leave out, int64.
+        labels: number of labels of the new corpus.
+        corpora: number of corpora of the new corpus, at least 1.
+        block_tokens: a block ends once it holds this many tokens.
+        shard_tokens: a shard ends once it holds this many tokens.
+        dropped: .npy file with the sorted numbers of the documents to drop, int64.
 
     Returns:
-        The manifest's entries of the splits. A side of no documents has none.
+        The manifest's entries of the splits. A split without documents has none.
 
     Raises:
         PrepError: a source is damaged.
@@ -99,31 +99,31 @@ def write_splits(
     plans: dict[str, list[ShardPlan]] = {}
     lengths: dict[str, FileInfo] = {}
     for split, parts in sources.items():
-        # What stays of the sources decides them, so no finished shard is read after a kill.
+        # Lengths and plans follow from the sources, so a resumed run reads no finished shard.
         path = workspace.corpus / f"{split}.lengths.npy"
         with write_lengths(path) as add:
             plans[split] = list(plan_shards(split, parts, numbers, block_tokens, shard_tokens, add))
         lengths[split] = FileInfo(file=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
-    every = [plan for planned in plans.values() for plan in planned]
+    all_plans = [plan for planned in plans.values() for plan in planned]
     shape = [FORMAT, layout, labels, corpora, block_tokens]
-    keys = [content_key(shape, _content(plan, dropped)) for plan in every]
-    _forget_other_plan(workspace, keys)
+    keys = [content_key(shape, _content(plan, dropped)) for plan in all_plans]
+    _remove_other_plan(workspace, keys)
     arguments = (workspace.corpus, layout, labels, corpora, block_tokens, dropped)
 
     def finished(index: int) -> WrittenShard | None:
         found = workspace.finished(keys[index], WrittenShard)
-        path = workspace.corpus / every[index].file
+        path = workspace.corpus / all_plans[index].file
         return found if found and path.exists() else None
 
     written: dict[str, WrittenShard] = {}
     tables: dict[str, NDArray[np.int64]] = {}
     total = sum(source.shard.info.bytes for parts in sources.values() for source in parts)
     with ByteProgress("write shards", total) as progress:
-        unfinished = map_unfinished(executor, ShardAssembler, arguments, every, finished)
+        unfinished = map_unfinished(executor, ShardAssembler, arguments, all_plans, finished)
         with closing(unfinished) as done:
             for index, shard in done:
                 workspace.finish(keys[index], shard)
-                # As arrays: of a large corpus, lists of all blocks would fill the memory.
+                # As arrays: lists of all blocks of a large corpus would fill the memory.
                 tables[shard.info.file] = np.array(shard.table, dtype=np.int64)
                 written[shard.info.file] = shard.model_copy(update={"table": []})
                 progress.advance(shard.info.bytes)
@@ -134,12 +134,12 @@ def write_splits(
             blocks = [tables[plan.file] for plan in planned]
             table = write_index(workspace.corpus, split, blocks)
             splits[split] = sum_up(shards, table, lengths[split])
-            read_lengths(workspace.corpus, splits[split])  # one for every document written
+            read_lengths(workspace.corpus, splits[split])  # checks their number
     return splits
 
 
-def _forget_other_plan(workspace: Workspace, keys: Sequence[str]) -> None:
-    """Remove shards that an interrupted run with other sizes wrote under the same names."""
+def _remove_other_plan(workspace: Workspace, keys: Sequence[str]) -> None:
+    """Remove shards that an interrupted run with other sizes wrote with the same names."""
     mark, plan = workspace.root / "plan", content_key(*keys).encode()
     if not mark.exists() or mark.read_bytes() != plan:
         for path in workspace.corpus.glob("*.tar"):
@@ -149,7 +149,7 @@ def _forget_other_plan(workspace: Workspace, keys: Sequence[str]) -> None:
 
 
 def _content(plan: ShardPlan, dropped: Path | None) -> list[object]:
-    """What decides the bytes of a shard beside its shape, as JSON values."""
+    """Return what decides the bytes of a shard, apart from its shape, as JSON values."""
     slices = [
         [
             part.source.shard.info.sha256,

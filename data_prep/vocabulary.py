@@ -1,4 +1,4 @@
-"""The ids that objectives need, as any tokenizer gives them."""
+"""The ids that objectives need from a tokenizer, whatever its kind."""
 
 from functools import lru_cache
 
@@ -8,22 +8,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Vocabulary(BaseModel):
-    """The ids that objectives need, read from the tokenizer.
-
-    Attributes:
-        size: number of ids, one more than the largest.
-        pad: id of [PAD]; likewise `unk`, `bos`, `eos`, `cls`, `sep` and `mask`.
-        modes: ids of the mode pieces, keyed "NLU", "NLG", "S2S".
-        infilling: ids of the fill-in-the-middle pieces, keyed "PRE", "SUF", "MID".
-        sentinels: ids of <extra_id_0>, <extra_id_1>, ... in that order.
-        reserved: every id that is no piece of ordinary text, rising: those above, and other
-            control pieces and ids without a piece that a tokenizer from elsewhere may have.
-    """
+    """The ids that objectives need, read from the tokenizer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int
+    """Number of ids, one more than the largest."""
     pad: int
+    """Id of [PAD]; `unk`, `bos`, `eos`, `cls`, `sep` and `mask` are the ids of those pieces."""
     unk: int
     bos: int
     eos: int
@@ -31,9 +23,14 @@ class Vocabulary(BaseModel):
     sep: int
     mask: int
     modes: dict[str, int]
+    """Ids of the mode pieces, keyed "NLU", "NLG", "S2S"."""
     infilling: dict[str, int]
+    """Ids of the fill-in-the-middle pieces, keyed "PRE", "SUF", "MID"."""
     sentinels: list[int]
+    """Ids of <extra_id_0>, <extra_id_1>, ... in that order."""
     reserved: list[int]
+    """Every id that is no piece of ordinary text, rising: those above, and other control pieces and
+    ids without a piece that a tokenizer from elsewhere may have."""
 
     @property
     def reserved_table(self) -> NDArray[np.bool_]:
@@ -46,7 +43,7 @@ class Vocabulary(BaseModel):
         return _ordinary(self.size, tuple(self.reserved))
 
 
-# Kept outside of the model, whose fields are all that equal vocabularies have in common.
+# Cached outside the model, so that equal vocabularies share one table.
 @lru_cache(maxsize=16)
 def _reserved_table(size: int, reserved: tuple[int, ...]) -> NDArray[np.bool_]:
     table = np.zeros(size, dtype=np.bool_)

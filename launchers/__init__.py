@@ -1,1 +1,1 @@
-"""What puts megapt on machines: installation, hostfiles, SLURM jobs."""
+"""Installation helpers and SLURM jobs."""

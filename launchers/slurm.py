@@ -1,7 +1,7 @@
 """SLURM jobs: `python -m launchers.slurm CLUSTER.yaml --job train|compare CONFIG [key=value …]`.
 
 The job script is the plain template `templates/slurm.sbatch` with the values of the cluster file
-filled in. The run's own configuration is checked here, before the job waits in a queue.
+filled in. The configuration of the run is checked here, before the job waits in a queue.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +24,8 @@ from megapt.errors import ConfigError
 TEMPLATE = Path(__file__).with_name("templates") / "slurm.sbatch"
 
 
-class Job(str, Enum):
-    """What is run on the nodes."""
+class Job(StrEnum):
+    """Command that the job runs on the nodes."""
 
     TRAIN = "train"
     COMPARE = "compare"
@@ -72,11 +72,11 @@ def render(
     """Return the job script.
 
     Args:
-        cluster: what the job asks for.
-        job: what runs on the nodes.
-        config: file of the run or comparison, as seen from the folder of submission.
-        output: its folder; what it saves there is its progress.
-        overrides: words ``key=value``; every character arrives at the ranks as it is.
+        cluster: resources that the job requests.
+        job: command that runs on the nodes.
+        config: config file of the run or comparison, relative to the folder of submission.
+        output: folder of the run or comparison; the script looks for new checkpoints in it.
+        overrides: words ``key=value``; the ranks receive every character unchanged.
     """
     values = {
         "name": re.sub(r"\W+", "-", f"{job.value}-{Path(config).stem}"),
@@ -98,19 +98,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @add_command(app, "slurm")
 def slurm(
     cluster: Annotated[str, typer.Argument(help="YAML file; see configs/cluster/.")],
-    config: Annotated[str, typer.Argument(help="Config of the run or comparison.")],
+    config: Annotated[str, typer.Argument(help="Config file of the run or comparison.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to change.", metavar="[key=value …]")
     ] = None,
-    job: Annotated[Job, typer.Option(help="What to run.")] = Job.TRAIN,
+    job: Annotated[Job, typer.Option(help="Command to run.")] = Job.TRAIN,
     output: Annotated[Path | None, typer.Option(help="Write the script to this file.")] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="Hand the script to sbatch.")] = False,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="Submit the script with sbatch.")
+    ] = False,
     vocabulary: Vocabulary = None,
     labels: Labels = 0,
 ) -> None:
     """Print a SLURM job script, or write it to a file, or submit it."""
-    # The job gets what was set here, not what DeepSpeed sets once it sees that this machine has no
-    # GPU: sbatch hands its environment on.
+    # sbatch passes its environment to the job. DeepSpeed, imported below, changes this process's
+    # environment if the machine has no GPU, so the job gets a copy from before.
     environment = dict(os.environ)
     from megapt.planning import check_job, made_up_text
 

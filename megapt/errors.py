@@ -1,6 +1,6 @@
-"""What can go wrong, by kind: each kind is a class, with the exit code that the job ends with.
+"""Errors by kind. Each kind is a class, with the exit code that the job ends with.
 
-What is not here is a bug: a plain exception, which ends with its traceback.
+Any other exception is a bug and ends with its traceback.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from typing import ClassVar
 
 
 class Exit(IntEnum):
-    """Exit code of every rank, and so of the job."""
+    """Exit codes. All ranks end with the same one, so it is also that of the job."""
 
     DONE = 0
     FAILED = 1
-    """Training cannot go on; the same command would fail again."""
+    """Training cannot continue; the same command would fail again."""
     WRONG_INPUT = 2
     DAMAGED = 65
-    """A file is missing or holds something else than was written (EX_DATAERR of sysexits.h)."""
+    """A file is missing or corrupt (EX_DATAERR of sysexits.h)."""
     START_AGAIN = 75
-    """Saved after SIGTERM or SIGUSR1, or storage or a network is away: the same command goes on
-    (EX_TEMPFAIL)."""
+    """Saved after SIGTERM or SIGUSR1, or storage or a network is unavailable. The same command
+    resumes (EX_TEMPFAIL of sysexits.h)."""
     LOST_PROCESS = 76
-    """A process hung or died; the same command goes on from the last checkpoint."""
+    """A process hung or died; the same command resumes from the last checkpoint."""
     INTERRUPTED = 130
-    """Saved after Ctrl-C, as shells report SIGINT."""
+    """Saved after Ctrl-C; shells report SIGINT with this code."""
     PIPE_CLOSED = 141
+    """The reader of the output has closed it; shells report SIGPIPE with this code."""
 
 
 class MegaptError(Exception):
@@ -34,27 +35,27 @@ class MegaptError(Exception):
 
     code: Exit = Exit.FAILED
     label: ClassVar[str] = "error"
-    """What the line that is printed begins with."""
+    """First word of the printed line."""
 
     def __init__(self, text: str) -> None:
-        # What the text quotes, a key for instance, may hold line breaks.
+        # Quoted text, for example a key, may contain line breaks.
         super().__init__(" ".join(text.splitlines()))
 
 
 class ConfigError(MegaptError):
-    """Wrong input: of a configuration, a command line, a text."""
+    """Wrong input: a configuration, a command line or a text."""
 
     code = Exit.WRONG_INPUT
 
 
 class DamagedError(MegaptError):
-    """A file of a corpus or a run is missing or is not what was written; it stays so."""
+    """A file of a corpus or a run is missing or corrupt, and stays so."""
 
     code = Exit.DAMAGED
 
 
 class UnavailableError(MegaptError):
-    """Storage or a network is away, also after all retries; later it may be there."""
+    """Storage or a network is unavailable, even after all retries; it may recover."""
 
     code = Exit.START_AGAIN
 
@@ -65,7 +66,7 @@ class LostProcessError(MegaptError):
     code = Exit.LOST_PROCESS
 
 
-_AWAY = {
+_UNAVAILABLE = {
     errno.EIO,
     errno.ENXIO,
     errno.ENODEV,
@@ -81,12 +82,12 @@ _AWAY = {
 
 
 def is_away(error: Exception) -> bool:
-    """Whether an error of the system tells that a disk or a mounted storage is away."""
-    return isinstance(error, OSError) and error.errno in _AWAY
+    """Return whether a system error means that a disk or mounted storage is unavailable."""
+    return isinstance(error, OSError) and error.errno in _UNAVAILABLE
 
 
 class TrainingError(MegaptError):
-    """Training cannot go on, through no fault of the configuration."""
+    """Training cannot continue, although the configuration is valid."""
 
     label = "training failed"
 
@@ -98,19 +99,19 @@ class CheckpointError(MegaptError):
 
 
 class RanksLost(MegaptError):  # noqa: N818 - nothing is wrong with this rank
-    """Other ranks hang, are gone or have failed, so that this one cannot go on.
+    """Other ranks hang, are gone or have failed, so this rank cannot continue.
 
-    The ranks have not agreed on it: each that has a text prints it.
+    The ranks have not agreed on this error: each rank that has a text prints it.
     """
 
     def __init__(self, text: str, code: Exit = Exit.LOST_PROCESS) -> None:
-        """Take one line; empty where another rank speaks for all."""
+        """Take one line of text; it is empty if another rank prints the error for all."""
         super().__init__(text)
         self.code = code
 
 
-class RunInterrupted(MegaptError):  # noqa: N818 - it is no error
-    """The run was asked to stop and left a checkpoint, if there was anything to save."""
+class RunInterrupted(MegaptError):  # noqa: N818 - not an error
+    """The run was asked to stop. It has saved a checkpoint, if there was anything to save."""
 
     label = "interrupted"
 

@@ -1,4 +1,4 @@
-"""The end of a process: an error becomes one line and an exit code."""
+"""Ends a process: turns an error into one line of text and an exit code."""
 
 from __future__ import annotations
 
@@ -20,51 +20,55 @@ def _print(text: str) -> None:
     print(f"megapt: {text}", file=sys.stderr, flush=True)
 
 
-def _tell(error: MegaptError) -> None:
-    """Print an error: that of all ranks on the first, that of some ranks wherever it has a text."""
+def _print_error(error: MegaptError) -> None:
+    """Print an error in one line.
+
+    Most errors are common to all ranks, so only the first rank prints them. `RanksLost` is not:
+    each rank prints its own text, if it has one.
+    """
     if isinstance(error, RanksLost):
         if str(error):
             _print(f"{error.label}: {error}")
     elif _rank() == 0:
-        more = "; the same command goes on from there" if isinstance(error, RunInterrupted) else ""
+        more = "; the same command resumes from there" if isinstance(error, RunInterrupted) else ""
         _print(f"{error.label}: {error}{more}")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation on a GPU has failed; a command without torch does not import it."""
+    """Return whether an allocation on a GPU has failed; do not import torch to find out."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def guarded(job: Callable[[], object]) -> int:
-    """Run `job` and return the exit code: 0, or that of the error, which is told in one line.
+    """Run `job`; return exit code 0, or print the error in one line and return its code.
 
     Raises:
-        Exception: what is none of `megapt.errors` and no fault of the system: a bug.
+        Exception: an error that is neither one of `megapt.errors` nor a system error is a bug.
     """
     try:
         job()
     except MegaptError as error:
-        _tell(error)
+        _print_error(error)
         return error.code
     except BrokenPipeError:
-        # The reader, `head` say, has seen enough; nothing may be written at exit either.
+        # The reader, for example `head`, has closed the pipe; the flush at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.PIPE_CLOSED
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
-        # Not what all ranks agree on: whoever meets it has to tell.
+        # Not all ranks have this error, so every rank that has it prints it.
         where = f"rank {_rank()}: " if _rank() else ""
         _print(f"error: {where}{named}{error.strerror or error}")
         return Exit.START_AGAIN if is_away(error) else Exit.FAILED
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
-        # Not what all ranks agree on either.
+        # Not all ranks have this error either.
         line = str(error).partition(". ")[0]
         _print(
-            f"training failed: rank {_rank()}: {line}; a smaller training.micro_batch_size, "
-            f"training.recompute or a higher parallel.zero_stage takes less: see megapt plan"
+            f"training failed: rank {_rank()}: {line}; try a smaller training.micro_batch_size, "
+            f"training.recompute or a higher parallel.zero_stage: see megapt plan"
         )
         return Exit.FAILED
     except KeyboardInterrupt:
@@ -75,11 +79,11 @@ def guarded(job: Callable[[], object]) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process, its process group first.
+    """Destroy the process group, then end the process.
 
-    A rank does not go through the interpreter's own end: now and then the threads of torch's
-    process group are still alive when their owner is destroyed there, which aborts a process whose
-    work is done, and the launcher then reports a failed job.
+    A rank skips the normal exit of the interpreter. Threads of torch's process group are sometimes
+    still alive when the interpreter destroys their owner. This aborts a process whose work is done,
+    and the launcher then reports a failed job.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.distributed.is_initialized():

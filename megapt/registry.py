@@ -1,6 +1,6 @@
-"""Finds parts of one kind by name: megapt's own, those of installed packages, a file of the user's.
+"""Finds parts of one kind by name, in megapt, in installed packages and in users' files.
 
-A part is one class in one file, derived from the base of its kind, with a `name` of its own.
+A part is one class in one file. It derives from the base class of its kind and defines a `name`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from megapt.errors import ConfigError
 PartT = TypeVar("PartT")
 SectionT = TypeVar("SectionT", bound=Section)
 
-_NOT_RUN = (Exception, SystemExit)
-"""What foreign code may raise while it is imported; a Ctrl-C is the user's and passes."""
+_IMPORT_ERRORS = (Exception, SystemExit)
+"""What third-party code may raise while it is imported. KeyboardInterrupt is not caught."""
 
 
 class PartError(ValueError):
-    """A part cannot be found, or is none; the text says why."""
+    """A part cannot be found, or is not valid; the text says why."""
 
 
 def read_source(file: str | Path) -> bytes:
     """Return the content of a Python file that defines parts.
 
     Raises:
-        PartError: if there is none.
+        PartError: there is no such file, or it cannot be read.
     """
     file = Path(file)
     if file.suffix != ".py" or not file.is_file():
@@ -49,20 +49,20 @@ def read_source(file: str | Path) -> bytes:
 
 
 @cache
-def _run(file: Path, source: bytes) -> ModuleType:
-    """Return the module that a Python file of this content is.
+def _run_file(file: Path, source: bytes) -> ModuleType:
+    """Run a Python file with this content as a module, and return the module.
 
     Raises:
-        PartError: if it cannot be run, with the line.
+        PartError: the file cannot be run; the text names the line.
     """
-    # Compiled here: no bytecode is left beside the file, and none that is stale is used.
+    # Compiled here, so that no bytecode is written next to the file and no stale one is used.
     digest = hashlib.sha256(str(file).encode() + source).hexdigest()
     module = ModuleType(f"megapt_part_{digest[:12]}")
     module.__file__ = str(file)
-    sys.modules[module.__name__] = module  # pydantic looks the names of annotations up there
+    sys.modules[module.__name__] = module  # pydantic resolves annotations there
     try:
         exec(compile(source, str(file), "exec", dont_inherit=True), vars(module))
-    except _NOT_RUN as error:
+    except _IMPORT_ERRORS as error:
         del sys.modules[module.__name__]
         lines = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)
@@ -76,16 +76,19 @@ def _run(file: Path, source: bytes) -> ModuleType:
 def own_settings(
     section: PartSection, own: type[SectionT], origins: Origins, path: str
 ) -> SectionT:
-    """Return what a section holds beside its own keys, as the part's `Config` checks it.
+    """Validate the settings of a section that belong to its part, not to the section itself.
 
     Args:
-        section: that names the part.
+        section: the section that names the part.
         own: the part's `Config`.
-        origins: where the settings stand, for errors.
+        origins: where the settings come from, for errors.
         path: dotted path of the section.
 
+    Returns:
+        The part's settings.
+
     Raises:
-        ConfigError: for a key that neither has, or a wrong value.
+        ConfigError: a key belongs to neither, or a value is wrong.
     """
     extra = section.model_extra or {}
     known = [*type(section).model_fields, *own.model_fields]
@@ -95,14 +98,14 @@ def own_settings(
 
 
 class Registry(Mapping[str, type[PartT]]):
-    """The parts of one kind: name -> class, of all but users' own files.
+    """The parts of one kind: name -> class. Parts in users' files are not included.
 
     Args:
-        kind: what one is called in messages, "objective" say.
-        base: class that all derive from. If it is annotated with a `Config`, a part has one: the
-            settings that it checks itself.
-        package: whose modules define megapt's own parts.
-        group: entry points of installed packages, `NAME = "module:Class"`.
+        kind: what messages call such a part, for example "objective".
+        base: class that all parts derive from. If it is annotated with a `Config`, each part must
+            define one: the model of its own settings.
+        package: package whose modules define megapt's own parts.
+        group: group of the entry points of installed packages, `NAME = "module:Class"`.
     """
 
     def __init__(self, kind: str, base: type[PartT], package: str, group: str) -> None:
@@ -122,40 +125,41 @@ class Registry(Mapping[str, type[PartT]]):
 
     @cached_property
     def _parts(self) -> dict[str, type[PartT]]:
-        """What is found when it is first looked for.
+        """All parts, collected at the first access.
 
         Raises:
-            ConfigError: naming the entry point of an installed package that is wrong.
+            ConfigError: an installed package is wrong; the text names its entry point.
         """
         package = importlib.import_module(self._package)
-        kinds: list[type[PartT]] = []
+        classes: list[type[PartT]] = []
         for file in pkgutil.iter_modules(package.__path__):
-            kinds += self._defined_in(importlib.import_module(f"{self._package}.{file.name}"))
-        found = self._by_name(kinds)
+            classes += self._defined_in(importlib.import_module(f"{self._package}.{file.name}"))
+        found = self._by_name(classes)
         for point in entry_points(group=self.group):
             try:
-                found = self._by_name([*found.values(), self._declared(point)])
+                found = self._by_name([*found.values(), self._load(point)])
             except PartError as error:
                 package_name = f" of the package '{point.dist.name}'" if point.dist else ""
                 declared = f"{point.name} = {point.value}"
                 raise ConfigError(
-                    f"entry point '{declared}'{package_name}: {error}; mend or uninstall it"
+                    f"entry point '{declared}'{package_name}: {error}; fix or uninstall it"
                 ) from error
         return found
 
     def find(
         self, name: str, file: str | None, origins: Origins, path: str | tuple[str, str]
     ) -> type[PartT]:
-        """Return the class of this name.
+        """Return the class with this name.
 
         Args:
-            name: of the part.
-            file: Python file of the user's own that defines it; None for any other.
-            origins: where the settings stand, for errors.
-            path: dotted path of the section that has `name` and `file`, or of these two.
+            name: name of the part.
+            file: the user's Python file that defines it; None for any other part.
+            origins: where the settings come from, for errors.
+            path: dotted path of the section with the keys `name` and `file`, or the dotted paths
+                of these two keys.
 
         Raises:
-            ConfigError: for an unknown name, or code of the user's that defines no such part.
+            ConfigError: the name is unknown, or the user's file defines no such part.
         """
         name_at, file_at = (f"{path}.name", f"{path}.file") if isinstance(path, str) else path
         where = "" if file is None else f" in {file}"
@@ -173,7 +177,7 @@ class Registry(Mapping[str, type[PartT]]):
         return known[name]
 
     def _defined_in(self, module: ModuleType) -> list[type[PartT]]:
-        """Return the parts that a module defines itself; what it imports is not its own."""
+        """Return the parts that a module defines itself, without those that it imports."""
         return [
             value
             for value in vars(module).values()
@@ -182,54 +186,54 @@ class Registry(Mapping[str, type[PartT]]):
             and value.__module__ == module.__name__
         ]
 
-    def _by_name(self, kinds: Iterable[type[PartT]]) -> dict[str, type[PartT]]:
+    def _by_name(self, classes: Iterable[type[PartT]]) -> dict[str, type[PartT]]:
         """Return name -> class.
 
         Raises:
-            PartError: if two have the same name.
+            PartError: two classes have the same name.
         """
         found: dict[str, type[PartT]] = {}
-        for kind in kinds:
-            name = vars(kind).get("name")  # a shared base class has none of its own
+        for each in classes:
+            name = vars(each).get("name")  # A shared base class defines none.
             if not isinstance(name, str):
                 continue
-            if found.setdefault(name, kind) is not kind:
-                first, second = (f"{k.__module__}.{k.__qualname__}" for k in (found[name], kind))
+            if found.setdefault(name, each) is not each:
+                first, second = (f"{c.__module__}.{c.__qualname__}" for c in (found[name], each))
                 raise PartError(f"two {self.kind}s are named '{name}': {first} and {second}")
         return found
 
-    def _declared(self, point: EntryPoint) -> type[PartT]:
+    def _load(self, point: EntryPoint) -> type[PartT]:
         """Import the class that an installed package declares.
 
         Raises:
-            PartError: if it cannot be imported, or is no part with a name of its own.
+            PartError: it cannot be imported, or it is no part that defines a name.
         """
         try:
-            kind: Any = point.load()
-        except _NOT_RUN as error:
+            loaded: Any = point.load()
+        except _IMPORT_ERRORS as error:
             raise PartError(f"{type(error).__name__}: {error}") from error
-        if not (isinstance(kind, type) and issubclass(kind, self._base)):
+        if not (isinstance(loaded, type) and issubclass(loaded, self._base)):
             raise PartError(f"it should be a class derived from {self._base.__name__}")
-        if not isinstance(vars(kind).get("name"), str):
+        if not isinstance(vars(loaded).get("name"), str):
             raise PartError("the class should have a `name` of its own")
-        return kind
+        return loaded
 
     def _in_file(self, file: Path) -> Mapping[str, type[PartT]]:
-        """Run a Python file as it now is, and return the parts that it defines.
+        """Run the current content of a Python file, and return the parts that it defines.
 
         Raises:
-            PartError: if it is not there or cannot be run, or if two of its parts have one name.
+            PartError: the file cannot be read or run, or two of its parts have the same name.
         """
-        module = _run(file, read_source(file))
+        module = _run_file(file, read_source(file))
         try:
             return self._by_name(self._defined_in(module))
         except PartError as error:
             raise PartError(f"{file}: {error}") from None
 
-    def _missing(self, kind: type[PartT]) -> list[str]:
-        """Return what a class lacks that a part has to give."""
-        missing = sorted(getattr(kind, "__abstractmethods__", ()))
-        config = getattr(kind, "Config", None)
+    def _missing(self, part: type[PartT]) -> list[str]:
+        """Return the names that a part must define and this class does not."""
+        missing = sorted(getattr(part, "__abstractmethods__", ()))
+        config = getattr(part, "Config", None)
         wanted = "Config" in inspect.get_annotations(self._base)
         if wanted and not (isinstance(config, type) and issubclass(config, Section)):
             missing.append("Config (a class derived from megapt.config.Section)")

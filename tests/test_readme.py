@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from megapt.config import RunConfig, load_config
-from megapt.objectives import OBJECTIVES, Context, build_objective
+from megapt.objectives import OBJECTIVES
 from tests.commands import run_command
 from tests.corpora import make_documents
 from tests.ranks import run_ranks
-from tests.windows import VOCABULARY
 
 _ROOT = Path(__file__).resolve().parents[1]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,18 +29,16 @@ _SMALL_COMPARISON = [
     *(word for word in _SMALL if not word.startswith("training.validation")),
     "training.validation_windows=8",
     "validation_windows=8",
-    "measures=[{name: probe, train_documents: 60, heldout_documents: 40}, repetition]",
     "num_samples=1",
     "max_new_tokens=4",
 ]
 
 
 def _commands(heading: str) -> list[list[str]]:
-    """The commands of the first shell block under a heading, as words."""
+    """The commands of the shell blocks under a heading, as words."""
     section = _README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
-    assert block is not None
-    return [shlex.split(line, comments=True) for line in block[1].splitlines()]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return [shlex.split(line, comments=True) for line in "".join(blocks).splitlines()]
 
 
 def _scaled(command: list[str]) -> list[str]:
@@ -58,58 +54,36 @@ def _scaled(command: list[str]) -> list[str]:
     return command
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with texts/, configs/ and a corpus, as the README's reader has it."""
-    folder = tmp_path_factory.mktemp("reader")
-    (folder / "texts").mkdir()
-    documents = [{"text": d["text"], "label": d["topic"]} for d in make_documents(160)]
+@pytest.mark.parametrize("labeled", [False, True])
+def test_own_corpus_then_use_of_its_runs(tmp_path: Path, labeled: bool) -> None:
+    (tmp_path / "texts").mkdir()
+    documents = [
+        {"text": d["text"], **({"label": d["topic"]} if labeled else {})}
+        for d in make_documents(160)
+    ]
     lines = (json.dumps(document, ensure_ascii=False) + "\n" for document in documents)
-    (folder / "texts" / "documents.jsonl").write_text("".join(lines), encoding="utf-8")
-    (folder / "configs").symlink_to(_ROOT / "configs")
-    for command in _commands("Your own corpus"):
-        if command[0] == "megapt-prep":
-            run_ranks(1, run_command, folder, _scaled(command))
-    return folder
-
-
-def test_own_corpus_then_use_of_its_runs(workplace: Path) -> None:
-    for command in _commands("Your own corpus"):
-        if command[0] == "megapt":
-            run_ranks(1, run_command, workplace, _scaled(command))
-    results = json.loads((workplace / "runs/comparison/results.json").read_text())
-    assert {member["objective"] for member in results["members"]} == {
-        "arlm", "mlm", "msc", "mgm", "nsp",
+    (tmp_path / "texts" / "documents.jsonl").write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "configs").symlink_to(_ROOT / "configs")
+    commands = _commands("Your own corpus")
+    used = {" ".join(command[:2]) for command in commands}
+    assert used == {
+        "megapt-prep tokenizer", "megapt-prep build", "megapt compare", "megapt generate",
+        "megapt fill-mask", "megapt show", "megapt train", "megapt eval",
     }  # fmt: skip
-    # The README uses the runs of the demo; these are the same members of another comparison.
-    (workplace / "runs/demo").symlink_to("comparison")
-    uses = _commands("Using a run")
-    assert {command[1] for command in uses} == {"eval", "generate", "fill-mask", "classify"}
-    for command in uses:
-        run_ranks(1, run_command, workplace, command)
+    for command in commands:
+        label = ["--label-field", "label"] if labeled and command[1] == "build" else []
+        run_ranks(1, run_command, tmp_path, [*_scaled(command), *label])
+    results = json.loads((tmp_path / "runs/comparison/results.json").read_text())
+    members = {member["objective"] for member in results["members"]}
+    assert members == {"arlm", "mlm", "prefix_lm", "mgm", "diffusion"}
+    measures = {measure["name"] for measure in results["measures"]}
+    assert measures == ({"probe", "repetition"} if labeled else {"repetition"})
+    assert "<svg" in (tmp_path / "window.html").read_text(encoding="utf-8")
 
 
-def test_what_each_objective_makes_of_text_as_a_page(workplace: Path) -> None:
-    """In windows for which the few sentinels of the corpus suffice."""
-    [command] = _commands("The way of the data")
-    corpus = workplace / "corpus"
-    run_ranks(1, run_command, workplace, [*command, f"data.corpus={corpus}", "data.window=64"])
-    page = (workplace / "window.html").read_text(encoding="utf-8")
-    assert all(f">{name}<" in page or f" {name}" in page for name in OBJECTIVES)
-
-
-def test_its_mixture_is_one(tmp_path: Path) -> None:
-    [block] = re.findall(r"```yaml\n(.*?)```", _README, re.DOTALL)
-    file = tmp_path / "run.yaml"
-    file.write_text(
-        "output: x\ndata: {corpus: c, window: 64}\nmodel: modern\n"
-        f"training: {{budget: {{amount: 1e6}}}}\n{block}",
-        encoding="utf-8",
-    )
-    config, origins = load_config(RunConfig, file)
-    context = Context(VOCABULARY, config.data.window, steps=config.planned_steps)
-    objective = build_objective(config.objective, context, origins)
-    assert [head.name for head in objective.heads] == ["causal/tokens", "spans/tokens"]
+def test_it_names_every_objective() -> None:
+    linked = re.findall(r"\[`(\w+)`\]\(docs/objectives/(\w+)\.md\)", _README)
+    assert sorted(linked) == [(name, name) for name in sorted(OBJECTIVES)]
 
 
 def test_its_two_commands_are_targets_of_the_makefile() -> None:

@@ -1,4 +1,4 @@
-"""Steps that measure a whole text: its length, and the script of its letters."""
+"""Steps that check a whole text: its length, and the scripts of its letters."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -22,27 +22,24 @@ Script = Literal[
 
 
 class Length(StepSettings):
-    """Removes texts that are too short or too long; at least one bound must be given.
-
-    Attributes:
-        min_characters: fewest characters (code points).
-        max_characters: most characters.
-        min_words: fewest words.
-        max_words: most words.
-        min_bytes: fewest bytes of UTF-8.
-        max_bytes: most bytes of UTF-8.
-        words: what a word is.
-    """
+    """Remove texts that are too short or too long; at least one bound must be given."""
 
     name: ClassVar[str] = "length"
 
     min_characters: Count | None = None
+    """Minimum number of characters (code points)."""
     max_characters: Count | None = None
+    """Maximum number of characters."""
     min_words: Count | None = None
+    """Minimum number of words."""
     max_words: Count | None = None
+    """Maximum number of words."""
     min_bytes: Count | None = None
+    """Minimum number of UTF-8 bytes."""
     max_bytes: Count | None = None
+    """Maximum number of UTF-8 bytes."""
     words: WordMode = "whitespace"
+    """How words are counted: between spaces, or each CJK character as a word ("cjk")."""
 
     @model_validator(mode="after")
     def _check(self) -> "Length":
@@ -58,7 +55,7 @@ class Length(StepSettings):
         return getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
 
     def rule(self) -> Rule:
-        """Removes with the reasons length.too_short and length.too_long."""
+        """Return the rule; reasons of removal: length.too_short, length.too_long."""
         measures: dict[str, Callable[[str], int]] = {
             "characters": len,
             "words": lambda text: len(Words(text, self.words)),
@@ -83,22 +80,19 @@ class Length(StepSettings):
 
 
 class ScriptShare(StepSettings):
-    """Removes texts in other scripts: a test of language that needs no model.
-
-    Attributes:
-        allowed: scripts to keep: Latin, Han, Kana, Hangul, Cyrillic, Arabic, Devanagari,
-            Greek, Hebrew, Thai.
-        min_share: fewest letters in these scripts, as a share of all letters. A text without
-            letters has the share 0.
-    """
+    """Remove texts in other scripts: a language filter that needs no model."""
 
     name: ClassVar[str] = "script"
 
     allowed: Annotated[tuple[Script, ...], Field(strict=False, min_length=1)]
+    """Scripts to keep: Latin, Han, Kana, Hangul, Cyrillic, Arabic, Devanagari, Greek, Hebrew,
+    Thai."""
     min_share: Share = 0.5
+    """Minimum share of letters in these scripts among all letters. The share of a text without
+    letters is 0."""
 
     def rule(self) -> Rule:
-        """Removes with the reason script.share."""
+        """Return the rule; reason of removal: script.share."""
         title = " or ".join(self.allowed)
 
         def apply(text: str, changes: Counter[str]) -> str | Removed:

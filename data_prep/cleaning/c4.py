@@ -1,10 +1,10 @@
 """The rules of C4.
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
-Transformer", 2020, arXiv:1910.10683, section 2.2. The paper exists with two pairs of figures:
-JMLR 21(140) asks for 5 sentences a page and 3 words a line, which are the defaults here; the
-latest version on arXiv and the released code (TensorFlow Datasets, c4_utils.py), which made
-the C4 that is in circulation, ask for 3 sentences and 5 words.
+Transformer", 2020, arXiv:1910.10683, section 2.2. The paper was published with two pairs of
+figures: JMLR 21(140) requires 5 sentences per page and 3 words per line, which are the defaults
+here. The latest version on arXiv and the released code (TensorFlow Datasets, c4_utils.py), which
+produced the C4 in circulation, require 3 sentences and 5 words.
 """
 
 import hashlib
@@ -23,56 +23,54 @@ from data_prep.errors import PrepError
 
 _CITATION = re.compile(r"\[(?:\d{0,4}|edit|citation needed)\]")
 # The end of a sentence: its marks, closing quotes, and white space unless the mark is Chinese.
-# It looks no more than eight quotes ahead, so that no text takes long.
+# The lookahead is limited to eight quotes, so that no text takes long.
 _END = re.compile(r"[.!?](?=[\"'”’)\]]{0,8}(?:\s|\Z))|[。！？](?![。！？])")
 
 
 class C4(StepSettings):
-    """Drops lines that are no prose, then removes texts of which too little is left.
+    """Drop lines that are not prose, then remove texts of which too little is left.
 
     Each rule is one of the list in section 2.2, in the order of the released code; null or
-    false switches it off. Not here: the de-duplication of three-sentence spans, and langdetect
+    false turns it off. Not included: the de-duplication of three-sentence spans, and langdetect
     (see the step `script`).
-
-    Attributes:
-        terminal_marks: a line must end in one of these, and not in "..." (the code's rule);
-            published: full stop, exclamation mark, question mark, end quotation mark.
-        min_words: fewest words of a line; published: 3 (JMLR) or 5 (arXiv, code).
-        min_sentences: fewest sentences left; published: 5 (JMLR) or 3 (arXiv, code).
-        lorem_ipsum: remove texts with the phrase "lorem ipsum".
-        javascript: drop lines with the word "javascript".
-        curly_bracket: remove texts with "{".
-        citations: cut out marks such as [1], [edit] and [citation needed].
-        policy_phrases: drop lines with one of these; published: these six.
-        bad_words_file: remove texts with a word of this file, one a line; none is shipped.
-        bad_words_sha256: checksum that the file must have; a build fills it in.
-        words: what a word is; "cjk" for Chinese and Japanese.
     """
 
     name: ClassVar[str] = "c4"
 
     terminal_marks: Names | None = (".", "!", "?", '"', "”")
+    """A line must end in one of these, and not in "..." (a rule of the released code); published:
+    full stop, exclamation mark, question mark, end quotation mark."""
     min_words: Count | None = 3
+    """Minimum number of words of a line; published: 3 (JMLR) or 5 (arXiv, code)."""
     min_sentences: Count | None = 5
+    """Minimum number of sentences left; published: 5 (JMLR) or 3 (arXiv, code)."""
     lorem_ipsum: bool = True
+    """Remove texts with the phrase "lorem ipsum"."""
     javascript: bool = True
+    """Drop lines with the word "javascript"."""
     curly_bracket: bool = True
+    """Remove texts with "{"."""
     citations: bool = True
+    """Delete marks such as [1], [edit] and [citation needed]."""
     # fmt: off
     policy_phrases: Names = (
         "terms of use", "privacy policy", "cookie policy",
         "uses cookies", "use of cookies", "use cookies",
     )
+    """Drop lines with one of these; published: these six."""
     # fmt: on
     bad_words_file: str | None = None
+    """Remove texts with a word of this file (one word per line); no such file is included."""
     bad_words_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Checksum that the file must have; a build fills it in."""
     words: WordMode = "whitespace"
+    """How words are counted; use "cjk" for Chinese and Japanese."""
 
     def pinned(self) -> "C4":
-        """The same settings with the checksum of the file of bad words.
+        """Return the same settings with the checksum of the file of bad words.
 
         Raises:
-            PrepError: the file cannot be read, or has another checksum than the settings say.
+            PrepError: the file cannot be read, or its checksum is not the one in the settings.
         """
         if self.bad_words_file is None:
             return self
@@ -80,16 +78,17 @@ class C4(StepSettings):
         found = hashlib.sha256(content).hexdigest()
         if self.bad_words_sha256 not in (None, found):
             raise PrepError(
-                f"{self.bad_words_file}: not the file that the settings mean (SHA-256 {found}, "
+                f"{self.bad_words_file}: not the file of the settings (SHA-256 {found}, "
                 f"bad_words_sha256 {self.bad_words_sha256})"
             )
         return self.model_copy(update={"bad_words_sha256": found})
 
     def rule(self) -> Rule:
-        """Removes with .lorem_ipsum, .curly_bracket, .bad_words, .sentences; counts lines.
+        """Return the rule.
 
-        Counts, under "c4.": citations, and lines dropped by terminal_mark, too_few_words,
-        javascript, policy.
+        Reasons of removal, after "c4.": lorem_ipsum, curly_bracket, bad_words, sentences.
+        Counts, after "c4.": citations, and the lines dropped by terminal_mark, too_few_words,
+        javascript and policy.
         """
         self.pinned()
         bad_words = _bad_words(self.bad_words_file) if self.bad_words_file else None
@@ -116,12 +115,12 @@ class C4(StepSettings):
                 return Removed("c4.bad_words", f"has a word of {self.bad_words_file}")
             script = self.javascript and "javascript" in lowered
             policy = any(phrase in lowered for phrase in phrases)
-            # Lowering changes no newline, so that the lines of both are the same.
+            # Lower-casing changes no newline, so both have the same lines.
             lines = text.split("\n")
-            lows = lowered.split("\n") if script or policy else lines
+            lowered_lines = lowered.split("\n") if script or policy else lines
             kept: list[str] = []
             counts = Counter[str]()
-            for line, low in zip(lines, lows, strict=True):
+            for line, low in zip(lines, lowered_lines, strict=True):
                 bare = line.strip()
                 if self.citations and "[" in bare:
                     bare, cut = _CITATION.subn("", bare)
@@ -154,14 +153,14 @@ def _read(path: str) -> bytes:
 
 
 def _bad_words(path: str) -> re.Pattern[str]:
-    """Finds a bad word in lowered text: whole words, but CJK ones anywhere."""
+    """Return a pattern for lower-cased text: bad words as whole words, CJK ones anywhere."""
     try:
         lines = _read(path).decode().lower().splitlines()
     except UnicodeDecodeError:
         raise PrepError(f"{path}: the file of bad words is not UTF-8") from None
     words = [line.strip() for line in lines if line.strip()]
     if not words:
-        raise PrepError(f"{path}: the file of bad words is empty; write one word a line")
+        raise PrepError(f"{path}: the file of bad words is empty; write one word per line")
     cjk = re.compile(f"[{CJK}]")
     anywhere = [re.escape(word) for word in words if cjk.search(word)]
     whole = [re.escape(word) for word in words if not cjk.search(word)]
@@ -170,7 +169,7 @@ def _bad_words(path: str) -> re.Pattern[str]:
 
 
 def _count_sentences(lines: list[str], enough: int) -> int:
-    """Sentences of the lines, counting up to `enough`; a line is one at least."""
+    """Return the number of sentences, at least one per line; stop counting at `enough`."""
     found = 0
     for line in lines:
         found += max(sum(1 for _ in _END.finditer(line)), 1) if line else 0

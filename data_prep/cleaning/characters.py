@@ -12,15 +12,16 @@ from data_prep.errors import PrepError
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 STREAM_SAFE_MARKS = 30  # combining marks in a row: UAX #15, definition D4
-_JOINER = "\u034f"  # COMBINING GRAPHEME JOINER: no run of marks is sorted across it
+_JOINER = "\u034f"  # COMBINING GRAPHEME JOINER: normalization sorts no run of marks across it
 
 
 @cache
 def _long_runs() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """A fast pattern that finds every long run of combining marks, and more; and the exact one.
+    """Return a fast, approximate pattern for long runs of combining marks, and the exact one.
 
-    The exact one finds the first 30 marks of a longer run. It is slow for the many ranges of
-    marks beyond U+FFFF, all of which the fast one takes for marks.
+    The fast pattern finds every long run, but also others, because it treats all characters
+    beyond U+FFFF as marks. The exact pattern finds the first 30 marks of a longer run. It is
+    slow, because of the many ranges of marks beyond U+FFFF.
     """
     marks = "".join(filter(unicodedata.combining, map(chr, range(0x110000))))
     some = f"[{''.join(mark for mark in marks if mark < chr(0x10000))}\U00010000-\U0010ffff]"
@@ -29,22 +30,19 @@ def _long_runs() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 class Unicode(StepSettings):
-    """Unicode normalization (UAX #15).
-
-    Attributes:
-        form: "NFC" writes each letter with its accents in one way; "NFKC" also replaces
-            compatibility characters (full-width letters, ligatures, superscripts), which
-            loses meaning such as that of "10³".
-    """
+    """Unicode normalization (UAX #15)."""
 
     name: ClassVar[str] = "unicode"
 
     form: Literal["NFC", "NFKC"] = "NFC"
+    """The form "NFC" writes each letter with its accents in one way. "NFKC" also replaces
+    compatibility characters (full-width letters, ligatures, superscripts), which loses meaning,
+    for example that of "10³"."""
 
     def rule(self) -> Rule:
-        """Counts "unicode": texts changed."""
-        # To sort a run of combining marks takes quadratic time. Runs longer than any language
-        # has are broken up, as in the Stream-Safe Text of UAX #15, section 13.
+        """Return the rule; it counts "unicode": changed texts."""
+        # Sorting a run of combining marks takes quadratic time. Runs longer than in any language
+        # are split, as in the Stream-Safe Text of UAX #15, section 13.
         suspect, long_run = _long_runs()
 
         def normalize(text: str) -> str:
@@ -66,17 +64,17 @@ class Unicode(StepSettings):
 
 
 class Mojibake(StepSettings):
-    """Repair of text that was decoded in the wrong encoding ("sÃ³" for "só"), by ftfy.
+    """Repair text that was decoded with the wrong encoding ("sÃ³" for "só"), with ftfy.
 
-    On are ftfy's `fix_encoding` and the four repairs under it: `restore_byte_a0`,
-    `replace_lossy_sequences`, `decode_inconsistent_utf8`, `fix_c1_controls`. Everything else
-    that ftfy can do (HTML entities, quotes, ligatures, widths) changes sound text and is off.
+    It uses ftfy's `fix_encoding` with its four repairs: `restore_byte_a0`,
+    `replace_lossy_sequences`, `decode_inconsistent_utf8`, `fix_c1_controls`. All other functions
+    of ftfy (HTML entities, quotes, ligatures, widths) change correct text and are off.
     """
 
     name: ClassVar[str] = "mojibake"
 
     def rule(self) -> Rule:
-        """Counts "mojibake": lines repaired."""
+        """Return the rule; it counts "mojibake": repaired lines."""
         try:
             from ftfy import TextFixerConfig, fix_encoding
             from ftfy.badness import is_bad
@@ -117,28 +115,25 @@ _KINDS = {
 
 
 class ControlCharacters(StepSettings):
-    """Removes characters that nobody sees; line breaks of every kind become newlines.
+    """Remove invisible characters and replace line breaks of every kind by newlines.
 
-    Always removed: C0 and C1 control characters (NUL among them) other than newline and tab,
-    with the terminal's color codes; halves of surrogate pairs; noncharacters.
-
-    Attributes:
-        zero_width: remove zero-width spaces, byte order marks and soft hyphens.
-        joiners: remove the zero-width joiner and non-joiner, which Persian, Indic scripts
-            and emoji need.
-        bidi: remove marks, overrides and isolates of writing direction.
-        private_use: remove characters of the private use areas.
+    Always removed: C0 and C1 control characters (including NUL) other than newline and tab;
+    terminal escape sequences, such as color codes; halves of surrogate pairs; noncharacters.
     """
 
     name: ClassVar[str] = "control_characters"
 
     zero_width: bool = True
+    """Remove zero-width spaces, byte order marks and soft hyphens."""
     joiners: bool = False
+    """Remove the zero-width joiner and non-joiner, which Persian, Indic scripts and emoji need."""
     bidi: bool = True
+    """Remove marks, overrides and isolates of writing direction."""
     private_use: bool = False
+    """Remove characters of the private use areas."""
 
     def rule(self) -> Rule:
-        """Counts, under "control_characters.": line_breaks, escapes, and each kind removed."""
+        """Return the rule; it counts line_breaks, escapes and each removed kind of characters."""
         kinds = {
             f"{self.name}.{kind}": re.compile(f"[{characters}]")
             for kind, characters in _KINDS.items()

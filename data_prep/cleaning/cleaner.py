@@ -1,4 +1,4 @@
-"""The cleaner: runs the steps on one text after another."""
+"""The cleaner, which runs the steps on each text."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,30 +11,27 @@ _NONE = Counter[str]()
 
 @dataclass(frozen=True)
 class Traced:
-    """What one step did to a text.
-
-    Attributes:
-        step: name of the step.
-        before: the text that the step got.
-        after: the text that it made of it, or why it removes the text. The next step then
-            gets the text from before.
-        changes: what it changed; empty if nothing.
-    """
+    """What one step did to a text."""
 
     step: str
+    """Name of the step."""
     before: str
+    """The input text of the step."""
     after: str | Removed
+    """The output text, or why the step removes the text. In the second case, the next step gets
+    `before`."""
     changes: Counter[str]
+    """Counts of the changes; empty if there are none."""
 
 
 class Cleaner:
-    """Cleans texts. The same text gives the same result, whatever came before it.
+    """Clean texts. The result for a text does not depend on the texts before it.
 
     Args:
-        steps: the steps in the order in which they run.
+        steps: the steps, in the order in which they run.
 
     Raises:
-        PrepError: a step lacks something that it needs: a library or a file.
+        PrepError: a library or file that a step needs is missing.
     """
 
     def __init__(self, steps: Sequence[StepSettings]) -> None:
@@ -47,7 +44,7 @@ class Cleaner:
     def clean(self, text: str) -> Cleaned | Removed:
         """Run the steps, up to the first that removes the text.
 
-        A text of which nothing but white space is left is removed with the reason "empty".
+        If only white space is left, the text is removed with the reason "empty".
         """
         if not self._rules:
             return Cleaned(text, _NONE)
@@ -59,10 +56,10 @@ class Cleaner:
             text = outcome
         if not text or text.isspace():
             return Removed("empty", "nothing is left")
-        return Cleaned(text, +changes)  # "+" leaves out the counts of 0
+        return Cleaned(text, +changes)  # "+" drops counts of 0
 
     def trace(self, text: str) -> Iterator[Traced]:
-        """What each step does to a text; a step that removes it does not end the trace."""
+        """Yield what each step does to a text; a step that removes it does not end the trace."""
         for step, rule in zip(self.steps, self._rules, strict=True):
             changes = Counter[str]()
             outcome = rule(text, changes)

@@ -19,56 +19,54 @@ from data_prep.cleaning.outcome import Removed, Rule, StepSettings
 from data_prep.cleaning.words import CJK, WordMode, Words
 
 Figure = Annotated[float, Field(ge=0)]
-# n of the n-gram, which JSON writes as a string: largest share.
+# From n of the n-gram (a string in JSON) to the largest share.
 NgramShares = dict[Annotated[int, Field(strict=False, ge=1)], Share]
 
 _ELLIPSES = ("...", "…")
 
 
 def _lines(text: str) -> list[str]:
-    """The lines that hold anything, without white space at their ends."""
+    """Return the lines that are not empty, without white space at their ends."""
     return [line for line in map(str.strip, text.split("\n")) if line]
 
 
 class GopherQuality(StepSettings):
-    """Removes texts that are no prose (Rae et al. 2021, section A.1.1, "Quality Filtering").
+    """Remove texts that are not prose (Rae et al. 2021, section A.1.1, "Quality Filtering").
 
-    null switches a rule off.
-
-    Attributes:
-        min_words: fewest words; published: 50.
-        max_words: most words; published: 100,000.
-        min_mean_word_length: least mean length of a word in characters; published: 3.
-        max_mean_word_length: greatest mean length; published: 10.
-        max_hash_ratio: most "#" for each word; published: 0.1.
-        max_ellipsis_ratio: most "..." or "…" for each word ("……" is one); published: 0.1.
-        max_bullet_lines: largest share of lines that begin with a bullet; published: 0.9.
-        max_ellipsis_lines: largest share of lines that end in "..." or "…"; published: 0.3.
-        min_alphabetic_words: least share of words with a letter; published: 0.8.
-        min_stop_words: fewest different stop words that must occur; published: 2.
-        stop_words: the stop words; published: these eight. Case does not matter.
-        bullets: what a bullet is; not published, these are ours.
-        words: what a word is; "cjk" for Chinese and Japanese.
+    null turns a rule off.
     """
 
     name: ClassVar[str] = "gopher_quality"
 
     min_words: Count | None = 50
+    """Minimum number of words; published: 50."""
     max_words: Count | None = 100_000
+    """Maximum number of words; published: 100,000."""
     min_mean_word_length: Figure | None = 3.0
+    """Minimum mean length of a word in characters; published: 3."""
     max_mean_word_length: Figure | None = 10.0
+    """Maximum mean length; published: 10."""
     max_hash_ratio: Figure | None = 0.1
+    """Maximum number of "#" per word; published: 0.1."""
     max_ellipsis_ratio: Figure | None = 0.1
+    """Maximum number of "..." or "…" per word ("……" is one); published: 0.1."""
     max_bullet_lines: Share | None = 0.9
+    """Maximum share of lines that begin with a bullet; published: 0.9."""
     max_ellipsis_lines: Share | None = 0.3
+    """Maximum share of lines that end in "..." or "…"; published: 0.3."""
     min_alphabetic_words: Share | None = 0.8
+    """Minimum share of words with a letter; published: 0.8."""
     min_stop_words: Count | None = 2
+    """Minimum number of different stop words; published: 2."""
     stop_words: Names = ("the", "be", "to", "of", "and", "that", "have", "with")
+    """The stop words, in any case; published: these eight."""
     bullets: Names = ("•", "‣", "◦", "▪", "●", "*", "-")
+    """The characters that count as bullets; not published, our choice."""
     words: WordMode = "whitespace"
+    """How words are counted; use "cjk" for Chinese and Japanese."""
 
     def rule(self) -> Rule:
-        """Removes with the reasons gopher_quality.words, .mean_word_length, .hash_ratio, ..."""
+        """Return the rule; reasons of removal: gopher_quality.words, .mean_word_length, ..."""
         stops = _stop_pattern(self.stop_words)
 
         def figures(text: str) -> Iterator[tuple[str, str, float]]:
@@ -76,9 +74,9 @@ class GopherQuality(StepSettings):
             count = max(len(words), 1)
             yield "words", "{:.0f} words", len(words)
             yield "mean_word_length", "mean word length {:.1f}", words.lengths.sum() / count
-            yield "hash_ratio", "{:.2f} # a word", text.count("#") / count
+            yield "hash_ratio", "{:.2f} # per word", text.count("#") / count
             dots = text.count("...") + text.count("…") - text.count("……")
-            yield "ellipsis_ratio", "{:.2f} ellipses a word", dots / count
+            yield "ellipsis_ratio", "{:.2f} ellipses per word", dots / count
             lines = _lines(text)
             total = max(len(lines), 1)
             bullets = sum(line.startswith(self.bullets) for line in lines)
@@ -96,23 +94,23 @@ class GopherQuality(StepSettings):
                 low = getattr(self, f"min_{rule}", None)
                 high = getattr(self, f"max_{rule}", None)
                 if low is not None and figure < low:
-                    said = f"{form.format(figure)}, at least {_bound(low, form)} needed"
-                    return Removed(f"{self.name}.{rule}", said)
+                    message = f"{form.format(figure)}, at least {_bound(low, form)} needed"
+                    return Removed(f"{self.name}.{rule}", message)
                 if high is not None and figure > high:
-                    said = f"{form.format(figure)}, at most {_bound(high, form)} allowed"
-                    return Removed(f"{self.name}.{rule}", said)
+                    message = f"{form.format(figure)}, at most {_bound(high, form)} allowed"
+                    return Removed(f"{self.name}.{rule}", message)
             return text
 
         return apply
 
 
 def _bound(bound: float, form: str) -> str:
-    """A threshold, written as the figure is."""
+    """Return a threshold in the format of the figure."""
     return f"{bound:.1%}" if "%}" in form else f"{bound:g}"
 
 
 def _stop_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    """Finds stop words: whole words, but CJK ones anywhere, as Chinese has no spaces."""
+    """Return a pattern for stop words: whole words; CJK ones anywhere (Chinese has no spaces)."""
     cjk = re.compile(f"[{CJK}]")
     parts = []
     for word in sorted(words, key=len, reverse=True):
@@ -123,7 +121,7 @@ def _stop_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _count_different(pattern: re.Pattern[str], text: str, enough: int) -> int:
-    """How many different strings the pattern finds, counting up to `enough`."""
+    """Return the number of different matches; stop counting at `enough`."""
     found: set[str] = set()
     for match in pattern.finditer(text):
         found.add(match[0].lower())
@@ -133,40 +131,36 @@ def _count_different(pattern: re.Pattern[str], text: str, enough: int) -> int:
 
 
 class GopherRepetition(StepSettings):
-    """Removes texts that repeat themselves (Rae et al. 2021, Table A1).
+    """Remove texts that repeat themselves (Rae et al. 2021, Table A1).
 
-    A duplicate is the second and each later copy. Lines and paragraphs count without white
-    space at their ends, empty ones not at all. Characters are those of words, without spaces.
-    null switches a rule off.
-
-    Attributes:
-        max_duplicate_lines: largest share of lines that are duplicates; published: 0.30.
-        max_duplicate_paragraphs: the same of paragraphs; published: 0.30.
-        max_duplicate_line_characters: largest share of characters in duplicate lines;
-            published: 0.20.
-        max_duplicate_paragraph_characters: the same of paragraphs; published: 0.20.
-        max_top_ngram: by n, the largest share of characters in copies of the most frequent
-            n-gram, if it occurs twice or more; published: 2: 0.20, 3: 0.18, 4: 0.16.
-        max_duplicate_ngram: by n, the largest share of characters in duplicate n-grams, each
-            character counted once; published: 5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11,
-            10: 0.10.
-        words: what a word is; "cjk" for Chinese and Japanese.
+    A duplicate is the second and each later copy. Lines and paragraphs are compared without
+    white space at their ends; empty ones are ignored. For n-grams, characters are those of
+    words, without spaces. null turns a rule off.
     """
 
     name: ClassVar[str] = "gopher_repetition"
 
     max_duplicate_lines: Share | None = 0.30
+    """Maximum share of lines that are duplicates; published: 0.30."""
     max_duplicate_paragraphs: Share | None = 0.30
+    """Maximum share of paragraphs that are duplicates; published: 0.30."""
     max_duplicate_line_characters: Share | None = 0.20
+    """Maximum share of characters in duplicate lines; published: 0.20."""
     max_duplicate_paragraph_characters: Share | None = 0.20
+    """Maximum share of characters in duplicate paragraphs; published: 0.20."""
     max_top_ngram: NgramShares | None = Field({2: 0.20, 3: 0.18, 4: 0.16})
+    """By n: maximum share of characters in copies of the most frequent n-gram, if it occurs at
+    least twice; published: 2: 0.20, 3: 0.18, 4: 0.16."""
     max_duplicate_ngram: NgramShares | None = Field(
         {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
     )
+    """By n: maximum share of characters in duplicate n-grams, each character counted once;
+    published: 5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10."""
     words: WordMode = "whitespace"
+    """How words are counted; use "cjk" for Chinese and Japanese."""
 
     def rule(self) -> Rule:
-        """Removes with .duplicate_lines, ..., .top_2gram, ..., .duplicate_5gram, ..."""
+        """Return the rule; reasons of removal: gopher_repetition.duplicate_lines, ..."""
         top, duplicate = self.max_top_ngram or {}, self.max_duplicate_ngram or {}
         smallest = min([*top, *duplicate], default=1)
         largest = max([*top, *duplicate], default=0)
@@ -197,8 +191,9 @@ class GopherRepetition(StepSettings):
             for shares in (of_parts(text), of_ngrams(text)):
                 for rule, share, bound in shares:
                     if bound is not None and share > bound:
-                        said = f"{share:.1%} {rule.replace('_', ' ')}, at most {bound:.1%} allowed"
-                        return Removed(f"{self.name}.{rule}", said)
+                        kind = rule.replace("_", " ")
+                        message = f"{share:.1%} {kind}, at most {bound:.1%} allowed"
+                        return Removed(f"{self.name}.{rule}", message)
             return text
 
         return apply

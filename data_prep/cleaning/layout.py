@@ -20,35 +20,32 @@ def _expand(ranges: str) -> str:
 
 
 class Whitespace(StepSettings):
-    """Tidies blanks (spaces, tabs, no-break and typographic spaces) and empty lines.
-
-    Attributes:
-        collapse: write each run of blanks inside a line as one space.
-        leading: strip blanks at the start of lines; code and verse need false.
-        trailing: strip blanks at the end of lines.
-        max_blank_lines: most empty lines in a row; null leaves all. Empty lines at both ends
-            of the text are always dropped.
-        ideographic_space: count U+3000, with which Chinese indents, as a blank.
-    """
+    """Normalize blanks (spaces, tabs, no-break and typographic spaces) and empty lines."""
 
     name: ClassVar[str] = "whitespace"
 
     collapse: bool = True
+    """Replace each run of blanks inside a line by one space."""
     leading: bool = True
+    """Strip blanks at the start of lines; set false for code and verse."""
     trailing: bool = True
+    """Strip blanks at the end of lines."""
     max_blank_lines: Count | None = 1
+    """Maximum number of consecutive empty lines; null keeps all. Empty lines at both ends of the
+    text are always dropped."""
     ideographic_space: bool = True
+    """Treat U+3000, which Chinese uses for indents, as a blank."""
 
     def rule(self) -> Rule:
-        """Counts, under "whitespace.": runs, line_ends, blank_lines."""
+        """Return the rule; it counts whitespace.runs, .line_ends and .blank_lines."""
         odd = _BLANKS + (_IDEOGRAPHIC if self.ideographic_space else "")
         blanks = " " + _expand(odd)
-        # Each pattern begins with a plain character or class, for which the engine scans fast.
+        # Each pattern begins with a plain character or class, which the regex engine finds fast.
         odd_blanks = re.compile(f"[{odd}][ {odd}]*")
         spaces = re.compile("  [ ]*")
-        most = self.max_blank_lines
-        extra = re.compile("\n" * (most + 2) + "\n*") if most is not None else None
-        kept = "\n" * (most + 1) if most is not None else ""
+        limit = self.max_blank_lines
+        extra = re.compile("\n" * (limit + 2) + "\n*") if limit is not None else None
+        kept = "\n" * (limit + 1) if limit is not None else ""
 
         def inside(line: str) -> tuple[str, int]:
             line, first = odd_blanks.subn(" ", line)
@@ -92,37 +89,34 @@ class Whitespace(StepSettings):
 
 
 class Lines(StepSettings):
-    """Drops lines; empty lines stay. A text of which no line is left is removed as "empty".
-
-    Attributes:
-        min_words: fewest words of a line.
-        min_characters: fewest characters of a line, white space at its ends not counted.
-        terminal_marks: a line must end in one of these, and not in "..."; null asks nothing.
-        javascript: drop lines with the word "javascript".
-        curly_bracket: drop lines with "{".
-        max_copies: drop a line after it occurred so often in the text; null keeps all.
-        words: what a word is.
-    """
+    """Drop lines, but keep empty lines. A text without lines left is removed as "empty"."""
 
     name: ClassVar[str] = "lines"
 
     min_words: Count | None = None
+    """Minimum number of words of a line."""
     min_characters: Count | None = None
+    """Minimum number of characters of a line, without white space at its ends."""
     terminal_marks: Names | None = None
+    """A line must end in one of these, and not in "..."; null turns the rule off."""
     javascript: bool = True
+    """Drop lines with the word "javascript"."""
     curly_bracket: bool = False
+    """Drop lines with "{"."""
     max_copies: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of copies of a line in the text; further ones are dropped. null keeps all."""
     words: WordMode = "whitespace"
+    """How words are counted: between spaces, or each CJK character as a word ("cjk")."""
 
     @model_validator(mode="after")
     def _check(self) -> "Lines":
         limits = (self.min_words, self.min_characters, self.terminal_marks, self.max_copies)
         if all(limit is None for limit in limits) and not (self.javascript or self.curly_bracket):
-            raise PydanticCustomError("no_rule", "every rule is off; leave the step out")
+            raise PydanticCustomError("no_rule", "every rule is off; remove the step")
         return self
 
     def rule(self) -> Rule:
-        """Counts, under "lines.": too_few_words, too_short, terminal_mark, javascript, ..."""
+        """Return the rule; it counts lines.too_few_words, .too_short, .terminal_mark, ..."""
 
         def fault(line: str, lowered: str, seen: Counter[str]) -> str | None:
             if self.min_characters is not None and len(line) < self.min_characters:
@@ -143,7 +137,7 @@ class Lines(StepSettings):
 
         def apply(text: str, changes: Counter[str]) -> str:
             lines = text.split("\n")
-            # Lowering changes no newline, so that the lines of both are the same.
+            # Lower-casing changes no newline, so both have the same lines.
             lowered = text.lower().split("\n") if self.javascript else lines
             kept, seen = [], Counter[str]()
             for line, low in zip(lines, lowered, strict=True):
@@ -158,5 +152,5 @@ class Lines(StepSettings):
 
 
 def ends_sentence(line: str, marks: tuple[str, ...]) -> bool:
-    """Whether a line ends in one of the marks and not in three dots (as C4's code has it)."""
+    """Return whether a line ends in one of the marks and not in "...", as in C4's code."""
     return line.endswith(marks) and not line.endswith("...")

@@ -11,25 +11,23 @@ from data_prep.cleaning.words import BASE
 
 @dataclass(frozen=True)
 class Repeats:
-    """The n-grams of one length that occur twice or more in a text of W words.
-
-    Attributes:
-        n: words of each.
-        lengths: characters of each word of the text, int64 [W].
-        places: index of the first word of each copy, int64 [P], P > 0; the copies of one
-            n-gram stand together, in the order of the text.
-        first: whether a copy is the first of its n-gram, bool [P].
-    """
+    """The n-grams of one length that occur twice or more in a text of W words."""
 
     n: int
+    """Words of an n-gram."""
     lengths: NDArray[np.int64]
+    """Characters of each word of the text, int64 [W]."""
     places: NDArray[np.int64]
+    """Index of the first word of each copy, int64 [P], P > 0. The copies of one n-gram are
+    consecutive, in the order of the text."""
     first: NDArray[np.bool_]
+    """Whether a copy is the first one of its n-gram, bool [P]."""
 
     def top_share(self) -> float:
-        """Share of the characters in copies of the most frequent n-gram; of several, the longest.
+        """Return the share of characters in copies of the most frequent n-gram.
 
-        Copies that overlap count in full, but the share is 1 at most.
+        Among several equally frequent n-grams, the longest counts. Copies that overlap count in
+        full, but the share is at most 1.
         """
         begins = np.flatnonzero(self.first)
         counts = np.diff(begins, append=len(self.places))
@@ -39,7 +37,7 @@ class Repeats:
         return min(count * longest / int(self.lengths.sum()), 1.0)
 
     def duplicate_share(self) -> float:
-        """Share of the characters that second and later copies cover, each counted once."""
+        """Return the share of characters in second and later copies, each counted once."""
         later = self.places[~self.first]
         change = np.zeros(len(self.lengths) + 1, dtype=np.int32)
         change[later] += 1
@@ -51,16 +49,16 @@ class Repeats:
 def repeated_ngrams(
     keys: NDArray[np.uint64], lengths: NDArray[np.int64], smallest: int, largest: int
 ) -> Iterator[tuple[int, Repeats]]:
-    """The repeated n-grams for each n from `smallest` to `largest`, as long as there are any.
+    """Yield the repeated n-grams for each n from `smallest` to `largest`; stop when none are left.
 
-    An n-gram that occurs twice begins with an (n-1)-gram that does. So each round looks only
-    at the places that the round before has left, which soon are few in ordinary text.
+    An n-gram that occurs twice begins with an (n-1)-gram that occurs twice. So each round checks
+    only the places that remain from the previous round. In ordinary text these are soon few.
 
     Args:
         keys: a key of each word, uint64 [W].
         lengths: characters of each word, int64 [W].
-        smallest: least n, from 1.
-        largest: greatest n.
+        smallest: minimum n, at least 1.
+        largest: maximum n.
     """
     places = np.arange(len(keys))
     grams = np.zeros(len(keys), dtype=np.uint64)
@@ -79,16 +77,16 @@ def repeated_ngrams(
 
 
 def _group(grams: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Indexes of the keys that occur twice or more, equal ones together, and which are first.
+    """Return the indices of keys that occur at least twice, grouped by key; and which are first.
 
-    The lower bits of each key give way to its index: then one plain sort groups the copies in
-    their order, much faster than an argsort would. Two keys that differ in those bits only are
-    taken for one: a chance of 2**-44 a pair in a text of a million words.
+    The index of each key replaces its lower bits. Then one plain sort groups the copies in their
+    order, which is much faster than an argsort. Two keys that differ only in those bits count as
+    equal; the probability is 2**-44 per pair in a text of a million words.
     """
     low = np.uint64((1 << len(grams).bit_length()) - 1)
     ordered = (grams & ~low) | np.arange(len(grams), dtype=np.uint64)
     ordered.sort()
-    copy = np.zeros(len(grams) + 1, dtype=np.bool_)  # of the key before
+    copy = np.zeros(len(grams) + 1, dtype=np.bool_)  # equal to the previous key
     np.less_equal(ordered[1:] ^ ordered[:-1], low, out=copy[1 : max(len(grams), 1)])
     repeated = copy[:-1] | copy[1:]
     return (ordered[repeated] & low).astype(np.int64), ~copy[:-1][repeated]

@@ -1,4 +1,4 @@
-"""What a cleaning step is, and what it says about a text."""
+"""The base class of cleaning steps, and the results of a step."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -13,36 +13,31 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 @dataclass(frozen=True)
 class Removed:
-    """A text that a step takes out of the corpus.
-
-    Attributes:
-        reason: what it is counted under: "step.rule", such as "gopher_quality.words".
-        figure: the figure behind it, for people: "41 words, at least 50 needed".
-    """
+    """The result of a step that removes the text from the corpus."""
 
     reason: str
+    """Key of the count, "step.rule", for example "gopher_quality.words"."""
     figure: str
+    """The measured value, for people: "41 words, at least 50 needed"."""
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A text that is kept.
-
-    Attributes:
-        text: the text after all steps.
-        changes: what the steps changed, by "step" or "step.detail"; empty if nothing did.
-    """
+    """The result of the steps for a text that is kept."""
 
     text: str
+    """The text after all steps."""
     changes: Counter[str]
+    """Counts of the changes by "step" or "step.detail"; empty if there are none."""
 
 
-# A step at work: takes a text and the changes counted so far.
+# What a step does with a text: it gets the text and the counts of changes so far, adds its own
+# counts, and returns the new text or why it removes the text.
 Rule = Callable[[str, Counter[str]], str | Removed]
 
 
 def unknown_name(name: Any, known: list[str], kind: str, title: str) -> ValidationError:
-    """The error that says that there is no `kind` called `name`, and which is near to it."""
+    """Return the error for an unknown name of a `kind`, with the closest known name."""
     near = get_close_matches(str(name), known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     fault = PydanticCustomError(f"unknown_{kind}", f"there is no such {kind}; {hint}")
@@ -51,10 +46,11 @@ def unknown_name(name: Any, known: list[str], kind: str, title: str) -> Validati
 
 
 def check_names(model: type[BaseModel], values: Any) -> Any:
-    """Pass `values` on if they name settings of the model only.
+    """Return `values` if all their names are settings of the model.
 
     Raises:
-        ValidationError: a name is unknown; located at the name, and saying which is near.
+        ValidationError: a name is unknown; the error is located at the name and suggests the
+            closest known name.
     """
     if isinstance(values, dict):
         for name in values:
@@ -64,25 +60,22 @@ def check_names(model: type[BaseModel], values: Any) -> Any:
 
 
 class StepSettings(BaseModel, ABC):
-    """The settings of one cleaning step.
-
-    Attributes:
-        name: what the step is called in a config (of the class, not a setting).
-    """
+    """The settings of one cleaning step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: ClassVar[str]
+    """Name of the step in a config file; not a setting."""
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, values: Any) -> Any:
+    def _check_names(cls, values: Any) -> Any:
         return check_names(cls, values)
 
     @abstractmethod
     def rule(self) -> Rule:
-        """Make the step ready for work.
+        """Return the function that applies the step to a text.
 
         Raises:
-            PrepError: something that it needs is missing: a library or a file.
+            PrepError: a library or file that the step needs is missing.
         """

@@ -1,4 +1,4 @@
-"""The step that masks personal data by placeholders."""
+"""The step that replaces personal data by placeholders."""
 
 import re
 from collections import Counter
@@ -16,11 +16,11 @@ RESERVED = re.compile(
     r"\[(?:PAD|UNK|BOS|EOS|CLS|SEP|MASK|NLU|NLG|S2S|PRE|SUF|MID|unused\d+)\]|<[^<>\s]*>"
 )
 
-# How much of what a pattern found is personal data, from its beginning; 0 if none.
+# Returns how many characters at the beginning of a match are personal data; 0 if none are.
 _Check = Callable[[str], int]
 
-# In the order in which they run: the longest and strictest first. A pattern runs only on a
-# text with its sign.
+# In the order in which they run: the longest and strictest first. Each pattern has a sign, and
+# runs only on texts that contain it.
 _KINDS: dict[str, list[tuple[str, re.Pattern[str], _Check]]] = {
     "email": [("@", numbers.EMAIL, len)],
     "chinese_id": [("", numbers.CHINESE_ID, numbers.length_of_chinese_id)],
@@ -40,11 +40,7 @@ _KINDS: dict[str, list[tuple[str, re.Pattern[str], _Check]]] = {
 
 
 class Placeholders(BaseModel):
-    """What stands for each kind of personal data.
-
-    Attributes:
-        email: for an e-mail address; likewise the others.
-    """
+    """The placeholder of each kind of personal data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -57,57 +53,54 @@ class Placeholders(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, values: Any) -> Any:
+    def _check_names(cls, values: Any) -> Any:
         return check_names(cls, values)
 
     @field_validator("*")
     @classmethod
-    def _harmless(cls, placeholder: str) -> str:
+    def _check_placeholder(cls, placeholder: str) -> str:
         if RESERVED.search(placeholder):
-            raise PydanticCustomError("reserved", "tokenizers reserve this piece; take another")
+            raise PydanticCustomError("reserved", "tokenizers reserve this piece; choose another")
         if re.search(r"[\d@+\n]", placeholder):
-            message = "a placeholder has no digit, @, + or newline, lest it be masked itself"
+            message = "a placeholder must not contain a digit, @, + or newline: it could be masked"
             raise PydanticCustomError("placeholder", message)
         return placeholder
 
 
 class PersonalData(StepSettings):
-    """Replaces personal data by placeholders; false leaves a kind alone.
+    """Replace personal data by placeholders; false keeps a kind.
 
-    A number that people write without any mark (a bank account, a phone number of seven
-    digits) cannot be told from others and stays.
-
-    Attributes:
-        email: e-mail addresses.
-        phone: numbers with "+" and a country code (ITU-T E.164), Chinese mobile numbers,
-            Chinese landline numbers with an area code, North American numbers.
-        ip: IPv4 and IPv6 addresses of the public internet.
-        chinese_id: Chinese resident identity numbers of 18 characters whose date and check
-            character are right (GB 11643-1999).
-        us_ssn: US social security numbers written with hyphens.
-        credit_card: card numbers of the large networks whose check digit is right (Luhn,
-            ISO/IEC 7812-1).
-        placeholders: what stands for each kind.
+    A number that is written without any mark (a bank account, a phone number of seven digits)
+    cannot be distinguished from other numbers and is kept.
     """
 
     name: ClassVar[str] = "personal_data"
 
     email: bool = True
+    """E-mail addresses."""
     phone: bool = True
+    """Numbers with "+" and a country code (ITU-T E.164), Chinese mobile numbers, Chinese landline
+    numbers with an area code, North American numbers."""
     ip: bool = True
+    """IPv4 and IPv6 addresses of the public internet."""
     chinese_id: bool = True
+    """Chinese resident identity numbers of 18 characters whose date and check character are valid
+    (GB 11643-1999)."""
     us_ssn: bool = True
+    """US social security numbers written with hyphens."""
     credit_card: bool = True
+    """Card numbers of the large networks whose check digit is valid (Luhn, ISO/IEC 7812-1)."""
     placeholders: Placeholders = Placeholders()
+    """The placeholder of each kind."""
 
     @model_validator(mode="after")
     def _check(self) -> "PersonalData":
         if not any(getattr(self, kind) for kind in _KINDS):
-            raise PydanticCustomError("no_rule", "every kind is off; leave the step out")
+            raise PydanticCustomError("no_rule", "every kind is off; remove the step")
         return self
 
     def rule(self) -> Rule:
-        """Counts "personal_data.email" and so on: the places masked."""
+        """Return the rule; it counts the masked places by kind, as personal_data.email, ..."""
         masks = [
             (f"{self.name}.{kind}", sign, _masker(pattern, check, getattr(self.placeholders, kind)))
             for kind, patterns in _KINDS.items()
@@ -136,7 +129,7 @@ def _masker(
             if length:
                 parts += [text[end : match.start()], placeholder]
                 end = match.start() + length
-            # What is no personal data as a whole can hold some further on.
+            # Personal data may begin later inside a match that is not personal data itself.
             match = pattern.search(text, match.start() + max(length, 1))
         return "".join([*parts, text[end:]]), len(parts) // 2
 

@@ -1,8 +1,8 @@
-"""What numbers of personal data look like, and the checks that tell them from other numbers.
+"""Patterns of personal data, and the checks that distinguish them from other numbers.
 
-Every pattern begins with a plain character or class, for which the regex engine scans fast,
-and looks back from there. Repetitions are bounded and separated, so that no text takes more
-than linear time.
+Every pattern begins with a plain character or class, which the regex engine finds fast, and
+looks back from there. Repetitions are bounded and separated, so that matching takes linear time
+on every text.
 """
 
 import re
@@ -35,7 +35,7 @@ CARD = re.compile(
     r"(?:[ \-]?[0-9]){9,15}(?![0-9A-Za-z])"
 )
 
-# Addresses that name no machine on the internet (IANA's special-purpose registry, RFC 6890).
+# Addresses of no machine on the public internet (IANA's special-purpose registry, RFC 6890).
 _NOT_PUBLIC = [
     IPv4Network(network)
     for network in (
@@ -62,7 +62,7 @@ _LAST_GROUP = re.compile(r"[ .\-()]+[0-9]+\Z")
 
 
 def length_of_international(found: str) -> int:
-    """How much of "+49 30 1234567 2019" is a number of 8 to 15 digits (ITU-T E.164)."""
+    """Return how much of "+49 30 1234567 2019" is a number of 8 to 15 digits (ITU-T E.164)."""
     while len(found.translate(_SEPARATORS)) > 15:
         shorter = _LAST_GROUP.sub("", found)
         if shorter == found:
@@ -72,7 +72,7 @@ def length_of_international(found: str) -> int:
 
 
 def length_of_ipv4(found: str) -> int:
-    """All of it if it is a public address."""
+    """Return the whole length for a public address, else 0."""
     try:
         address = IPv4Address(found)
     except AddressValueError:
@@ -81,35 +81,35 @@ def length_of_ipv4(found: str) -> int:
 
 
 def length_of_ipv6(found: str) -> int:
-    """All of it but a colon at its end, if it is a global unicast address (RFC 4291)."""
+    """Return the length, without a final colon, of a global unicast address (RFC 4291), else 0."""
     if found.endswith(":") and not found.endswith("::"):
         found = found[:-1]
     try:
         address = IPv6Address(found)
     except AddressValueError:
         return 0
-    return 0 if str(address).startswith("2001:db8:") else len(found)  # RFC 3849: for examples
+    return 0 if str(address).startswith("2001:db8:") else len(found)  # RFC 3849: documentation
 
 
 def length_of_chinese_id(found: str) -> int:
-    """All of it if the date of birth and the check character are right (GB 11643-1999)."""
+    """Return the length if birth date and check character are valid (GB 11643-1999), else 0."""
     try:
         born = date(int(found[6:10]), int(found[10:12]), int(found[12:14]))
     except ValueError:
         return 0
     total = sum(int(digit) * pow(2, 17 - place, 11) for place, digit in enumerate(found[:17]))
-    right = 1800 <= born.year < 2100 and "10X98765432"[total % 11] == found[17].upper()
-    return len(found) if right else 0
+    valid = 1800 <= born.year < 2100 and "10X98765432"[total % 11] == found[17].upper()
+    return len(found) if valid else 0
 
 
 def length_of_ssn(found: str) -> int:
-    """All of it if the number can have been given out (US Social Security Administration)."""
+    """Return the length for a valid number (US Social Security Administration), else 0."""
     area, group, serial = found.split("-")
     return 0 if area in ("000", "666") or group == "00" or serial == "0000" else len(found)
 
 
 def length_of_card(found: str) -> int:
-    """The longest beginning that has the digits of a network and their check digit."""
+    """Return the length of the longest prefix that is a card number with a valid check digit."""
     while True:
         digits = found.translate(_SEPARATORS)
         if _NETWORKS.fullmatch(digits) and _luhn(digits):
@@ -121,7 +121,7 @@ def length_of_card(found: str) -> int:
 
 
 def _luhn(digits: str) -> bool:
-    """The check of ISO/IEC 7812-1, annex B."""
+    """Return whether the check digit is valid (ISO/IEC 7812-1, annex B)."""
     doubled = (str(2 * int(digit)) for digit in digits[-2::-2])
     total = sum(map(int, digits[::-2])) + sum(int(digit) for pair in doubled for digit in pair)
     return total % 10 == 0

@@ -1,4 +1,4 @@
-"""The list of cleaning steps as a config writes it."""
+"""The list of cleaning steps, in the form of a config file."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -38,7 +38,7 @@ def _as_list(items: Any) -> Any:
 
 
 def _as_mapping(item: Any) -> Any:
-    """Write "name" and "{name: null}" as "{name: {}}"."""
+    """Convert "name" and "{name: null}" to "{name: {}}"."""
     if isinstance(item, StepSettings):
         return item
     if isinstance(item, str):
@@ -71,10 +71,10 @@ def _write(step: StepSettings) -> dict[str, Any]:
     return {step.name: step.model_dump(mode="json")}
 
 
-def _refuse_echo(steps: tuple[StepSettings, ...]) -> tuple[StepSettings, ...]:
+def _refuse_repeats(steps: tuple[StepSettings, ...]) -> tuple[StepSettings, ...]:
     for step, following in pairwise(steps):
         if step == following:
-            message = f"{step.name} stands twice in a row with the same settings: once is enough"
+            message = f"{step.name} is listed twice in a row with the same settings; list it once"
             raise PydanticCustomError("step_twice", "{message}", {"message": message})
     return steps
 
@@ -99,22 +99,22 @@ Step = Annotated[
     PlainSerializer(_write),
 ]
 
-# The steps in the order in which they run. A step may stand in the list more than once, say
-# `length` before and after `lines`; both then count under the same names.
+# The steps in the order in which they run. A step may be listed more than once, for example
+# `length` before and after `lines`. Then both count under the same names.
 CleaningSteps = Annotated[
     tuple[Step, ...],
     Field(strict=False),
-    AfterValidator(_refuse_echo),
+    AfterValidator(_refuse_repeats),
     BeforeValidator(_as_list),
 ]
 
 
 def pinned(steps: Sequence[StepSettings]) -> tuple[StepSettings, ...]:
-    """The steps with the checksum of every file that they read.
+    """Return the steps with the checksum of every file that they read.
 
-    The result decides what the steps do to a text, whatever becomes of the files.
+    So the settings fully determine what the steps do to a text, even if a file changes later.
 
     Raises:
-        PrepError: a file cannot be read, or has another checksum than the settings say.
+        PrepError: a file cannot be read, or its checksum is not the one in the settings.
     """
     return tuple(step.pinned() if isinstance(step, C4) else step for step in steps)

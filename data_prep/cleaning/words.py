@@ -1,8 +1,8 @@
 """The words of a text as arrays, and the scripts of its letters.
 
-Rules made for English count words between spaces. Chinese has none, so a rule can count each
-CJK character as a word instead; both are found for a whole text at once, by tables over the
-characters, at a speed that Python's strings do not reach.
+Rules for English count words between spaces. Chinese has no spaces, so a rule can instead count
+each CJK character as a word. Words and letters of a whole text are found at once by table
+lookups, which is faster than Python's string methods.
 """
 
 import re
@@ -39,13 +39,13 @@ SCRIPTS = {
 OTHER_SCRIPT = len(SCRIPTS) + 1
 
 _SPACE, _MARK, _CJK, _LETTER = 1, 2, 4, 8
-BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that powers of it never vanish
+BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so its powers are never 0 modulo 2**64
 _MIXER = np.uint64(0xBF58476D1CE4E5B9)
 _FOLD = np.uint64(29)
 
 
 def _members(ranges: str) -> NDArray[np.int64]:
-    """The code points of the inside of a character class."""
+    """Return the code points of a character class, given without its brackets."""
     found = re.findall(r"(.)(?:-(.))?", ranges, re.DOTALL)
     codes = [code for low, high in found for code in range(ord(low), ord(high or low) + 1)]
     return np.array(codes, dtype=np.int64)
@@ -53,7 +53,7 @@ def _members(ranges: str) -> NDArray[np.int64]:
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """What each code point is, as bits, uint8 [0x110000]."""
+    """Return the flags of each code point, uint8 [0x110000]."""
     kinds = np.zeros(0x110000, dtype=np.uint8)
     characters = list(map(chr, range(0x110000)))
     kinds[np.fromiter(map(str.isspace, characters), dtype=np.bool_)] |= _SPACE
@@ -65,7 +65,7 @@ def _kinds() -> NDArray[np.uint8]:
 
 @cache
 def _scripts() -> NDArray[np.uint8]:
-    """The script of each letter, uint8 [0x110000]: 0 for what is no letter."""
+    """Return the script of each code point, uint8 [0x110000]: 0 if it is not a letter."""
     scripts = np.full(0x110000, OTHER_SCRIPT, dtype=np.uint8)
     for number, ranges in enumerate(SCRIPTS.values(), 1):
         scripts[_members(ranges)] = number
@@ -78,13 +78,13 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 
 def count_letters(text: str) -> dict[str, int]:
-    """The number of letters (Unicode's "alphabetic") of each script, "other" included."""
+    """Return the number of letters (`str.isalpha`) of each script, including "other"."""
     counts = np.bincount(_scripts()[_code_points(text)], minlength=OTHER_SCRIPT + 1)
     return dict(zip([*SCRIPTS, "other"], counts[1:].tolist(), strict=True))
 
 
 def count_words(text: str, mode: WordMode) -> int:
-    """The number of words of a short text, such as a line."""
+    """Return the number of words of a short text, such as a line."""
     return len(text.split()) if mode == "whitespace" else len(_CJK_WORD.findall(text))
 
 
@@ -100,14 +100,15 @@ class Words:
 
     Args:
         text: the text.
-        mode: "whitespace": what stands between white space. "cjk": each Han, hiragana and
-            katakana character is a word, and what stands between these, white space and CJK
-            punctuation.
-
-    Attributes:
-        lengths: characters of each word, int64 [W].
-        alphabetic: whether a word holds a letter, bool [W].
+        mode: "whitespace": words are separated by white space. "cjk": each Han, hiragana and
+            katakana character is a word; these, white space and CJK punctuation separate the
+            other words.
     """
+
+    lengths: NDArray[np.int64]
+    """Characters of each word, int64 [W]."""
+    alphabetic: NDArray[np.bool_]
+    """Whether a word contains a letter, bool [W]."""
 
     def __init__(self, text: str, mode: WordMode) -> None:
         self._points = _code_points(text)
@@ -133,9 +134,9 @@ class Words:
         return len(self._starts)
 
     def keys(self) -> NDArray[np.uint64]:
-        """A key of each word, uint64 [W]: equal words have equal keys.
+        """Return a key of each word, uint64 [W]; equal words have equal keys.
 
-        Different words have different keys but for a chance of about 2**-64 a pair.
+        Two different words have equal keys with a probability of about 2**-64.
         """
         if not len(self._starts):
             return np.zeros(0, dtype=np.uint64)

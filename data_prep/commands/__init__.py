@@ -1,1 +1,1 @@
-"""The commands of `megapt-prep`, a module a group."""
+"""The commands of `megapt-prep`, one module per group."""

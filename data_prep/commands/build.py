@@ -27,7 +27,7 @@ def build_command(
     ] = None,
     output: Annotated[str | None, typer.Option(help="The corpus folder, or a URL.")] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Folder for the corpus before it goes to a URL.")
+        Path | None, typer.Option(help="Folder for the corpus before its upload to a URL.")
     ] = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
@@ -41,26 +41,26 @@ def build_command(
         str | None, typer.Option(help="Field of a document's id, kept in the shards.")
     ] = None,
     group_field: Annotated[
-        str | None, typer.Option(help="Documents that share its value stay on one side.")
+        str | None, typer.Option(help="Documents with the same value stay in one split.")
     ] = None,
     split_text: options.SplitText = None,
     separator: options.Separator = None,
     errors: options.Errors = None,
     words: Annotated[
-        str | None, typer.Option(help="Where CJK words start: at each piece, or where jieba says.")
+        str | None, typer.Option(help="Where CJK words start: at each piece, or as jieba says.")
     ] = None,
     valid_fraction: Annotated[
         float | None, typer.Option(help="Expected share of validation documents or groups.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the split.")] = None,
-    block_tokens: Annotated[int | None, typer.Option(help="Tokens of a block.")] = None,
-    shard_tokens: Annotated[int | None, typer.Option(help="Tokens of a shard.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
+    block_tokens: Annotated[int | None, typer.Option(help="Tokens per block.")] = None,
+    shard_tokens: Annotated[int | None, typer.Option(help="Tokens per shard.")] = None,
     workers: options.Workers = None,
     executor: options.Executor = "local",
     overwrite: Annotated[bool, typer.Option(help="Replace another corpus in --output.")] = False,
     dry_run: Annotated[
         int | None,
-        typer.Option(min=1, help="Show what cleaning does to so many documents; build nothing."),
+        typer.Option(min=1, help="Show what cleaning does to this many documents; build nothing."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -85,7 +85,7 @@ def build_command(
         "tokenizer": tokenizer,
         "output": output,
     }
-    # First of all, so that of many MPI ranks one tells what is wrong.
+    # Before anything else, so that only one of many MPI ranks reports an error.
     with open_executor(executor, workers, preload=["data_prep.build"]) as opened:
         if opened is None:  # a rank that has done its part
             return
@@ -99,7 +99,7 @@ def build_command(
             return
         if chosen.tokenizer is None or chosen.output is None:
             missing = "--tokenizer" if chosen.tokenizer is None else "--output"
-            raise PrepError(f"{missing} is missing: give it, or name it in the config file")
+            raise PrepError(f"{missing} is missing: give it, or set it in the config file")
         folder = _local_folder(chosen.output, work)
         manifest, built = build_corpus(
             chosen.settings, chosen.tokenizer, folder, opened, overwrite=overwrite
@@ -115,11 +115,9 @@ def build_command(
 
 
 def _local_folder(output: str, work: Path | None) -> Path:
-    """Where a corpus grows: `output`, or if that is a URL its last name in the folder `work`."""
+    """Return the folder to write: `output`, or for a URL its last part in the folder `work`."""
     if ("://" in output) != (work is not None):
-        raise PrepError(
-            f"--output {output}: a URL needs --work FOLDER on a disk, and nothing else does"
-        )
+        raise PrepError(f"--output {output}: a URL needs --work FOLDER; a folder must not have it")
     return work / output.rstrip("/").rpartition("/")[2] if work else Path(output)
 
 
@@ -129,17 +127,17 @@ def read_config(
     reading: dict[str, Any],
     content: dict[str, Any],
 ) -> BuildConfig:
-    """Put a build's settings together: the file, then --set, then the options.
+    """Combine a build's settings: the file, then --set, then the options.
 
     Args:
         path: the config file, or None.
-        assignments: "PATH=VALUE" each.
-        reading: options on how the one corpus without a name is read; None for those that
+        assignments: values of --set, each "PATH=VALUE".
+        reading: options for reading the only corpus, which has no name; None for options that
             were not given.
         content: the other options.
 
     Raises:
-        PrepError: a setting is wrong, or `--input` is given beside corpora with names.
+        PrepError: a setting is wrong, or a reading option is given and the config names corpora.
     """
     file = ConfigFile(path)
     values = file.values
@@ -150,7 +148,7 @@ def read_config(
         if given:
             option = "--input" if "paths" in given else "--" + next(iter(given)).replace("_", "-")
             raise PrepError(
-                f"{option}: the config names its corpora; say there how each of them is read"
+                f"{option}: the config names its corpora; set there how each of them is read"
             )
     else:
         if "paths" not in given:

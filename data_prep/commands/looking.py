@@ -1,4 +1,4 @@
-"""The commands that look into finished corpora: inspect, show, verify, diff."""
+"""The commands that inspect finished corpora: inspect, show, verify, diff."""
 
 import json
 from pathlib import Path
@@ -23,9 +23,7 @@ from data_prep.errors import PrepError
 from data_prep.execution import open_executor
 
 CorpusFolder = Annotated[Path, typer.Argument(metavar="CORPUS", help="The corpus folder.")]
-Splits = Annotated[
-    list[str] | None, typer.Option("--split", help="Only this side; may be repeated.")
-]
+Splits = Annotated[list[str] | None, typer.Option("--split", help="Only this split; repeatable.")]
 
 
 def inspect_command(
@@ -35,13 +33,13 @@ def inspect_command(
     ] = None,
     tokens: Annotated[
         bool,
-        typer.Option("--tokens", help="Read the tokens too: characters, and vocabulary used."),
+        typer.Option("--tokens", help="Read the tokens too, for characters and vocabulary use."),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Print the figures of a corpus: counts, lengths, labels, and what was left out."""
+    """Print statistics of a corpus: counts, lengths, labels, and rejected documents."""
     if plot:
-        # Imported here: it takes longer to load than the other commands take to run.
+        # Imported here because loading it takes longer than the other commands take to run.
         from data_prep.corpora.plotting import check_format, plot_summary
 
         check_format(plot)
@@ -56,14 +54,16 @@ def inspect_command(
 
 def show_command(
     corpus: CorpusFolder,
-    document: Annotated[int | None, typer.Option(min=0, help="Its number in the input.")] = None,
+    document: Annotated[
+        int | None, typer.Option(min=0, help="Document number in the input.")
+    ] = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="Its id; scans the ids of the corpus.")
+        str | None, typer.Option("--id", help="Id of the document; scans all ids of the corpus.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--sample", min=1, metavar="K", help="K documents by chance.")
+        int | None, typer.Option("--sample", min=1, metavar="K", help="K random documents.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     split: Splits = None,
     as_json: options.Json = False,
 ) -> None:
@@ -97,7 +97,7 @@ def verify_command(
 ) -> None:
     """Check every byte and every count of corpora.
 
-    Exit code 0: all sound; 1: faults were found; 2: a folder is no corpus.
+    Exit code 0: all sound; 1: faults were found; 2: a folder is not a corpus.
     """
     sound = True
     with open_executor(executor, workers) as opened:
@@ -137,18 +137,18 @@ def verify_command(
 
 def diff_command(
     a: Annotated[Path, typer.Argument(metavar="A", help="A corpus folder.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another corpus folder.")],
     by: Annotated[
         MatchBy | None,
         typer.Option(help="Match by id, text or number; by id where both keep ids, else by text."),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Show the text that differs.")] = False,
-    limit: Annotated[int, typer.Option(min=0, help="Documents of each kind that are listed.")] = 10,
+    limit: Annotated[int, typer.Option(min=0, help="Documents of each kind to list.")] = 10,
     as_json: options.Json = False,
 ) -> None:
-    """Tell which documents differ between two corpora.
+    """Show which documents differ between two corpora.
 
-    Exit code 0: the same documents; 1: some differ; 2: a folder is no corpus.
+    Exit code 0: the same documents; 1: some differ; 2: a folder is not a corpus.
     """
     summary = difference_summary(Corpus(a), Corpus(b), by, limit, text)
     if as_json:

@@ -10,11 +10,11 @@ from data_prep.inputs import ErrorPolicy, InputFormat, TextSplit
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", help="Files, folders, globs or URLs; see docs/data.md for kinds."),
+    typer.Option("--input", help="Files, folders, globs or URLs; formats: see docs/data.md."),
 ]
 Format = Annotated[
     InputFormat | None,
-    typer.Option("--format", help="Of all files; by suffix if not given."),
+    typer.Option("--format", help="Format of all files; by suffix if not given."),
 ]
 TextField = Annotated[
     str | None, typer.Option(help='Field or column that holds the text: "text" if not given.')
@@ -25,15 +25,15 @@ Errors = Annotated[
 ]
 SplitText = Annotated[
     TextSplit | None,
-    typer.Option(help="What a document is in a text file: the whole file if not given."),
+    typer.Option(help="What is a document in a text file; the whole file if not given."),
 ]
 Separator = Annotated[
     str | None, typer.Option(help="With --split-text separator: the line between documents.")
 ]
 Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.")]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="PATH=VALUE, over the config file; repeatable.")
+    list[str] | None, typer.Option("--set", help="PATH=VALUE; overrides the config; repeatable.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one a core if not given.")]
-Executor = Annotated[ExecutorKind, typer.Option(help="local processes, or the ranks of mpirun.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one per core if not given.")]
+Executor = Annotated[ExecutorKind, typer.Option(help="Local processes, or the ranks of mpirun.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,4 +1,4 @@
-"""The commands that make corpora of finished ones: merge, reshard."""
+"""The commands that make new corpora from finished ones: merge, reshard."""
 
 import json
 from collections.abc import Callable
@@ -15,18 +15,22 @@ from data_prep.execution import Executor, ExecutorKind, open_executor
 from data_prep.manifest import Manifest
 
 Output = Annotated[Path, typer.Option(help="Folder of the new corpus.")]
-BlockTokens = Annotated[int | None, typer.Option(min=1, help="Tokens of a block; as before.")]
-ShardTokens = Annotated[int | None, typer.Option(min=1, help="Tokens of a shard; as before.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another corpus there.")]
+BlockTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens per block; default: as before.")
+]
+ShardTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens per shard; default: as before.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another corpus in --output.")]
 
 
 def merge_command(
     corpora: Annotated[list[Path], typer.Argument(metavar="CORPUS...", help="Corpus folders.")],
     output: Output,
     names: Annotated[
-        list[str] | None, typer.Option("--name", help="A name for each corpus, in their order.")
+        list[str] | None, typer.Option("--name", help="A name for each corpus, in order.")
     ] = None,
-    drop_ids: Annotated[bool, typer.Option("--drop-ids", help="Leave the ids out.")] = False,
+    drop_ids: Annotated[bool, typer.Option("--drop-ids", help="Drop the ids.")] = False,
     block_tokens: BlockTokens = None,
     shard_tokens: ShardTokens = None,
     workers: options.Workers = None,
@@ -34,7 +38,7 @@ def merge_command(
     overwrite: Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Put corpora with one tokenizer into one, without tokenizing again."""
+    """Merge corpora with the same tokenizer into one, without tokenizing again."""
     sizes = Sizes(block_tokens, shard_tokens)
     merge = partial(
         merge_corpora,
@@ -59,7 +63,7 @@ def reshard_command(
     overwrite: Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write a corpus again with blocks and shards of other sizes."""
+    """Write a corpus again with other sizes of blocks and shards."""
     sizes = Sizes(block_tokens, shard_tokens)
     reshard = partial(
         reshard_corpus, corpus, output, sizes, splits=split or (), overwrite=overwrite
@@ -75,14 +79,14 @@ def _rearrange(
     verb: str,
     as_json: bool,
 ) -> None:
-    """Make a corpus and print what became of it.
+    """Make a corpus and print the result.
 
     Args:
-        make: returns its manifest, and whether it was written now.
-        executor: what does the work.
-        workers: number of its processes.
+        make: makes the corpus; returns its manifest, and whether it was written now.
+        executor: kind of the executor.
+        workers: number of processes.
         output: folder of the corpus.
-        verb: what was done, if it was not there already.
+        verb: what to print if the corpus was not already there.
         as_json: print JSON.
     """
     with open_executor(executor, workers) as opened:

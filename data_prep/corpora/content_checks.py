@@ -1,4 +1,4 @@
-"""Whether the arrays of a block make sense together."""
+"""Checks whether the arrays of a block are consistent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,35 +11,32 @@ from data_prep.manifest import Manifest
 from data_prep.tokenizers import Tokenizer
 from data_prep.vocabulary import Vocabulary
 
-# SentencePiece writes a space as this character, so it comes back as one, two bytes shorter.
+# SentencePiece writes a space as U+2581, so U+2581 in a text decodes to a space, two bytes shorter.
 _SPACE_SIGN_LOSS = 2
 
 
 @dataclass(frozen=True)
 class DecodedBlock:
-    """A block as it was read.
-
-    Attributes:
-        arrays: its arrays by the names of `BlockData`, those that it has; marks packed.
-        ids: its ids, if it has any.
-    """
+    """A block as it was read."""
 
     arrays: dict[str, NDArray[Any]]
+    """The arrays that the block has, by the names of `BlockData`; marks are packed bits."""
     ids: list[str] | None
+    """The ids of its documents, or None."""
 
 
 def content_faults(block: DecodedBlock, manifest: Manifest, last: int) -> Iterator[str]:
-    """What is wrong with the values of a block.
+    """Yield what is wrong with the values of a block.
 
     Args:
         block: the block.
         manifest: the manifest of its corpus.
-        last: number of the document before the block, -1 if there is none.
+        last: number of the last document before the block, or -1.
     """
     arrays = block.arrays
     lens, numbers = arrays["lens"].astype(np.int64), arrays["documents"]
     if (np.diff(numbers, prepend=last) <= 0).any():
-        yield "document numbers do not rise"
+        yield "document numbers do not increase"
     if numbers.min() < 0 or numbers.max() >= manifest.source_documents:
         yield f"document numbers are not all in 0 to {manifest.source_documents - 1}"
     if not arrays["bytes"].all():
@@ -74,7 +71,7 @@ def content_faults(block: DecodedBlock, manifest: Manifest, last: int) -> Iterat
 def _mark_faults(arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
     words, sentences = arrays["words"], arrays["sentences"]
     if (sentences & ~words).any():
-        yield "a sentence starts where no word does"
+        yield "a sentence starts where no word starts"
     unused = np.uint8(0xFF >> (len(arrays["tokens"]) % 8 or 8))
     for name in ("words", "sentences"):
         if arrays[name][-1] & unused:
@@ -82,9 +79,9 @@ def _mark_faults(arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
 
 
 def text_faults(block: DecodedBlock, tokenizer: Tokenizer) -> Iterator[str]:
-    """Documents whose decoded text has another length than was recorded.
+    """Yield the documents whose decoded text has another length than was recorded.
 
-    The tokenizer must be lossless. Even then U+2581 may come back as a space.
+    The tokenizer must be lossless. Even then U+2581 may decode to a space.
     """
     arrays = block.arrays
     if arrays["lens"].sum(dtype=np.int64) != len(arrays["tokens"]):
@@ -102,17 +99,17 @@ def text_faults(block: DecodedBlock, tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def _never_in_text(vocabulary: Vocabulary) -> NDArray[np.bool_]:
-    """Which ids no text yields, bool [vocabulary]; some tokenizers yield [UNK]."""
+    """Return which ids no text yields, bool [vocabulary]; some tokenizers yield [UNK]."""
     table: NDArray[np.bool_] = vocabulary.reserved_table.copy()
     table[vocabulary.unk] = False
     return table
 
 
 def _first(numbers: NDArray[np.int64], wrong: NDArray[np.bool_]) -> int:
-    """Number of the first document that is wrong."""
+    """Return the number of the first document that is wrong."""
     return int(numbers[np.argmax(wrong)])
 
 
 def _owner(numbers: NDArray[np.int64], ends: NDArray[np.int64], wrong: NDArray[np.bool_]) -> int:
-    """Number of the document that the first wrong token is of."""
+    """Return the number of the document that holds the first wrong token."""
     return int(numbers[np.searchsorted(ends, np.argmax(wrong), side="right")])

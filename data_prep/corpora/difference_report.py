@@ -1,4 +1,4 @@
-"""How two corpora differ, as JSON values and as text."""
+"""Reports how two corpora differ, as JSON values and as text."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -25,14 +25,14 @@ _TITLES = {
 def difference_summary(
     a: Corpus, b: Corpus, by: MatchBy | None, limit: int, text: bool
 ) -> dict[str, Any]:
-    """How two corpora differ, as JSON values.
+    """Return how two corpora differ, as JSON values.
 
     Args:
         a: one corpus.
-        b: the other.
-        by: what documents are matched by; None for ids where both keep them, else text.
-        limit: at most as many documents of each kind are described.
-        text: whether their text is given too.
+        b: the other corpus.
+        by: how documents are matched; None for by id if both corpora keep ids, else by text.
+        limit: largest number of documents of each kind to describe.
+        text: whether to include their text.
 
     Raises:
         PrepError: a corpus is damaged, or keeps no ids to match by.
@@ -73,12 +73,12 @@ def difference_summary(
 
 
 def has_differences(summary: Mapping[str, Any]) -> bool:
-    """Whether any document differs."""
+    """Return whether any document differs."""
     return any(summary[kind] for kind in _TITLES)
 
 
 def _different_settings(a: Corpus, b: Corpus) -> dict[str, list[Any]]:
-    """What the manifests say of themselves and is not the same, from A and from B."""
+    """Return the settings and counts of the manifests that differ, from A and from B."""
     values = []
     for corpus in (a, b):
         manifest = corpus.manifest
@@ -104,7 +104,7 @@ def _different_settings(a: Corpus, b: Corpus) -> dict[str, list[Any]]:
 def _described(
     a: Corpus, b: Corpus, kind: str, differences: Differences, limit: int, text: bool
 ) -> Iterator[dict[str, Any]]:
-    """The first documents that differ in one way, each with what it is in A and in B."""
+    """Yield the first documents of one kind of difference, each as it is in A and in B."""
     numbers = differences.kinds()[kind][:limit].tolist()
     for pair in numbers:
         number_a, number_b = {"only_a": (pair, None), "only_b": (None, pair)}.get(kind) or pair
@@ -129,9 +129,9 @@ def _document(corpus: Corpus, document: StoredDocument, text: bool) -> dict[str,
 
 
 def difference_lines(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What `difference_summary` found, line by line."""
+    """Yield the lines of text for what `difference_summary` found."""
     if summary["identical"]:
-        yield "identical: one fingerprint"
+        yield "identical: same fingerprint"
         return
     for name, (one, other) in summary["settings"].items():
         yield f"{name}: {_short(one)} in A, {_short(other)} in B"
@@ -166,7 +166,7 @@ def _heading(side: str, document: Mapping[str, Any]) -> str:
 
 
 def _text_lines(sides: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The lines of text that only one side has, as `diff` shows them."""
+    """Yield the lines of text that only one corpus has, as `diff` shows them."""
     if not any("text" in document for document in sides.values()):
         return
     one, other = (sides[side]["text"].splitlines() if side in sides else [] for side in "ab")

@@ -1,6 +1,6 @@
-"""Which documents differ between two corpora.
+"""Finds the documents that differ between two corpora.
 
-Each document becomes one row of hashes; rows are matched by sorting. That takes 45 bytes a
+Each document becomes one row of hashes, and rows are matched by sorting. This takes 45 bytes per
 document of both corpora, and about three times as much while it sorts.
 """
 
@@ -18,7 +18,7 @@ from data_prep.progress import ByteProgress
 
 MatchBy = Literal["id", "text", "number"]
 
-# 16 bytes of a hash as two integers, which sort quicker than bytes.
+# 16 bytes of a hash as two integers, which sort faster than bytes.
 ROW = np.dtype(
     [
         ("key_high", "<u8"),
@@ -41,25 +41,23 @@ class Differences:
     """Documents that differ, by their numbers in each corpus.
 
     A document can be changed, moved and relabeled at once.
-
-    Attributes:
-        only_a: int64 [N], numbers in A of documents that have no partner in B.
-        only_b: int64 [N], numbers in B of documents that have no partner in A.
-        changed: int64 [N, 2], numbers in A and B of partners with different text.
-        moved: int64 [N, 2], of partners on different sides of the split.
-        relabeled: int64 [N, 2], of partners with different labels.
-        same: number of documents that have an equal partner.
     """
 
     only_a: NDArray[np.int64]
+    """int64 [N], numbers in A of documents that have no partner in B."""
     only_b: NDArray[np.int64]
+    """int64 [N], numbers in B of documents that have no partner in A."""
     changed: NDArray[np.int64]
+    """int64 [N, 2], numbers in A and B of partners with different text."""
     moved: NDArray[np.int64]
+    """int64 [N, 2], numbers of partners in different splits."""
     relabeled: NDArray[np.int64]
+    """int64 [N, 2], numbers of partners with different labels."""
     same: int
+    """Number of documents that have an equal partner."""
 
     def kinds(self) -> dict[str, NDArray[np.int64]]:
-        """The documents by how they differ."""
+        """Return the documents by kind of difference."""
         return {
             "only_a": self.only_a,
             "only_b": self.only_b,
@@ -73,12 +71,12 @@ class Differences:
 
 
 def default_match(a: Corpus, b: Corpus) -> MatchBy:
-    """What documents are matched by if the user does not say: their ids if there are any."""
+    """Return how documents are matched by default: by id if both corpora keep ids, else by text."""
     return "id" if a.manifest.keeps_ids and b.manifest.keeps_ids else "text"
 
 
 def same_tokenizer(a: Corpus, b: Corpus) -> bool:
-    """Whether equal tokens mean equal text."""
+    """Return whether equal tokens mean equal text."""
     return a.manifest.tokenizer.sha256 == b.manifest.tokenizer.sha256
 
 
@@ -86,12 +84,12 @@ def differing_documents(a: Corpus, b: Corpus, by: MatchBy) -> Differences:
     """Match the documents of two corpora, and find those that differ.
 
     Partners have the same id, text or number; a document without an id is matched by text.
-    Documents with one key, such as copies of a text, are matched so that as many as
-    possible are equal, and what is left in order. Text is compared by tokens if both have
-    one tokenizer, else as decoded.
+    Documents with the same key, such as copies of a text, are matched so that as many as
+    possible are equal; the rest is matched in order. Text is compared by tokens if both corpora
+    have the same tokenizer, else decoded.
 
     Raises:
-        PrepError: ids are asked for, but a corpus keeps none; or a corpus is damaged.
+        PrepError: `by` is "id", but a corpus keeps no ids; or a corpus is damaged.
     """
     if by == "id":
         for corpus in (a, b):
@@ -104,7 +102,7 @@ def differing_documents(a: Corpus, b: Corpus, by: MatchBy) -> Differences:
 
 
 def compare(a: NDArray[Any], b: NDArray[Any]) -> Differences:
-    """Match rows, `ROW` [documents], of two corpora, each by rising number."""
+    """Match rows of two corpora, each `ROW` [documents] and sorted by number."""
     equal = _matched(a, b, (*_KEY, *_TEXT, "label", "split"))
     left_a, left_b = _without(a, equal[0]), _without(b, equal[1])
     in_a, in_b = _matched(left_a, left_b, _KEY)
@@ -133,13 +131,13 @@ def _without(rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _matched(a: NDArray[Any], b: NDArray[Any], names: tuple[str, ...]) -> _Pairs:
-    """Places in `a` and in `b` of rows that agree in these fields, each used once, in order."""
+    """Return the indices of rows of `a` and `b` that agree in these fields, each used once."""
     both = np.concatenate([a, b])
     if not len(both):
         none = np.empty(0, dtype=np.int64)
         return none, none
     in_b = np.arange(len(both)) >= len(a)
-    # lexsort is stable, so within a group A comes before B, each in its order.
+    # lexsort is stable: within a group A comes before B, each in its own order.
     order = np.lexsort([both[name] for name in names])
     new = np.ones(len(both), dtype=np.bool_)
     new[1:] = False
@@ -159,7 +157,7 @@ def _matched(a: NDArray[Any], b: NDArray[Any], names: tuple[str, ...]) -> _Pairs
 def _rows(
     corpus: Corpus, by: MatchBy, decode: bool, labels: list[str], sides: list[str]
 ) -> NDArray[Any]:
-    """The documents of a corpus as rows, by rising number."""
+    """Return the documents of a corpus as rows, sorted by number."""
     total = sum(split.info.documents for split in corpus.splits.values())
     rows = np.empty(total, dtype=ROW)
     renamed = np.array([labels.index(name) for name in corpus.manifest.labels] + [-1], dtype="<i4")
@@ -199,13 +197,13 @@ def _contents(
 
 
 def _id_keys(ids: NDArray[np.object_], text: _Hashes) -> Iterator[bytes]:
-    """What is hashed for a document's id; for one without an id, the hash of its text."""
+    """Yield the bytes to hash for each id; for a document without an id, the hash of its text."""
     for id_, high, low in zip(ids, *text, strict=True):
         yield b"i" + id_.encode() if id_ else b"t" + high.tobytes() + low.tobytes()
 
 
 def _hashes(contents: Iterator[bytes]) -> _Hashes:
-    """BLAKE2b of each, as the high and the low eight bytes."""
+    """Return the 16-byte BLAKE2b of each content, as two arrays of eight bytes each."""
     digests = b"".join(hashlib.blake2b(data, digest_size=16).digest() for data in contents)
     halves = np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
     return halves[:, 0], halves[:, 1]

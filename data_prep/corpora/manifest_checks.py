@@ -1,4 +1,4 @@
-"""Checking what lies beside the shards: manifest, tokenizer, indexes, lengths, the record."""
+"""Checks the files other than shards: manifest, tokenizer, indexes, lengths, build record."""
 
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from data_prep.tokenizers import load_tokenizer
 
 
 def read_manifest(folder: Path, verdict: Verdict) -> Manifest | None:
-    """The manifest even if it was edited, as long as it has the right fields."""
+    """Read the manifest, even if it was edited, as long as it has the right fields.
+
+    Returns:
+        The manifest; None if it cannot be used for further checks.
+
+    Raises:
+        PrepError: the file is missing.
+    """
     path = folder / MANIFEST_NAME
     try:
         data = path.read_bytes()
@@ -35,36 +42,38 @@ def read_manifest(folder: Path, verdict: Verdict) -> Manifest | None:
         vocabulary = edited.vocabulary
         known = max([vocabulary.unk, *vocabulary.reserved]) < vocabulary.size
         return edited if edited.format == FORMAT and known else None
-    # The fingerprint does not see white space and the order of fields.
+    # The fingerprint does not cover white space and the order of fields.
     if manifest.to_bytes() != data:
-        verdict.add(MANIFEST_NAME, "says what it should, but not byte for byte: it was edited")
+        verdict.add(
+            MANIFEST_NAME, "the content is right, but not byte for byte: the file was edited"
+        )
     return manifest
 
 
 def check_counts(manifest: Manifest, verdict: Verdict) -> None:
-    """The manifest's counts against each other."""
+    """Check the manifest's counts against each other."""
     for name, split in manifest.splits.items():
         for counted, what, total in (
             (sum(info.documents for info in split.shards), "documents", split.documents),
             (sum(info.tokens for info in split.shards), "tokens", split.tokens),
-            (sum(split.label_counts), "labeled", split.labeled),
+            (sum(split.label_counts), "labelled", split.labelled),
             (sum(split.corpus_counts), "corpus_counts", split.documents),
             (len(split.label_counts), "label_counts", len(manifest.labels)),
             (len(split.corpus_counts), "corpus_counts", max(1, len(manifest.corpora))),
         ):
             if counted != total:
-                verdict.add(MANIFEST_NAME, f"{name}: {what} come to {counted}, not {total}")
-    left_out = sum(manifest.rejected.values())
-    if verdict.documents + left_out != manifest.source_documents:
+                verdict.add(MANIFEST_NAME, f"{name}: {what} add up to {counted}, not {total}")
+    rejected = sum(manifest.rejected.values())
+    if verdict.documents + rejected != manifest.source_documents:
         verdict.add(
             MANIFEST_NAME,
-            f"{verdict.documents} documents and {left_out} rejected "
+            f"{verdict.documents} documents and {rejected} rejected "
             f"are not the {manifest.source_documents} of the input",
         )
 
 
 def _check_file(folder: Path, info: FileInfo, verdict: Verdict) -> bool:
-    """Whether a file has the size and the checksum that the manifest says."""
+    """Return whether a file has the size and the checksum that the manifest says."""
     path = folder / info.file
     try:
         size, found = path.stat().st_size, sha256_of(path)
@@ -82,7 +91,7 @@ def _check_file(folder: Path, info: FileInfo, verdict: Verdict) -> bool:
 
 
 def check_tokenizer(folder: Path, manifest: Manifest, verdict: Verdict, text: bool) -> bool:
-    """Check the tokenizer; returns whether texts are wanted and it can decode them exactly."""
+    """Check the tokenizer; return whether texts are to be checked and it decodes them exactly."""
     file = manifest.tokenizer.file
     if not _check_file(folder, manifest.tokenizer, verdict):
         return False
@@ -100,7 +109,7 @@ def check_tokenizer(folder: Path, manifest: Manifest, verdict: Verdict, text: bo
 
 
 def check_index(folder: Path, split: SplitInfo, verdict: Verdict) -> NDArray[np.int64] | None:
-    """The block tables of a split if they can be used."""
+    """Check and return the block tables of a split; None if they cannot be used."""
     file = split.index.file
     if not _check_file(folder, split.index, verdict):
         return None
@@ -123,7 +132,7 @@ def check_index(folder: Path, split: SplitInfo, verdict: Verdict) -> NDArray[np.
 
 
 def check_lengths(folder: Path, split: SplitInfo, verdict: Verdict) -> bool:
-    """Whether the lengths of a split are there to compare its shards with."""
+    """Check the lengths of a split; return whether shards can be compared with them."""
     file = split.lengths.file
     if not _check_file(folder, split.lengths, verdict):
         return False
@@ -136,11 +145,11 @@ def check_lengths(folder: Path, split: SplitInfo, verdict: Verdict) -> bool:
 
 
 def check_record(folder: Path, manifest: Manifest, verdict: Verdict) -> None:
-    """Whether the record of the build, if there is one, is about this corpus."""
+    """Check that the record of the build, if there is one, belongs to this corpus."""
     try:
         record = BuildRecord.model_validate_json((folder / RECORD_NAME).read_bytes())
     except FileNotFoundError:
-        verdict.notes.append(f"{RECORD_NAME}: missing, so nothing tells where the corpus is from")
+        verdict.notes.append(f"{RECORD_NAME}: missing, so the origin of the corpus is unknown")
     except (OSError, ValidationError):
         verdict.add(RECORD_NAME, "cannot be read as the record of a build")
     else:

@@ -1,4 +1,4 @@
-"""A figure of what a corpus holds."""
+"""Draws a figure of the statistics of a corpus."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,14 @@ FORMATS = (".svg", ".png")
 
 _WIDTH = 7.5  # inches
 _BAR = 0.26  # inches
-_MOST_BARS = 20
-# Okabe & Ito 2008, told apart by color-blind readers.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_MAX_BARS = 20
+# Okabe & Ito 2008: color-blind readers can distinguish them.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _NEUTRAL = "#7F7F7F"
 _BAR_SHARE = 0.7  # of a row
 _STYLE = {
-    # Text stays text in SVG: the reader has fonts for Chinese. A PNG takes the first of these
-    # that the machine has for each character.
+    # Text stays text in SVG, so the viewer's fonts are used. In a PNG each character uses the first
+    # of these fonts that the machine has.
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Droid Sans Fallback"],
     "svg.hashsalt": "megapt-prep",
@@ -39,17 +39,17 @@ _STYLE = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Apply the style of the figure alone, whatever matplotlibrc the user has."""
+    """Apply the style of the figure, independent of the user's matplotlibrc."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        matplotlib.set_loglevel("error")  # it would warn of each font that is not there
+        matplotlib.set_loglevel("error")  # matplotlib warns about each missing font
         yield
 
 
 def check_format(path: Path) -> None:
-    """Refuse a figure that could not be written, before anything is read.
+    """Check that a figure can be written, before anything is read.
 
     Raises:
         PrepError: the name ends in neither .svg nor .png, or its folder does not exist.
@@ -61,11 +61,11 @@ def check_format(path: Path) -> None:
 
 
 def plot_summary(summary: Mapping[str, Any], name: str, path: Path) -> None:
-    """Draw what `corpus_summary` found: lengths, labels, corpora and removals.
+    """Draw the result of `corpus_summary`: lengths, labels, corpora, rejected and changed.
 
     Args:
-        summary: the figures.
-        name: of the corpus, for the title.
+        summary: the statistics.
+        name: name of the corpus, for the title.
         path: the .svg or .png file; the same figures give the same bytes.
 
     Raises:
@@ -80,13 +80,13 @@ def plot_summary(summary: Mapping[str, Any], name: str, path: Path) -> None:
             bars = {side: [share.get(key, 0.0) for key in names] for side, share in shares.items()}
             panels.append((f"{title}, share of the split's documents", bars, names))
     source = max(summary["source_documents"], 1)
-    for title, field in (("Left out", "rejected"), ("Changed", "changed")):
+    for title, field in (("Rejected", "rejected"), ("Changed", "changed")):
         counts: Mapping[str, int] = summary[field]
         if counts:
             values = [count / source for count in counts.values()]
             panels.append((f"{title}, share of the input's documents", {"": values}, list(counts)))
     panels = [
-        (title, {side: values[:_MOST_BARS] for side, values in bars.items()}, names[:_MOST_BARS])
+        (title, {side: values[:_MAX_BARS] for side, values in bars.items()}, names[:_MAX_BARS])
         for title, bars, names in panels
     ]
     heights = [2.4, *(0.3 + _BAR * len(names) * len(bars) ** 0.5 for _, bars, names in panels)]
@@ -105,7 +105,7 @@ def plot_summary(summary: Mapping[str, Any], name: str, path: Path) -> None:
 
 
 def _shares(split: Mapping[str, Any], field: str) -> dict[str, float]:
-    """Share of the split's documents by label or by corpus; empty if it has no names."""
+    """Return the share of the split's documents by label or by corpus; empty without names."""
     if field == "corpora":
         counts = {name: figures["documents"] for name, figures in split[field].items()}
     else:
@@ -116,7 +116,7 @@ def _shares(split: Mapping[str, Any], field: str) -> dict[str, float]:
 
 
 def _draw_lengths(axes: Axes, splits: Mapping[str, Any]) -> None:
-    for (side, split), color in zip(splits.items(), _COLOURS, strict=False):
+    for (side, split), color in zip(splits.items(), _COLORS, strict=False):
         octaves = [int(least) for least in split["length_histogram"]]
         shares = [count / split["documents"] for count in split["length_histogram"].values()]
         edges = [*octaves, 2 * octaves[-1]]
@@ -132,8 +132,8 @@ def _draw_lengths(axes: Axes, splits: Mapping[str, Any]) -> None:
 
 
 def _draw_bars(axes: Axes, title: str, bars: Mapping[str, list[float]], names: list[str]) -> None:
-    """Bars with their values; the colors are those of the splits above, or none of them."""
-    colors = _COLOURS if len(bars) > 1 or "" not in bars else (_NEUTRAL,)
+    """Draw bars with their values, in the colors of the splits, or gray if there are no splits."""
+    colors = _COLORS if len(bars) > 1 or "" not in bars else (_NEUTRAL,)
     height = _BAR_SHARE / len(bars)
     for row, (values, color) in enumerate(zip(bars.values(), colors, strict=False)):
         places = [place + row * height for place in range(len(names))]
@@ -144,6 +144,6 @@ def _draw_bars(axes: Axes, title: str, bars: Mapping[str, list[float]], names: l
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
-    axes.set_xticks([])  # the values stand at the bars
+    axes.set_xticks([])  # the values are printed at the bars
     axes.spines["bottom"].set_visible(False)
     axes.set_title(title)

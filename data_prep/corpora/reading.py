@@ -1,4 +1,4 @@
-"""A finished corpus, read block by block or at random, however many shards it has."""
+"""Reads a finished corpus block by block or at random, with few shards open at a time."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -21,18 +21,18 @@ _OPEN_SHARDS = 8
 
 
 class StoredShard(Shard):
-    """A shard that also hands out single members of a block as they lie in the tar."""
+    """A shard that also returns single members of a block as they are stored in the tar."""
 
     def stored(self, index: int, *names: str) -> list[NDArray[Any]]:
-        """Arrays of a block, without touching its other members.
+        """Return arrays of a block, without reading its other members.
 
         Args:
             index: the block.
-            names: fields of `BlockData` but "ids"; "words" and "sentences" come as they are
-                stored, uint8 [⌈T/8⌉], eight marks a byte.
+            names: fields of `BlockData` except "ids"; "words" and "sentences" are returned as
+                they are stored, uint8 [⌈T/8⌉], eight marks per byte.
 
         Raises:
-            PrepError: the bytes there are not the block that the index describes.
+            PrepError: the bytes are not the block that the index describes.
         """
         members = self._members(index)
         return [
@@ -43,7 +43,7 @@ class StoredShard(Shard):
         ]
 
     def may_hold_id(self, index: int, id_: str) -> bool:
-        """Whether the stored ids of a block hold this one's text; far quicker than parsing."""
+        """Return whether the stored ids of a block contain this id; faster than parsing them."""
         members = self._members(index)
         if "ids" not in members:
             return False
@@ -57,19 +57,19 @@ def _stored_id(id_: str) -> bytes:
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """A document of a corpus: its side of the split and its data as a block of one."""
+    """A document of a corpus: its split, and its data as a block of one document."""
 
     split: str
     data: BlockData
 
     @property
     def number(self) -> int:
-        """Its number in the input."""
+        """The document's number in the input."""
         return int(self.data.documents[0])
 
 
 class SplitReader:
-    """One side of a corpus. A shard is opened when it is read; only a few stay open.
+    """Reads one split of a corpus. A shard is opened when it is read; only a few stay open.
 
     Blocks and documents are counted over the whole split.
 
@@ -100,28 +100,28 @@ class SplitReader:
         return StoredShard(self._folder, info, self._table[end - info.blocks : end])
 
     def blocks(self) -> Iterator[tuple[StoredShard, int]]:
-        """Every block, as its shard and its place there, in order."""
+        """Yield every block, as its shard and its index in the shard, in order."""
         for number, info in enumerate(self.info.shards):
             for index in range(info.blocks):
                 yield self.shard(number), index
 
     def block(self, place: int) -> tuple[StoredShard, int]:
-        """Block `place` of the split, as its shard and its place there."""
+        """Return block `place` of the split, as its shard and its index in the shard."""
         number = int(np.searchsorted(self._block_ends, place, side="right"))
         begin = int(self._block_ends[number]) - self.info.shards[number].blocks
         return self.shard(number), place - begin
 
     def document(self, place: int) -> StoredDocument:
-        """Document `place` of the split, from 0."""
+        """Return document `place` of the split, counted from 0."""
         number = int(np.searchsorted(self._document_ends, place, side="right"))
         place -= int(self._document_ends[number]) - self.info.shards[number].documents
         ends = np.cumsum(self.shard(number).table[:, 1])
         index = int(np.searchsorted(ends, place, side="right"))
         begin = int(ends[index] - self.shard(number).table[index, 1])
-        return self._taken(self.shard(number), index, place - begin)
+        return self._read_document(self.shard(number), index, place - begin)
 
     def find(self, number: int) -> StoredDocument | None:
-        """The document with this number in the input, by binary search over the blocks."""
+        """Find the document with this number in the input, by binary search over the blocks."""
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -134,23 +134,23 @@ class SplitReader:
             else:
                 place = int(np.searchsorted(numbers, number))
                 found = numbers[place] == number
-                return self._taken(shard, index, place) if found else None
+                return self._read_document(shard, index, place) if found else None
         return None
 
     def with_id(self, id_: str) -> Iterator[StoredDocument]:
-        """Every document with this id; scans the ids of the whole split."""
+        """Yield every document with this id; scans the ids of the whole split."""
         for shard, index in self.blocks():
             if shard.may_hold_id(index, id_):
                 for place in np.flatnonzero(shard.ids(index) == id_).tolist():
-                    yield self._taken(shard, index, place)
+                    yield self._read_document(shard, index, place)
 
-    def _taken(self, shard: StoredShard, index: int, place: int) -> StoredDocument:
+    def _read_document(self, shard: StoredShard, index: int, place: int) -> StoredDocument:
         block = shard.block(index, with_ids=True)
         return StoredDocument(self.name, cut_documents(block, place, place + 1))
 
 
 def choose_splits(folder: Path, manifest: Manifest, names: Sequence[str]) -> dict[str, SplitInfo]:
-    """The splits of these names, in the manifest's order; all if there are no names.
+    """Return the splits with these names, in the manifest's order; all if `names` is empty.
 
     Raises:
         PrepError: the corpus `folder` has no such split.
@@ -167,7 +167,7 @@ class Corpus:
 
     Args:
         folder: the corpus folder.
-        splits: the sides that are read; all if empty.
+        splits: the splits to read; all if empty.
 
     Raises:
         PrepError: the manifest or an index is missing or damaged, or there is no such split.
@@ -181,14 +181,14 @@ class Corpus:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The corpus's own tokenizer."""
+        """The tokenizer of the corpus."""
         return load_tokenizer(self.folder / self.manifest.tokenizer.file)
 
     def find(self, number: int) -> StoredDocument:
-        """The document with this number in the input.
+        """Return the document with this number in the input.
 
         Raises:
-            PrepError: the corpus, or the splits that are read, hold no such document.
+            PrepError: the splits that are read hold no such document.
         """
         for split in self.splits.values():
             if (found := split.find(number)) is not None:
@@ -203,11 +203,11 @@ class Corpus:
         raise PrepError(f"{self.folder}: no document {number}: {reason}")
 
     def label(self, document: StoredDocument) -> str | None:
-        """The name of a document's label, or None."""
+        """Return the name of a document's label, or None."""
         label = int(document.data.labels[0])
         return self.manifest.labels[label] if label >= 0 else None
 
     def corpus(self, document: StoredDocument) -> str | None:
-        """The name of the corpus that a document is of, or None if corpora have no names."""
+        """Return the name of a document's corpus, or None if corpora have no names."""
         names = self.manifest.corpora
         return names[int(document.data.corpora[0])] if names else None

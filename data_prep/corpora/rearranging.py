@@ -1,4 +1,4 @@
-"""New corpora from finished ones, without tokenizing again: merge and reshard."""
+"""Merges and reshards finished corpora, without tokenizing them again."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,21 +28,18 @@ OTHER_SPLIT = "other_split"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a new corpus.
-
-    Attributes:
-        block_tokens: a block is closed once it holds as many tokens; None as it was.
-        shard_tokens: a shard is closed once it holds as many tokens; None as it was.
-    """
+    """Block and shard sizes of a new corpus."""
 
     block_tokens: int | None = None
+    """A block ends once it holds this many tokens; None keeps the size."""
     shard_tokens: int | None = None
+    """A shard ends once it holds this many tokens; None keeps the size."""
 
     def resolved(self, folder: Path, manifest: Manifest) -> dict[str, int]:
-        """The sizes by the names of their settings, from a manifest where they are None.
+        """Return the sizes by the names of their settings, from a manifest where they are None.
 
         Raises:
-            PrepError: the manifest does not tell.
+            PrepError: a size is None and the manifest does not have it.
         """
         found = {}
         for name, size in self.__dict__.items():
@@ -65,22 +62,22 @@ def reshard_corpus(
 ) -> tuple[Manifest, bool]:
     """Write a corpus again with other sizes of blocks and shards.
 
-    Documents, their order and their numbers stay, and so the result is, byte for byte and in
-    its fingerprint, what a build with these sizes would have been.
+    Documents, their order and their numbers stay. The result is identical, byte for byte and in its
+    fingerprint, to a build with these sizes.
 
     Args:
         folder: the corpus.
-        output: the new corpus; if it is this already, nothing is done.
-        sizes: what changes.
-        executor: what does the work.
-        splits: the sides that are kept; all if empty.
-        overwrite: replace another corpus that is in `output`.
+        output: folder of the new corpus; nothing is done if it already holds this corpus.
+        sizes: the new sizes.
+        executor: runs the work.
+        splits: the splits to keep; all if empty.
+        overwrite: replace another corpus in `output`.
 
     Returns:
         The manifest, and whether it was written now.
 
     Raises:
-        PrepError: the corpus is damaged, it has no such split, or `output` is taken.
+        PrepError: the corpus is damaged, it has no such split, or `output` holds something else.
         OSError: the disk is full.
     """
     manifest = Manifest.load(folder)
@@ -111,25 +108,25 @@ def merge_corpora(
     drop_ids: bool = False,
     overwrite: bool = False,
 ) -> tuple[Manifest, bool]:
-    """Put several corpora with one tokenizer into one.
+    """Merge several corpora with the same tokenizer into one.
 
-    The documents of a later corpus follow those of the earlier ones; each keeps its side of
-    the split. Its number grows by the input documents of the corpora before its own.
+    The documents of a later corpus follow those of the earlier ones, and each stays in its split.
+    The number of input documents of the earlier corpora is added to its number.
 
     Args:
         folders: the corpora, at least two.
-        output: the new corpus; if it is this already, nothing is done.
-        sizes: of its blocks and shards; those of the first corpus where not given.
-        executor: what does the work.
+        output: folder of the new corpus; nothing is done if it already holds this corpus.
+        sizes: block and shard sizes; None for those of the first corpus.
+        executor: runs the work.
         names: a name for each corpus; see `unite`.
-        drop_ids: leave ids out.
-        overwrite: replace another corpus that is in `output`.
+        drop_ids: whether to drop the ids.
+        overwrite: replace another corpus in `output`.
 
     Returns:
         The manifest, and whether it was written now.
 
     Raises:
-        PrepError: the corpora cannot be merged, one is damaged, or `output` is taken.
+        PrepError: the corpora cannot be merged, one is damaged, or `output` holds something else.
         OSError: the disk is full.
     """
     parts = [Manifest.load(folder) for folder in folders]
@@ -156,15 +153,15 @@ def _rearrange(
 
     Args:
         folders: the corpora.
-        union: what comes out.
-        settings: for the record of what was done.
-        output: the new corpus.
-        executor: what does the work.
-        overwrite: replace another corpus.
+        union: the result.
+        settings: settings for the build record.
+        output: folder of the new corpus.
+        executor: runs the work.
+        overwrite: replace another corpus in `output`.
     """
     for folder in folders:
         if output.resolve() == folder.resolve():
-            raise PrepError(f"{output}: is the corpus to be read; choose another --output")
+            raise PrepError(f"{output}: is the input corpus; choose another --output")
     manifest = union.manifest
     inputs = [
         InputFile(
@@ -182,7 +179,7 @@ def _rearrange(
     sources = {name: list(_sources(folders, union, name)) for name in manifest.splits}
     _check_sources([source.shard for parts in sources.values() for source in parts], executor)
     with open_workspace(output) as workspace:
-        # Once more: another run may have finished it before this one had the place to itself.
+        # Check again under the lock: another run may have finished in the meantime.
         if (existing := find_corpus(output, record, overwrite=overwrite)) is not None:
             return existing, False
         tokenizer = (folders[0] / manifest.tokenizer.file).read_bytes()
@@ -213,7 +210,7 @@ def _rearrange(
 
 
 def _sources(folders: Sequence[Path], union: Union, split: str) -> Iterable[Source]:
-    """The shards of one side of all parts, with what becomes of their numbers."""
+    """Yield the shards of a split of all parts, with the new indices of their numbers."""
     manifest = union.manifest
     new_label = {name: index for index, name in enumerate(manifest.labels)}
     first = 0
@@ -226,14 +223,14 @@ def _sources(folders: Sequence[Path], union: Union, split: str) -> Iterable[Sour
 
 
 class _Checksum:
-    """Compares shards with their checksums."""
+    """Verifies the checksums of shards in worker processes."""
 
     def __call__(self, shard: Shard, context: Context) -> None:
         shard.verify()
 
 
 def _check_sources(shards: Sequence[Shard], executor: Executor) -> None:
-    """See that nothing damaged is copied and given a fresh checksum.
+    """Verify the sources, so that no damaged block is copied and gets a valid checksum.
 
     Raises:
         PrepError: a shard is damaged.

@@ -1,4 +1,4 @@
-"""What the commands find, as text for a person."""
+"""Prints the results of the commands as text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _RATIOS = ("bytes_per_token", "characters_per_token", "tokens_per_word", "words_
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
-    """Print what `corpus_summary` found: a table with one column for each split, and lists."""
+    """Print the result of `corpus_summary`: a table with one column per split, and lists."""
     console.print(f"fingerprint {summary['fingerprint']}", highlight=False)
     splits: Mapping[str, Any] = summary["splits"]
     _print_figures(splits, ("shards", "blocks", "disk_bytes"), console)
@@ -76,7 +76,7 @@ def _print_bars(counts: Mapping[str, int], total: int, console: Console) -> None
 
 
 def document_heading(document: Mapping[str, Any]) -> str:
-    """One line about a document that `document_summary` described."""
+    """Return one line about a document, from the result of `document_summary`."""
     parts = [f"document {document['document']}", document["split"]]
     for name in ("id", "corpus", "label"):
         if document[name] is not None:

@@ -1,4 +1,4 @@
-"""Checking one shard: every byte of the tar, and that what it holds makes sense."""
+"""Checks one shard: every byte of the tar, and the consistency of its content."""
 
 import hashlib
 import io
@@ -22,25 +22,22 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to check.
-
-    Attributes:
-        split: the split that it is of.
-        info: its entry in the manifest.
-        first_block: number of its first block in the split.
-        table: its part of the index, int64 [blocks, 3]; None if the index is damaged, so that
-            only the checksum can be checked.
-        first_document: number of its first document in the split.
-        lengths: file with the tokens of the split's documents; None if it is damaged, so that
-            they cannot be compared.
-    """
+    """A shard to check."""
 
     split: str
+    """Name of the shard's split."""
     info: ShardInfo
+    """The shard's entry in the manifest."""
     first_block: int
+    """Number of the shard's first block in the split."""
     table: NDArray[np.int64] | None
+    """The shard's part of the index, int64 [blocks, 3]. None if the index is damaged: then only the
+    checksum is checked."""
     first_document: int
+    """Position of the shard's first document in the split."""
     lengths: str | None
+    """File with the token counts of the split's documents. None if it is damaged: then they are not
+    compared."""
 
     def __str__(self) -> str:
         return f"shard {self.info.file}"
@@ -48,36 +45,33 @@ class ShardTask:
 
 @dataclass
 class ShardAccount:
-    """What was found in a shard.
-
-    Attributes:
-        faults: all that is wrong in it.
-        bytes: its size; 0 if it could not be read.
-        sha256: its checksum; "" if it could not be read.
-        text_bytes: sum over its documents.
-        label_counts: documents per label, int64 [labels].
-        corpus_counts: documents per corpus, int64 [corpora], at least one.
-        first: number of its first document, -1 if it could not be read.
-        last: number of its last document, -1 if it could not be read.
-    """
+    """The result of the check of a shard."""
 
     faults: list[Fault] = field(default_factory=list)
+    """All faults of the shard."""
     bytes: int = 0
+    """Size of the file; 0 if it could not be read."""
     sha256: str = ""
+    """Checksum of the file; "" if it could not be read."""
     text_bytes: int = 0
+    """UTF-8 bytes of the documents' text."""
     label_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Documents per label, int64 [labels]."""
     corpus_counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Documents per corpus, int64 [corpora], at least one."""
     first: int = -1
+    """Number of its first document, -1 if it could not be read."""
     last: int = -1
+    """Number of its last document, -1 if it could not be read."""
 
 
 class ShardChecker:
-    """Checks shards; made once in each process.
+    """Checks shards; created once in each process.
 
     Args:
         folder: the corpus folder.
-        manifest: its manifest; the splits are not needed.
-        text: whether every document is decoded and its text measured.
+        manifest: its manifest; the splits may be empty.
+        text: whether to decode every document and check the length of its text.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, text: bool) -> None:
@@ -121,10 +115,10 @@ class ShardChecker:
         report: Callable[..., None],
     ) -> None:
         rows = table.tolist()
-        # What follows the last block, to the end of the file, is read with it.
+        # The bytes after the last block, to the end of the file, are read with it.
         bounds = [row[0] for row in rows] + [task.info.bytes]
         if bounds[0] != 0 or any(np.diff(bounds) <= 0):
-            report("the index gives its blocks offsets that do not rise from 0")
+            report("the block offsets in the index do not increase from 0")
             return
         lengths = np.load(self.folder / task.lengths, mmap_mode="r") if task.lengths else None
         stop = task.first_document
@@ -157,7 +151,7 @@ class ShardChecker:
 
 
 class _Hashed(io.RawIOBase):
-    """A file that hashes what is read from it."""
+    """A file that hashes the bytes that are read from it."""
 
     def __init__(self, file: io.RawIOBase) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Documents of a corpus as text with their marks."""
+"""Shows documents of a corpus as text with their marks."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ WORD_SIGN = "|"
 
 
 def with_id(corpus: Corpus, id_: str) -> list[StoredDocument]:
-    """Every document with this id; scans the ids of the whole corpus.
+    """Return every document with this id; scans the ids of the whole corpus.
 
     Raises:
-        PrepError: there is none, or the corpus keeps no ids.
+        PrepError: no document has this id, or the corpus keeps no ids.
     """
     if not corpus.manifest.keeps_ids:
         raise PrepError(f"{corpus.folder}: keeps no ids; find a document by its number")
@@ -29,10 +29,10 @@ def with_id(corpus: Corpus, id_: str) -> list[StoredDocument]:
 
 
 def sample(corpus: Corpus, count: int, seed: int) -> Iterator[StoredDocument]:
-    """Different documents of a corpus, each equally likely, in the order of the draws.
+    """Draw documents of a corpus uniformly without replacement, in the order of the draws.
 
-    The draws are hashes of (seed, draw number), so they are the same everywhere, and a larger
-    sample begins with the smaller one. Gives all documents if there are not more.
+    The draws are hashes of (seed, draw number). They are the same on every machine, and a larger
+    sample begins with the smaller one. All documents are drawn if there are no more than `count`.
     """
     sides = list(corpus.splits.values())
     ends = np.cumsum([split.info.documents for split in sides]).tolist()
@@ -49,7 +49,7 @@ def sample(corpus: Corpus, count: int, seed: int) -> Iterator[StoredDocument]:
 
 
 def marked_text(document: StoredDocument, tokenizer: Tokenizer) -> str:
-    """The text with "‖" before each sentence and "|" before each further word."""
+    """Return the text with "‖" before each sentence and "|" before each other word."""
     data = document.data
     starts = np.flatnonzero(data.words)
     stops = np.append(starts[1:], len(data.tokens))
@@ -61,7 +61,7 @@ def marked_text(document: StoredDocument, tokenizer: Tokenizer) -> str:
 
 
 def document_summary(corpus: Corpus, document: StoredDocument) -> dict[str, Any]:
-    """A document as JSON values: where it is, its counts, its text and its marked text."""
+    """Return a document as JSON values: its position, counts, text and marked text."""
     data = document.data
     return {
         "document": document.number,

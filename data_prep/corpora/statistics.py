@@ -1,7 +1,7 @@
-"""The figures of a corpus, found in one pass over its small members.
+"""Computes the statistics of a corpus in one pass over its small members.
 
-Lengths, byte counts and the packed marks are read; the tokens, eight ninths of a shard, only
-when they are asked for. Memory does not grow with the number of documents.
+Lengths, byte counts and packed marks are read. The tokens, eight ninths of a shard, are read only
+on request. Memory does not grow with the number of documents.
 """
 
 from collections import Counter
@@ -22,15 +22,12 @@ _SHORT = 1 << 16
 
 @dataclass
 class LengthCounts:
-    """How many documents have each length: exact, so quantiles are exact too.
-
-    Attributes:
-        short: int64 [65536], documents of each length below 65,536 tokens.
-        long: documents of each greater length; such documents are few.
-    """
+    """Number of documents of each length. The counts are exact, and so are the quantiles."""
 
     short: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_SHORT, dtype=np.int64))
+    """int64 [65536], documents of each length below 65,536 tokens."""
     long: Counter[int] = field(default_factory=Counter)
+    """Documents of each greater length; there are few of them."""
 
     def add(self, lens: NDArray[np.integer[Any]]) -> None:
         """Count documents of these lengths, [D]."""
@@ -39,19 +36,19 @@ class LengthCounts:
         self.long.update(lens[~is_short].tolist())
 
     def update(self, other: "LengthCounts") -> None:
-        """Count all that `other` has counted."""
+        """Add the counts of `other`."""
         self.short += other.short
         self.long.update(other.long)
 
     def table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The lengths that occur, rising, and the documents of each, both int64 [N]."""
+        """Return the lengths that occur, increasing, and the documents of each, both int64 [N]."""
         short = np.flatnonzero(self.short)
         long = np.array(sorted(self.long.items()), dtype=np.int64).reshape(-1, 2)
         lengths = np.concatenate([short, long[:, 0]])
         return lengths, np.concatenate([self.short[short], long[:, 1]])
 
     def quantiles(self, shares: tuple[float, ...]) -> list[int]:
-        """For each share, the least length that this share of the documents does not exceed."""
+        """Return for each share the smallest length that this share of documents has at most."""
         lengths, counts = self.table()
         ends = np.cumsum(counts)
         wanted = np.ceil(np.array(shares) * ends[-1]).clip(1)
@@ -59,7 +56,7 @@ class LengthCounts:
         return found
 
     def octaves(self) -> dict[int, int]:
-        """Documents with lengths from 2^k to 2^(k+1) - 1, by 2^k, from the shortest on."""
+        """Return the number of documents of lengths 2^k to 2^(k+1) - 1, by 2^k, increasing."""
         lengths, counts = self.table()
         exponents = np.frexp(lengths)[1] - 1  # exact: a length is below 2^53
         octaves = np.bincount(exponents, weights=counts).astype(np.int64)
@@ -68,23 +65,20 @@ class LengthCounts:
 
 @dataclass
 class Figures:
-    """Sums over some documents.
-
-    Attributes:
-        documents: number of documents.
-        tokens: number of tokens.
-        words: number of word starts.
-        sentences: number of sentence starts.
-        text_bytes: UTF-8 bytes of their text.
-        lengths: tokens of a document, counted.
-    """
+    """Sums over some documents."""
 
     documents: int = 0
+    """Number of documents."""
     tokens: int = 0
+    """Number of tokens."""
     words: int = 0
+    """Number of word starts."""
     sentences: int = 0
+    """Number of sentence starts."""
     text_bytes: int = 0
+    """UTF-8 bytes of their text."""
     lengths: LengthCounts = field(default_factory=LengthCounts)
+    """Token counts of the documents."""
 
     def update(self, other: "Figures") -> None:
         """Add the sums of other documents."""
@@ -93,7 +87,7 @@ class Figures:
         self.lengths.update(other.lengths)
 
     def as_json(self) -> dict[str, Any]:
-        """Sums, ratios, quantiles and histogram as JSON values."""
+        """Return sums, ratios, quantiles and histogram as JSON values."""
         return {
             "documents": self.documents,
             "tokens": self.tokens,
@@ -114,7 +108,7 @@ class Figures:
 
 
 class TokenCounts:
-    """How often each piece occurs, and what that says about the text.
+    """Counts how often each piece occurs.
 
     Args:
         tokenizer: the corpus's tokenizer.
@@ -123,7 +117,7 @@ class TokenCounts:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.vocabulary = tokenizer.vocabulary
         self.counts = np.zeros(self.vocabulary.size, dtype=np.int64)
-        # Bytes of UTF-8 after the first of a character.
+        # Continuation bytes of UTF-8: those after the first of a character.
         following = [sum(byte & 0xC0 == 0x80 for byte in data) for data in tokenizer.surfaces]
         self._following = np.array(following, dtype=np.int64)
 
@@ -132,10 +126,10 @@ class TokenCounts:
         self.counts += np.bincount(tokens, minlength=len(self.counts))
 
     def as_json(self, text_bytes: int) -> dict[str, Any]:
-        """Characters and use of the vocabulary as JSON values.
+        """Return the characters and the use of the vocabulary as JSON values.
 
-        A character is a byte of the text that does not follow another of its character; so
-        the figure is exact where the tokenizer gives texts back as they were.
+        The number of characters is that of text bytes that are not UTF-8 continuation bytes. It is
+        exact if the tokenizer is lossless.
         """
         characters = text_bytes - int(self.counts @ self._following)
         used = np.count_nonzero(self.counts[self.vocabulary.ordinary])
@@ -147,11 +141,11 @@ class TokenCounts:
 
 
 def corpus_summary(corpus: Corpus, *, tokens: bool = False) -> dict[str, Any]:
-    """The figures of a corpus, as JSON values.
+    """Return the statistics of a corpus, as JSON values.
 
     Args:
         corpus: the corpus.
-        tokens: read the tokens too, for the characters and the use of the vocabulary.
+        tokens: whether to read the tokens too, for the characters and the use of the vocabulary.
 
     Raises:
         PrepError: a shard is missing or damaged.
@@ -174,32 +168,32 @@ def corpus_summary(corpus: Corpus, *, tokens: bool = False) -> dict[str, Any]:
         "keeps_ids": manifest.keeps_ids,
         "source_documents": manifest.source_documents,
         "disk_bytes": total + sum(info.bytes for info in others),
-        "rejected": _most_first(manifest.rejected),
-        "changed": _most_first(manifest.changed),
+        "rejected": _by_count(manifest.rejected),
+        "changed": _by_count(manifest.changed),
         "settings": manifest.settings,
         "splits": splits,
     }
 
 
-def _most_first(counts: dict[str, int]) -> dict[str, int]:
+def _by_count(counts: dict[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _split_summary(
     split: SplitReader, manifest: Manifest, counts: TokenCounts | None, progress: ByteProgress
 ) -> dict[str, Any]:
-    of_corpora = [Figures() for _ in manifest.corpora or [""]]
+    by_corpus = [Figures() for _ in manifest.corpora or [""]]
     for number, info in enumerate(split.info.shards):
         shard = split.shard(number)
         for index in range(len(shard)):
-            _count_block(shard, index, of_corpora)
+            _count_block(shard, index, by_corpus)
             if counts:
                 counts.add(*shard.stored(index, "tokens"))
         progress.advance(info.bytes)
     whole = Figures()
-    for figures in of_corpora:
+    for figures in by_corpus:
         whole.update(figures)
-    named = zip(manifest.corpora, of_corpora, strict=False)
+    named = zip(manifest.corpora, by_corpus, strict=False)
     return {
         **whole.as_json(),
         **(counts.as_json(split.info.text_bytes) if counts else {}),
@@ -207,33 +201,33 @@ def _split_summary(
         "blocks": len(split),
         "disk_bytes": sum(info.bytes for info in split.info.shards),
         "labels": dict(zip(manifest.labels, split.info.label_counts, strict=True)),
-        "unlabeled": split.info.documents - split.info.labeled,
+        "unlabeled": split.info.documents - split.info.labelled,
         "corpora": {name: figures.as_json() for name, figures in named if figures.documents},
     }
 
 
-def _count_block(shard: StoredShard, index: int, of_corpora: list[Figures]) -> None:
+def _count_block(shard: StoredShard, index: int, by_corpus: list[Figures]) -> None:
     names = ("lens", "bytes", "corpora", "words", "sentences")
     lens, text_bytes, corpora, words, sentences = shard.stored(index, *names)
     present = np.unique(corpora).tolist()
     if len(present) == 1:
-        found = of_corpora[present[0]]
+        found = by_corpus[present[0]]
         found.words += int(np.bitwise_count(words).sum(dtype=np.int64))
         found.sentences += int(np.bitwise_count(sentences).sum(dtype=np.int64))
     else:
-        # Rare: the documents of a corpus lie together, so few blocks hold several.
+        # Rare: the documents of a corpus are adjacent, so few blocks hold several corpora.
         starts = np.cumsum(lens, dtype=np.int64) - lens
         words, sentences = (
             np.add.reduceat(np.unpackbits(marks), starts, dtype=np.int64)
             for marks in (words, sentences)
         )
     for corpus in present:
-        of_it = corpora == corpus
-        found = of_corpora[corpus]
-        found.documents += int(of_it.sum())
-        found.tokens += int(lens[of_it].sum(dtype=np.int64))
-        found.text_bytes += int(text_bytes[of_it].sum(dtype=np.int64))
-        found.lengths.add(lens[of_it])
+        selected = corpora == corpus
+        found = by_corpus[corpus]
+        found.documents += int(selected.sum())
+        found.tokens += int(lens[selected].sum(dtype=np.int64))
+        found.text_bytes += int(text_bytes[selected].sum(dtype=np.int64))
+        found.lengths.add(lens[selected])
         if len(present) > 1:
-            found.words += int(words[of_it].sum())
-            found.sentences += int(sentences[of_it].sum())
+            found.words += int(words[selected].sum())
+            found.sentences += int(sentences[selected].sum())

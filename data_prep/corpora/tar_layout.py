@@ -1,8 +1,8 @@
-"""Reading the bytes of a tar as the format says they must be, and telling where they are not.
+"""Compares the bytes of a tar with what the format prescribes, and reports differences.
 
-The tar is not read through a tar library, which skips what it does not understand. The index
-says how many documents and tokens each block has, and from these follows every header; so
-whatever is not where it must be is a fault.
+The tar is not read through a tar library, which skips what it does not understand. The index gives
+the number of documents and tokens of each block. Every header follows from these numbers, so any
+other byte is a fault.
 """
 
 import io
@@ -28,7 +28,7 @@ class TarMember(NamedTuple):
     length: int
 
     def head(self) -> bytes:
-        """The header of its .npy file, version 1.0; nothing for JSON."""
+        """Return the header of the .npy file, version 1.0; empty for JSON."""
         if self.dtype is None:
             return b""
         buffer = io.BytesIO()
@@ -39,7 +39,7 @@ class TarMember(NamedTuple):
 
 
 def block_members(manifest: Manifest, key: int, documents: int, tokens: int) -> list[TarMember]:
-    """The members that block `key` of a corpus has, in their order."""
+    """Return the members that block `key` of a corpus must have, in their order."""
     packed = -(-tokens // 8)
     arrays: list[tuple[str, Any, int]] = [("bytes", "<u4", documents)]
     if manifest.corpora:
@@ -66,9 +66,15 @@ def block_members(manifest: Manifest, key: int, documents: int, tokens: int) -> 
 def read_block(
     region: bytes, expected: list[TarMember]
 ) -> tuple[DecodedBlock | None, int | None, list[str]]:
-    """The arrays of a block, the bytes that it takes, and what is wrong with its members.
+    """Read the members of a block, and check each against what is expected.
 
-    The first two are None if a member that is damaged or cut off hides them.
+    Args:
+        region: the bytes from the beginning of the block.
+        expected: the members that the block must have, in order.
+
+    Returns:
+        The arrays of the block, its size in bytes, and the faults of its members. The first two are
+        None if a damaged or truncated member hides them.
     """
     faults: list[str] = []
     arrays: dict[str, NDArray[Any]] = {}
@@ -103,7 +109,7 @@ def read_block(
             arrays[member.name] = np.frombuffer(body, member.dtype, offset=len(head))
         else:
             found = f"not an array {member.dtype} [{member.length}]"
-        # Where another member lies, all is wrong for this one reason.
+        # If another member is here, this is the only fault worth reporting.
         if header != _tar_header(member.file, size):
             found = "the tar header there is not that of this member"
         if found:
@@ -133,7 +139,7 @@ def _tar_header(name: str, size: int) -> bytes:
 
 
 def trailer_faults(trailer: bytes, rows: list[list[int]]) -> Iterator[str]:
-    """What is wrong after the last block: there must be the block table and zeros, no more."""
+    """Yield the faults after the last block, where only the block table and zeros may follow."""
     index = json.dumps({"format": FORMAT, "blocks": rows}, separators=(",", ":")).encode()
     expected = _tar_header(INDEX_MEMBER, len(index)) + index
     expected += bytes(_padded(len(index)) - len(index))
@@ -143,4 +149,4 @@ def trailer_faults(trailer: bytes, rows: list[list[int]]) -> Iterator[str]:
     if len(end) < 2 * tarfile.BLOCKSIZE:
         yield "the tar does not end with two blocks of zeros"
     if any(end):
-        yield "something stands after the last member"
+        yield "non-zero bytes follow the last member"

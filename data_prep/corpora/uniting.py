@@ -1,4 +1,4 @@
-"""What a corpus made of several others says of itself, and which corpora go together."""
+"""Decides which corpora can be merged, and computes the manifest of the result."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,17 +14,14 @@ from data_prep.manifest import Manifest, sort_labels, sum_counts
 
 @dataclass(frozen=True)
 class Union:
-    """Corpora that become one.
-
-    Attributes:
-        manifest: of the new corpus; of its splits only the names count.
-        parts: manifests of the corpora.
-        corpora: for each part, the new index of each of its corpora; one if it names none.
-    """
+    """Corpora that are merged into one."""
 
     manifest: Manifest
+    """Manifest of the new corpus; only the names of its splits are valid."""
     parts: Sequence[Manifest]
+    """Manifests of the corpora."""
     corpora: Sequence[Sequence[int]]
+    """For each part, the new index of each of its corpora; one index if it names none."""
 
 
 def unite(
@@ -35,25 +32,25 @@ def unite(
     names: Sequence[str],
     drop_ids: bool,
 ) -> Union:
-    """Decide what the union of some corpora is.
+    """Compute the union of several corpora.
 
     Without `names`, either no part names its corpora, or all do and no name occurs twice.
     With them, the documents of a part without names get the part's name, and a corpus "x" of
     a part called "a" becomes "a/x".
 
     Args:
-        folders: where the parts are, for error messages.
+        folders: folders of the parts, for error messages.
         parts: their manifests.
         sizes: block_tokens and shard_tokens of the new corpus.
         names: a name for each part, or none.
-        drop_ids: leave ids out.
+        drop_ids: whether to drop the ids.
 
     Raises:
         PrepError: fewer than two parts, one part twice, different tokenizers, labels of two
             types, names that clash, or ids in some parts only.
     """
     if len(parts) < 2:
-        raise PrepError(f"{folders[0]}: one corpus alone cannot be merged; name two or more")
+        raise PrepError(f"{folders[0]}: a single corpus cannot be merged; give two or more")
     _check_tokenizers(folders, parts)
     _check_different(folders, parts)
     corpora = _named_corpora(folders, parts, names)
@@ -86,7 +83,7 @@ def _check_tokenizers(folders: Sequence[Path], parts: Sequence[Manifest]) -> Non
         if part.tokenizer.sha256 != first:
             raise PrepError(
                 f"{folder}: its tokenizer has the checksum {part.tokenizer.sha256}, that of "
-                f"{folders[0]} has {first}; corpora are merged only with one tokenizer"
+                f"{folders[0]} has {first}; only corpora with the same tokenizer can be merged"
             )
 
 
@@ -95,12 +92,12 @@ def _check_different(folders: Sequence[Path], parts: Sequence[Manifest]) -> None
     for folder, part in zip(folders, parts, strict=True):
         if part.fingerprint in seen:
             other = seen[part.fingerprint]
-            raise PrepError(f"{folder}: is the same corpus as {other} (one fingerprint)")
+            raise PrepError(f"{folder}: is the same corpus as {other} (same fingerprint)")
         seen[part.fingerprint] = folder
 
 
 def _united_labels(folders: Sequence[Path], parts: Sequence[Manifest]) -> list[str]:
-    """All labels, sorted as a build sorts them."""
+    """Return the labels of all parts, sorted as a build sorts them."""
     kinds = [
         (all(map(_is_number, part.labels)), folder)
         for folder, part in zip(folders, parts, strict=True)
@@ -111,7 +108,7 @@ def _united_labels(folders: Sequence[Path], parts: Sequence[Manifest]) -> list[s
             one, other = ("numbers", "names") if are_numbers else ("names", "numbers")
             raise PrepError(
                 f"{folder}: its labels are {one}, those of {kinds[0][1]} are {other}; "
-                "labels of a corpus have one type"
+                "all labels of a corpus must have the same type"
             )
     names = (name for part in parts for name in part.labels)
     return sort_labels(names, numbers=bool(kinds) and kinds[0][0])
@@ -124,7 +121,7 @@ def _is_number(label: str) -> bool:
 def _named_corpora(
     folders: Sequence[Path], parts: Sequence[Manifest], names: Sequence[str]
 ) -> list[list[str]]:
-    """The new names of each part's corpora; empty lists if the new corpus names none."""
+    """Return the new names of each part's corpora; empty lists if the new corpus names none."""
     if names and len(names) != len(parts):
         raise PrepError(f"--name is given {len(names)} times for {len(parts)} corpora")
     if names:
@@ -153,7 +150,5 @@ def _keep_ids(folders: Sequence[Path], parts: Sequence[Manifest]) -> bool:
     keeping = [folder for folder, part in zip(folders, parts, strict=True) if part.keeps_ids]
     if keeping and len(keeping) < len(parts):
         without = next(folder for folder in folders if folder not in keeping)
-        raise PrepError(
-            f"{keeping[0]} keeps ids and {without} does not; leave them out with --drop-ids"
-        )
+        raise PrepError(f"{keeping[0]} keeps ids and {without} does not; drop them with --drop-ids")
     return bool(keeping)

@@ -1,4 +1,4 @@
-"""Checking a whole corpus: every checksum, every count, and what every block holds."""
+"""Checks a whole corpus: every checksum, every count, and the content of every block."""
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations
@@ -23,15 +23,15 @@ from data_prep.manifest import MANIFEST_NAME, Manifest, SplitInfo
 from data_prep.pipeline.provenance import RECORD_NAME
 from data_prep.progress import ByteProgress
 
-_MOST_SHARED = 10
+_MAX_SHARED = 10
 
 
 def verify_corpus(folder: Path, executor: Executor, *, text: bool = False) -> Verdict:
-    """Check every byte of a corpus, and go on after a fault as far as can be.
+    """Check every byte of a corpus; after a fault, continue as far as possible.
 
     Args:
         folder: the corpus folder.
-        executor: what reads the shards.
+        executor: runs the work.
         text: also decode every document and compare its length in bytes.
 
     Raises:
@@ -84,7 +84,7 @@ def _read_shards(
     text: bool,
     verdict: Verdict,
 ) -> dict[int, ShardAccount]:
-    """Check all shards; their faults come in the order of the shards, however they were read."""
+    """Check all shards, and add their faults in the order of the shards."""
     accounts: dict[int, ShardAccount] = {}
     arguments = (folder, manifest.model_copy(update={"splits": {}}), text)
     with ByteProgress("verify", sum(task.info.bytes for task in tasks)) as progress:
@@ -109,13 +109,13 @@ def _read_shards(
 def _check_sums(
     name: str, split: SplitInfo, accounts: list[ShardAccount], verdict: Verdict
 ) -> bool:
-    """Compare a split with the sum of its shards; False if a shard is too damaged for it."""
+    """Compare a split with the sum of its shards; return False if it cannot be compared."""
     if any(account.faults or account.first < 0 for account in accounts):
         return False
     last = -1
     for info, account in zip(split.shards, accounts, strict=True):
         if account.first <= last:
-            verdict.add(info.file, "document numbers do not rise from the shard before it")
+            verdict.add(info.file, "document numbers do not increase from the previous shard")
         last = account.last
     for what, found, said in (
         ("text_bytes", sum(account.text_bytes for account in accounts), split.text_bytes),
@@ -133,28 +133,28 @@ def _summed(name: str, accounts: list[ShardAccount]) -> list[int]:
 
 
 def _check_sides(folder: Path, manifest: Manifest, verdict: Verdict) -> None:
-    """No document may be on two sides of the split."""
+    """Check that no document is in two splits."""
     for (name, one), (other_name, other) in combinations(manifest.splits.items(), 2):
         streams = [
             (shard.documents(index) for shard, index in SplitReader(folder, side, info).blocks())
             for side, info in ((name, one), (other_name, other))
         ]
-        shared = list(shared_numbers(streams[0], streams[1], most=_MOST_SHARED + 1))
-        for number in shared[:_MOST_SHARED]:
+        shared = list(shared_numbers(streams[0], streams[1], most=_MAX_SHARED + 1))
+        for number in shared[:_MAX_SHARED]:
             verdict.add(MANIFEST_NAME, f"document {number} is in {name} and in {other_name}")
-        if len(shared) > _MOST_SHARED:
+        if len(shared) > _MAX_SHARED:
             verdict.add(MANIFEST_NAME, f"more documents are in {name} and in {other_name}")
 
 
 def shared_numbers(
     one: Iterable[NDArray[np.int64]], other: Iterable[NDArray[np.int64]], most: int
 ) -> Iterator[int]:
-    """The numbers that two rising sequences share, rising.
+    """Yield the numbers that two increasing sequences share, in increasing order.
 
     Args:
         one: the first sequence in parts, none of them empty.
-        other: the second sequence likewise.
-        most: stop after as many.
+        other: the second sequence in parts, none of them empty.
+        most: stop after this many.
     """
     lefts, rights = iter(one), iter(other)
     left, right = next(lefts, None), next(rights, None)
@@ -173,4 +173,4 @@ def _unknown_files(folder: Path, manifest: Manifest) -> Iterator[str]:
     known = {RECORD_NAME, *manifest.files}
     for path in sorted(folder.iterdir()):
         if path.name not in known:
-            yield f"{path.name}: not of this corpus"
+            yield f"{path.name}: not a file of this corpus"

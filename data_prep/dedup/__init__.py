@@ -1,7 +1,7 @@
-"""Exact and near de-duplication with arrays and files only; docs/deduplication.md explains it.
+"""Exact and near de-duplication with arrays and files only; see docs/deduplication.md.
 
-Workers make keys, a task a bucket matches them, and `resolve` names the documents to drop.
-The result depends on the documents and their order alone: not on units, buckets, workers or
+Workers compute keys, one task per bucket matches them, and `resolve` decides which documents to
+drop. The result depends only on the documents and their order, not on units, buckets, workers or
 machines.
 """
 

@@ -1,7 +1,8 @@
-"""Keys of documents, and tables of keys that tasks can read a part of.
+"""Keys of documents, and sorted tables of keys, of which a task reads only a part.
 
-A unit of the corpus has one table of a kind, a structured array sorted by the high bits of the
-keys, to be saved as .npy. Its documents are numbered from 0; a task adds the unit's first number.
+A unit of the corpus has one table of each kind: a structured array, sorted by the high bits of
+the keys and stored as .npy. Its documents are numbered from 0; a task adds the number of the
+unit's first document.
 """
 
 import hashlib
@@ -15,22 +16,22 @@ from data_prep.dedup.settings import NearSettings
 from data_prep.dedup.shingles import UNICODE_VERSION, mixed
 
 KEY_VERSION = f"1, Unicode {UNICODE_VERSION}"
-"""Keys of two versions do not compare. Belongs to whatever names stored keys."""
+"""Keys of different versions cannot be compared. Any name of stored keys must include it."""
 
 TEXT_KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("document", "<u4")])
-"""20 bytes: a 128-bit key and the number of its document in the unit."""
+"""A 128-bit key and the number of its document in the unit; 20 bytes."""
 
 BAND_KEY = np.dtype([("high", "<u8"), ("document", "<u4")])
-"""12 bytes: the hash of a band's slots and the number of its document in the unit."""
+"""The hash of a band's slots and the number of its document in the unit; 12 bytes."""
 
 _SLOT = np.uint64(0xD1342543DE82EF95)  # odd
 
 
 def text_keys(strings: Iterable[str]) -> NDArray[np.uint64]:
-    """128-bit keys of D strings: texts, or ids.
+    """Return the 128-bit keys of D strings (texts or ids).
 
-    BLAKE2b of the UTF-8 bytes, with no normalization beyond what cleaning did. Among 10^10
-    different strings two share a key with a probability of 1.5e-19.
+    A key is the BLAKE2b hash of the UTF-8 bytes, without normalization beyond that of the
+    cleaning. Among 10^10 different strings, the probability that two share a key is 1.5e-19.
 
     Returns:
         uint64 [D, 2].
@@ -46,7 +47,7 @@ def text_key_table(
 
     Args:
         keys: keys of D documents, uint64 [D, 2].
-        documents: their rising numbers in the unit, uint32 [D]; None counts from 0.
+        documents: their ascending numbers in the unit, uint32 [D]; None counts from 0.
 
     Returns:
         `TEXT_KEY` [D], sorted by key and document.
@@ -59,11 +60,11 @@ def text_key_table(
 
 
 def band_key_table(signatures: NDArray[np.uint16], settings: NearSettings) -> NDArray[np.void]:
-    """The sorted band keys of a unit; documents without a signature have none.
+    """Return the sorted band keys of a unit; documents without a signature have none.
 
     Args:
-        signatures: of the D documents of the unit, uint16 [D, permutations].
-        settings: those the signatures were made with.
+        signatures: signatures of the D documents of the unit, uint16 [D, permutations].
+        settings: the settings of the signatures.
 
     Returns:
         `BAND_KEY` [at most D * bands], sorted by key and document.
@@ -71,7 +72,7 @@ def band_key_table(signatures: NDArray[np.uint16], settings: NearSettings) -> ND
     documents = np.flatnonzero((signatures != NO_SIGNATURE).any(axis=1))
     used = signatures[documents, : settings.bands * settings.rows]
     slots = used.reshape(-1, settings.bands, settings.rows)
-    # A band's number begins its hash, so that only the same band of others is equal.
+    # The hash begins with the number of the band, so only equal bands of two documents match.
     hashes = np.tile(np.arange(1, settings.bands + 1, dtype=np.uint64), (len(documents), 1))
     for row in range(settings.rows):
         hashes = hashes * _SLOT + slots[:, :, row]

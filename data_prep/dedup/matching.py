@@ -1,9 +1,9 @@
-"""Finding equal keys over all units, a bucket of keys a task.
+"""Find equal keys over all units, with one task per bucket of keys.
 
-A bucket is a range of the 64 high bits of a key. Tables are sorted by them, so that a task
-reads one contiguous slice of each unit's table, and all tasks together read every byte once.
-Every function here is pure: the pairs of all buckets together depend neither on how many
-buckets there are nor on how the documents are cut into units.
+A bucket is a range of the high 64 bits of a key. Tables are sorted by these bits, so a task reads
+one contiguous slice of each unit's table, and all tasks together read every byte once. All
+functions here are pure: the pairs of all buckets together depend neither on the number of buckets
+nor on the division of the documents into units.
 """
 
 from bisect import bisect_left
@@ -18,32 +18,29 @@ from numpy.typing import NDArray
 from data_prep.dedup.settings import NearSettings
 
 Source = Path | NDArray[Any]
-"""An array in memory, or a .npy file of which only what is needed is read."""
+"""An array in memory, or a .npy file, of which only the needed part is read."""
 
 RECORD_BYTES = 160
-"""Memory that a task needs for one record of its bucket, measured and rounded up."""
+"""Memory of a task per record of its bucket, in bytes; measured and rounded up."""
 
 RUN = 8
-"""Up to as many documents with one band key are all compared with each other."""
+"""At most this many documents with the same band key are all compared with each other."""
 
 _PAIRS_AT_A_TIME = 1 << 15
 
 
 @dataclass(frozen=True)
 class UnitArray:
-    """An array of one unit of the corpus: a table of keys, or signatures.
-
-    Attributes:
-        source: the array or its file.
-        first: number of the unit's first document in the whole corpus.
-    """
+    """An array of one unit of the corpus: a table of keys, or signatures."""
 
     source: Source
+    """The array or its file."""
     first: int
+    """Number, in the whole corpus, of the unit's first document."""
 
 
 def opened(source: Source) -> NDArray[Any]:
-    """The array, memory-mapped if it is a file."""
+    """Return the array, memory-mapped if it is a file."""
     if isinstance(source, Path):
         array: NDArray[Any] = np.load(source, mmap_mode="r")
         return array
@@ -51,18 +48,18 @@ def opened(source: Source) -> NDArray[Any]:
 
 
 def plan_buckets(records: int, memory_bytes: int) -> int:
-    """Into how many buckets `records` records go so that a task needs about `memory_bytes`."""
+    """Return the number of buckets with which a task needs about `memory_bytes`."""
     return max(1, -(-records * RECORD_BYTES // memory_bytes))
 
 
 def merge_tables(tables: Sequence[UnitArray]) -> NDArray[np.void]:
-    """One table for neighboring units, so that the tasks of a large corpus open fewer files.
+    """Merge the tables of neighboring units, so that tasks of a large corpus open fewer files.
 
     Args:
         tables: tables of one kind, in order.
 
     Returns:
-        The table of one unit that begins where the first of them does.
+        One table, whose document numbers count from the first document of the first unit.
     """
     parts = []
     for unit in tables:
@@ -79,23 +76,23 @@ def match_equal(
     buckets: int,
     dropped: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.uint64]:
-    """Documents of one bucket that have equal 128-bit keys.
+    """Find the documents of one bucket that have equal 128-bit keys.
 
     Args:
         tables: the `TEXT_KEY` table of every unit, in order.
-        bucket: which bucket, from 0.
-        buckets: of how many.
-        dropped: rising numbers of documents that count as gone, uint64.
+        bucket: index of the bucket, from 0.
+        buckets: number of buckets.
+        dropped: ascending numbers of documents to ignore, uint64.
 
     Returns:
-        Pairs (first document with a key, a later one with the same), uint64 [E, 2], sorted by
-        the later one.
+        Pairs (first document with a key, later document with the same key), uint64 [E, 2], sorted
+        by the later document.
     """
     records = _bucket(tables, bucket, buckets)
     documents, high = _documents(records), np.concatenate([part["high"] for _, part in records])
     low = np.concatenate([part["low"] for _, part in records])
-    left = _left(documents, dropped)
-    documents, high, low = documents[left], high[left], low[left]
+    remaining = _remaining(documents, dropped)
+    documents, high, low = documents[remaining], high[remaining], low[remaining]
     order = np.lexsort((low, high))
     high, low, documents = high[order], low[order], documents[order]
     begins = np.ones(len(documents), dtype=np.bool_)
@@ -113,26 +110,26 @@ def match_near(
     buckets: int,
     dropped: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.uint64]:
-    """Documents of one bucket that share a band and `accepted_slots` slots or more.
+    """Find the documents of one bucket that share a band and at least `accepted_slots` slots.
 
-    Of more than `RUN` documents with one band key, each is compared with the first of them
-    and with the one before it only.
+    If more than `RUN` documents have the same band key, each one is compared only with the first
+    of them and with the previous one.
 
     Args:
         tables: the `BAND_KEY` table of every unit, in order.
         signatures: the signatures of every unit, in order, uint16 [D, permutations].
-        settings: those the signatures were made with.
-        bucket: which bucket, from 0.
-        buckets: of how many.
-        dropped: rising numbers of documents that count as gone, uint64.
+        settings: the settings of the signatures.
+        bucket: index of the bucket, from 0.
+        buckets: number of buckets.
+        dropped: ascending numbers of documents to ignore, uint64.
 
     Returns:
-        Pairs (earlier document, later document), uint64 [E, 2], sorted by the later one.
+        Pairs (earlier document, later document), uint64 [E, 2], sorted by the later document.
     """
     records = _bucket(tables, bucket, buckets)
     documents, high = _documents(records), np.concatenate([part["high"] for _, part in records])
-    left = _left(documents, dropped)
-    documents, high = documents[left], high[left]
+    remaining = _remaining(documents, dropped)
+    documents, high = documents[remaining], high[remaining]
     order = np.argsort(high, kind="stable")
     candidates = _candidates(high[order], documents[order])
     accepted = np.zeros(len(candidates), dtype=np.bool_)
@@ -149,12 +146,12 @@ def match_near(
 def _bucket(
     tables: Sequence[UnitArray], bucket: int, buckets: int
 ) -> list[tuple[int, NDArray[Any]]]:
-    """The records of a bucket of every unit with the unit's first document, in order."""
+    """Return, for every unit in order, its first document and its records of the bucket."""
     low, high = (-(-(number << 64) // buckets) for number in (bucket, bucket + 1))
     found = []
     for unit in tables:
         table = opened(unit.source)
-        # np.searchsorted would copy the whole column; this looks at twenty records.
+        # np.searchsorted would copy the whole column; this reads about twenty records.
         begin = bisect_left(table, low, key=lambda record: int(record["high"]))
         end = bisect_left(table, high, lo=begin, key=lambda record: int(record["high"]))
         found.append((unit.first, np.array(table[begin:end])))
@@ -162,21 +159,23 @@ def _bucket(
 
 
 def _documents(records: list[tuple[int, NDArray[Any]]]) -> NDArray[np.uint64]:
-    """The numbers in the whole corpus of the documents of the records, uint64 [N]."""
+    """Return the document numbers of the records in the whole corpus, uint64 [N]."""
     return np.concatenate([part["document"] + np.uint64(first) for first, part in records])
 
 
-def _left(documents: NDArray[np.uint64], dropped: NDArray[np.uint64] | None) -> NDArray[np.bool_]:
-    """Which of the documents are not among the dropped ones, bool [N]."""
+def _remaining(
+    documents: NDArray[np.uint64], dropped: NDArray[np.uint64] | None
+) -> NDArray[np.bool_]:
+    """Return which documents are not among the dropped ones, bool [N]."""
     if dropped is None or not len(dropped):
         return np.ones(len(documents), dtype=np.bool_)
     places = np.minimum(np.searchsorted(dropped, documents), len(dropped) - 1)
-    left: NDArray[np.bool_] = dropped[places] != documents
-    return left
+    remaining: NDArray[np.bool_] = dropped[places] != documents
+    return remaining
 
 
 def _candidates(high: NDArray[np.uint64], documents: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Pairs of documents with equal keys, each pair once; `high` is sorted."""
+    """Return the pairs of documents with equal keys, each pair once; `high` is sorted."""
     equal = high[1:] == high[:-1]
     shared = np.zeros(len(high), dtype=np.bool_)
     shared[1:] = equal
@@ -203,7 +202,7 @@ def _candidates(high: NDArray[np.uint64], documents: NDArray[np.uint64]) -> NDAr
 
 
 def _pairs(earlier: NDArray[np.uint64], later: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Pairs sorted by the later document, then the earlier, uint64 [E, 2]."""
+    """Return the pairs sorted by the later document, then by the earlier, uint64 [E, 2]."""
     order = np.lexsort((earlier, later))
     return np.stack([earlier[order], later[order]], axis=1)
 
@@ -211,7 +210,7 @@ def _pairs(earlier: NDArray[np.uint64], later: NDArray[np.uint64]) -> NDArray[np
 def _rows(
     signatures: Sequence[UnitArray], documents: NDArray[np.uint64], permutations: int
 ) -> NDArray[np.uint16]:
-    """The signatures of some documents, given by rising numbers, uint16 [N, permutations]."""
+    """Return the signatures of documents with ascending numbers, uint16 [N, permutations]."""
     firsts = np.array([unit.first for unit in signatures], dtype=np.uint64)
     bounds = np.searchsorted(documents, firsts).tolist()
     rows = np.empty((len(documents), permutations), dtype=np.uint16)

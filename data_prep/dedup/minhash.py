@@ -1,11 +1,11 @@
 """MinHash signatures of sets of shingles.
 
-Classic MinHash (Broder, 1997) hashes every shingle once a slot. Fast Similarity Sketching
-(Dahlgaard, Knudsen, Thorup, FOCS 2017) hashes it once a round to one slot and a value; a
-slot keeps the smallest value of the first round that reached it. Each slot of two sets is
-still equal with a probability of their Jaccard similarity, and the slots concentrate as
-independent ones do, but a long text needs one or two rounds. Slots that are empty after
-`ROUNDS` rounds, in short texts, are filled as in classic MinHash.
+Classic MinHash (Broder, 1997) hashes every shingle once per slot. Fast Similarity Sketching
+(Dahlgaard, Knudsen, Thorup, FOCS 2017) hashes every shingle once per round, to one slot and a
+value. A slot keeps the smallest value of the first round that reached it. The probability that a
+slot of two sets is equal is still their Jaccard similarity, and the slots concentrate like
+independent ones, but a long text needs only one or two rounds. In short texts, slots may be
+empty after `ROUNDS` rounds; these are filled as in classic MinHash.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from data_prep.dedup.shingles import WINDOW, mixed, shingle_hashes
 
 ROUNDS = 10
 NO_SIGNATURE = 0xFFFF
-"""The value of every slot of a text that is too short to be a near-duplicate."""
+"""The value of all slots of a text that is too short to be a near-duplicate."""
 
 _EMPTY = np.uint32(0xFFFFFFFF)
 _GROUP_TEXTS = 1024
@@ -29,16 +29,16 @@ _HALF = np.uint64(32)
 
 
 def signatures(texts: Sequence[str], settings: NearSettings) -> NDArray[np.uint16]:
-    """The MinHash signatures of D texts.
+    """Return the MinHash signatures of D texts.
 
     Args:
-        texts: the texts, each of characters that UTF-8 can encode.
-        settings: shingle length, slots, seed and shortest text.
+        texts: the texts; UTF-8 must be able to encode them.
+        settings: shingle length, slots, seed and minimum length.
 
     Returns:
         The low 16 bits of the smallest hash of each slot (b-bit MinHash, Li and König, 2010),
-        uint16 [D, permutations]; two different values look equal once in 65,536 times. A row
-        of `NO_SIGNATURE` belongs to a text of fewer than `min_words` words.
+        uint16 [D, permutations]. Two different hashes have equal low bits with a probability of
+        1/65,536. For a text of fewer than `min_words` words, all values are `NO_SIGNATURE`.
     """
     out = np.empty((len(texts), settings.permutations), dtype=np.uint16)
     for begin, end in _groups(texts):
@@ -54,13 +54,13 @@ def sketch(
     """Sketch D sets of hashed elements.
 
     Args:
-        hashes: the elements, one set after another, uint64 [S]; repeats do no harm.
-        offsets: where each set begins and the last one ends, int64 [D+1].
-        slots: slots of a sketch.
-        seed: of the hash functions.
+        hashes: the elements, one set after another, uint64 [S]; repeats have no effect.
+        offsets: begin of each set and end of the last one, int64 [D+1].
+        slots: number of slots of a sketch.
+        seed: seed of the hash functions.
 
     Returns:
-        uint32 [D, slots]; a row of 0xffffffff is an empty set.
+        The sketches, uint32 [D, slots]; all values of an empty set are 0xffffffff.
     """
     counts = np.diff(offsets)
     out = np.full((len(counts), slots), _EMPTY, dtype=np.uint32)
@@ -75,7 +75,7 @@ def sketch(
             values = mixed(live[part] ^ key)
             places = ((values >> _HALF) * np.uint64(slots) >> _HALF).astype(np.int64)
             places += sets[part] * slots
-            # A slot that an earlier round filled stays as it is.
+            # A slot that an earlier round filled does not change.
             low = np.where(filled.reshape(-1)[places], _EMPTY, values.astype(np.uint32))
             np.minimum.at(flat, places, low)
         filled = out != _EMPTY
@@ -93,11 +93,11 @@ def _fill(
     elements: NDArray[np.uint64],
     keys: NDArray[np.uint64],
 ) -> None:
-    """Fill the empty slots of sets by the smallest hash of all their elements, a key a slot."""
+    """Fill the empty slots of sets with the smallest hash of all elements, with a key per slot."""
     slots = len(keys)
     counts = np.bincount(sets, minlength=len(out))
     if counts.max() > 2 * slots:
-        # So many different elements leave no slot empty: these repeat themselves.
+        # So many different elements would leave no slot empty, so there are repeats: remove them.
         order = np.lexsort((elements, sets))
         sets, elements = sets[order], elements[order]
         new = np.ones(len(sets), dtype=np.bool_)
@@ -116,7 +116,7 @@ def _fill(
 
 
 def _groups(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Ranges of texts of about `WINDOW` characters, few enough to bound the memory."""
+    """Yield ranges of texts of about `WINDOW` characters and at most `_GROUP_TEXTS` texts."""
     begin, characters = 0, 0
     for number, text in enumerate(texts):
         characters += len(text) + 1

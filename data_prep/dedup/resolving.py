@@ -1,8 +1,8 @@
-"""Which documents to drop, given the pairs that are duplicates of each other.
+"""Decide which documents to drop, given the pairs of duplicates.
 
-Documents are taken in their order; one is dropped if it matches an earlier document that is
-kept. So each dropped document has a kept one that it matches, no kept document matches
-another in a pair, and a chain A ~ B ~ C drops only B when A and C do not match.
+Documents are processed in order. A document is dropped if it matches an earlier document that is
+kept. So each dropped document matches a kept one, no two kept documents form a pair, and of a
+chain A ~ B ~ C in which A and C do not match, only B is dropped.
 """
 
 from bisect import bisect_left
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from data_prep.dedup.matching import Source, opened
 
 PAIR_BYTES = 128
-"""Memory for a pair while it is looked at, measured and rounded up."""
+"""Memory per pair during processing, in bytes; measured and rounded up."""
 
 
 class Kind(IntEnum):
-    """In what way a document duplicates another."""
+    """How a document duplicates another one."""
 
     EXACT = 0
     NEAR = 1
@@ -28,17 +28,14 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The documents to drop.
-
-    Attributes:
-        documents: their numbers, rising, uint64 [K].
-        originals: the kept document that each of them duplicates, uint64 [K].
-        kinds: the `Kind` of each, uint8 [K].
-    """
+    """The documents to drop."""
 
     documents: NDArray[np.uint64]
+    """Their numbers, ascending, uint64 [K]."""
     originals: NDArray[np.uint64]
+    """The kept document that each one duplicates, uint64 [K]."""
     kinds: NDArray[np.uint8]
+    """The `Kind` of each one, uint8 [K]."""
 
 
 def resolve(
@@ -46,17 +43,17 @@ def resolve(
 ) -> Duplicates:
     """Decide which documents to drop.
 
-    It needs one byte for each document of the corpus, and `memory_bytes` more.
+    It needs one byte for each document of the corpus, plus `memory_bytes`.
 
     Args:
-        pairs: the results of all match tasks, each uint64 [E, 2] of (earlier document, later
-            document), sorted by the later one; in any order, a pair any number of times.
-        documents: documents in the corpus.
-        kind: what the pairs are.
-        memory_bytes: about as much memory is used for pairs at a time.
+        pairs: the results of all match tasks, in any order, each uint64 [E, 2] of (earlier
+            document, later document), sorted by the later one. A pair may occur repeatedly.
+        documents: number of documents in the corpus.
+        kind: kind of all these pairs.
+        memory_bytes: approximate memory for the pairs that are processed at a time.
 
     Returns:
-        The documents to drop; each with the first kept document that it matches.
+        The documents to drop, each with the first kept document that it matches.
     """
     total = sum(len(opened(source)) for source in pairs)
     windows = max(1, -(-total * PAIR_BYTES // memory_bytes))
@@ -65,7 +62,7 @@ def resolve(
     for window in range(windows):
         begin, end = (documents * number // windows for number in (window, window + 1))
         rows: list[tuple[int, int]] = []
-        # An earlier document is decided by the time that its pairs with later ones come up.
+        # Whether the earlier document is kept is already decided here, by the order of the pairs.
         for earlier, later in _window(pairs, begin, end):
             if kept[later] and kept[earlier]:
                 kept[later] = 0
@@ -77,10 +74,10 @@ def resolve(
 
 
 def combine(exact: Duplicates, near: Duplicates) -> Duplicates:
-    """Join the near-duplicates among documents that are no exact ones to the exact ones.
+    """Combine the exact duplicates with the near-duplicates among the other documents.
 
-    An exact copy of a document that is itself dropped as a near-duplicate becomes a
-    near-duplicate of the document that is kept in its place.
+    If a document is dropped as a near-duplicate, its exact copies become near-duplicates of the
+    document that is kept instead.
     """
     originals, kinds = exact.originals.copy(), exact.kinds.copy()
     if len(near.documents):
@@ -99,7 +96,7 @@ def combine(exact: Duplicates, near: Duplicates) -> Duplicates:
 
 
 def _window(pairs: Sequence[Source], begin: int, end: int) -> "zip[tuple[int, int]]":
-    """All pairs whose later document is in a range, sorted by it, then by the earlier one."""
+    """Return the pairs whose later document is in a range, sorted by later, earlier document."""
     parts = [np.empty((0, 2), dtype=np.uint64)]
     for source in pairs:
         table = opened(source)

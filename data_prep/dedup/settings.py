@@ -1,4 +1,4 @@
-"""Which duplicates are looked for, and how near is near."""
+"""Settings of the de-duplication: the kinds of duplicates and the similarity threshold."""
 
 import math
 from functools import cached_property
@@ -6,31 +6,28 @@ from functools import cached_property
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 VERIFIED_RECALL = 0.97
-"""Share of the pairs right at the threshold that the verification of candidates lets pass."""
+"""Share of the pairs exactly at the threshold that the verification of candidates accepts."""
 
 
 class NearSettings(BaseModel):
-    """MinHash signatures, LSH bands and the similarity from which documents are duplicates.
-
-    Attributes:
-        threshold: Jaccard similarity of the sets of shingles, in (0, 1].
-        ngram: words in a shingle; a CJK character is a word.
-        min_words: documents with fewer words are never near-duplicates.
-        permutations: slots of a signature, 2 bytes each.
-        bands: keys of a document that are compared; one that is equal makes a candidate.
-        rows: slots in a band.
-        seed: of the hash functions.
-    """
+    """Similarity threshold of near-duplicates, MinHash signatures and LSH bands."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of the sets of shingles from which documents are duplicates, in (0, 1]."""
     ngram: int = Field(default=5, ge=1, le=64)
+    """Number of words in a shingle; a CJK character is a word."""
     min_words: int = Field(default=1, ge=1)
+    """Documents with fewer words are never near-duplicates."""
     permutations: int = Field(default=128, ge=16, le=4096)
+    """Number of slots of a signature, 2 bytes each."""
     bands: int = Field(default=16, ge=1)
+    """Number of LSH bands; two documents with an equal band are candidates."""
     rows: int = Field(default=6, ge=1)
+    """Number of slots in a band."""
     seed: int = Field(default=0, ge=0, lt=1 << 64)
+    """Seed of the hash functions."""
 
     @model_validator(mode="after")
     def _bands_fit(self) -> "NearSettings":
@@ -43,10 +40,10 @@ class NearSettings(BaseModel):
 
     @cached_property
     def accepted_slots(self) -> int:
-        """Equal slots from which a candidate counts as a duplicate.
+        """Return the number of equal slots from which a candidate is a duplicate.
 
-        The largest number that a pair right at the threshold reaches with a probability of
-        `VERIFIED_RECALL` or more.
+        It is the largest number that a pair exactly at the threshold reaches with a probability
+        of at least `VERIFIED_RECALL`.
         """
         reached, slots = 0.0, self.permutations + 1
         while reached < VERIFIED_RECALL and slots > 0:
@@ -55,37 +52,35 @@ class NearSettings(BaseModel):
         return slots
 
     def candidate_probability(self, jaccard: float) -> float:
-        """Chance that a pair shares a band: 1 - (1 - s^r)^b (Leskovec et al., MMDS, 3.4.2)."""
+        """Return the chance of a shared band: 1 - (1 - s^r)^b (Leskovec et al., MMDS, 3.4.2)."""
         return 1.0 - (1.0 - jaccard**self.rows) ** self.bands
 
     def verified_probability(self, jaccard: float) -> float:
-        """Chance that `accepted_slots` or more slots of a pair are equal (binomial tail)."""
+        """Return the probability of at least `accepted_slots` equal slots (binomial tail)."""
         counts = range(self.accepted_slots, self.permutations + 1)
         return min(1.0, math.fsum(_binomial(self.permutations, k, jaccard) for k in counts))
 
     def found_probability(self, jaccard: float) -> float:
-        """A lower bound of the chance that a pair is found.
+        """Return a lower bound of the probability that a pair is found.
 
-        The product of the two chances: both rise with every equal slot, so that they are
-        positively correlated (Harris' inequality) and the pair is found more often.
+        It is the product of the two probabilities. Both events become more likely with every
+        equal slot, so they are positively correlated (Harris' inequality), and the true
+        probability is at least the product.
         """
         return self.candidate_probability(jaccard) * self.verified_probability(jaccard)
 
 
 class DedupSettings(BaseModel):
-    """Which duplicates are dropped.
-
-    Attributes:
-        exact: drop documents whose cleaned text is that of an earlier one, byte by byte.
-        near: drop documents nearly like an earlier one; None looks for none.
-    """
+    """The kinds of duplicates to drop."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     exact: bool = False
+    """Drop documents whose cleaned text equals that of an earlier one, byte by byte."""
     near: NearSettings | None = None
+    """Drop documents that are similar to an earlier one; None keeps them."""
 
 
 def _binomial(count: int, hits: int, chance: float) -> float:
-    """Probability of `hits` hits in `count` independent trials."""
+    """Return the probability of `hits` hits in `count` independent trials."""
     return math.comb(count, hits) * chance**hits * (1.0 - chance) ** (count - hits)

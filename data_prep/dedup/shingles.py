@@ -1,8 +1,8 @@
 """Hashes of the shingles (runs of n words) of many texts at once.
 
-A word is a run of letters, digits and combining marks (Unicode categories L, N and M),
-lower-cased; a CJK character is a word of its own. All else only separates words. A shingle
-is n words after each other; a text of fewer words has one shingle, of all its words.
+A word is a run of letters, digits and combining marks (Unicode categories L, N and M), in lower
+case. A CJK character is a separate word. All other characters only separate words. A shingle is n
+consecutive words; a text of fewer words has one shingle, of all its words.
 """
 
 import unicodedata
@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNICODE_VERSION = unicodedata.unidata_version
-"""Which characters are letters depends on it, for those added to Unicode since."""
+"""The set of letters depends on it, because later versions of Unicode add characters."""
 
 WINDOW = 1 << 17
-"""Characters that are hashed at a time, so that the arrays stay in the processor's cache."""
+"""Characters that are hashed at a time, so that the arrays fit into the processor's cache."""
 
 # Kana, ideographs with extension A, compatibility ideographs, extensions B and later.
 CJK = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 
-_CODES = 0x323B0  # no letter is assigned beyond
-_ALONE = np.uint32(1 << 31)  # marks a character that is a word of its own
+_CODES = 0x323B0  # no higher code point is a letter
+_ALONE = np.uint32(1 << 31)  # marks a character that is a separate word
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 _NEXT_WORD = 0xD1342543DE82EF95
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -30,7 +30,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele et al., 2014): a bijection that looks random."""
+    """Mix hashes with the finalizer of SplitMix64 (Steele et al., 2014), a bijection."""
     out: NDArray[np.uint64] = hashes ^ (hashes >> np.uint64(30))
     out *= _MIX_1
     out ^= out >> np.uint64(27)
@@ -42,19 +42,19 @@ def mixed(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def shingle_hashes(
     texts: Sequence[str], ngram: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
-    """The shingles of D texts, those that occur twice in a text twice.
+    """Return the hashes of the shingles of D texts, with repeats.
 
     Args:
-        texts: the texts, each of characters that UTF-8 can encode.
-        ngram: words in a shingle.
+        texts: the texts; UTF-8 must be able to encode them.
+        ngram: number of words in a shingle.
 
     Returns:
-        The hashes, one text after another, uint64 [S]; where those of each text begin and
-        the last ones end, int64 [D+1]; and the words of each text, int64 [D].
+        The hashes, one text after another, uint64 [S]; the begin of each text's hashes and the
+        end of the last ones, int64 [D+1]; and the number of words of each text, int64 [D].
     """
     hashes, words = _word_hashes(texts)
-    # Texts shorter than a shingle are filled up with words of hash 0, so that every text
-    # with a word has a shingle.
+    # Texts shorter than a shingle are padded with words of hash 0, so that every text with a word
+    # has a shingle.
     filled = np.where(words > 0, np.maximum(words, ngram), 0)
     if not np.array_equal(filled, words):
         places = np.arange(len(hashes)) + np.repeat(np.cumsum(filled - words), words)
@@ -67,7 +67,7 @@ def shingle_hashes(
         joined[:-step] += hashes[step:] * np.uint64(pow(_NEXT_WORD, step, 1 << 64))
     counts = np.where(words > 0, filled - ngram + 1, 0)
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    # The last n - 1 words of a text begin no shingle.
+    # No shingle begins at the last n - 1 words of a text.
     begins = np.ones(len(joined), dtype=np.bool_)
     ends = np.cumsum(filled)[words > 0]
     for step in range(1, ngram):
@@ -76,9 +76,9 @@ def shingle_hashes(
 
 
 def _word_hashes(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Hashes of the words of all texts, uint64 [W], and the words of each, int64 [D].
+    """Return the word hashes of all texts, uint64 [W], and the words per text, int64 [D].
 
-    A text is read in pieces of `WINDOW` characters; a word over a seam counts as two.
+    A long text is processed in parts of `WINDOW` characters; a word at a cut counts as two.
     """
     hashes: list[NDArray[np.uint64]] = []
     words = np.zeros(len(texts), dtype=np.int64)
@@ -102,7 +102,7 @@ def _word_hashes(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.i
 
 
 def _group_hashes(texts: Sequence[str], words: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Hashes of the words of texts of `WINDOW` characters in all; fills in how many each has."""
+    """Return the word hashes of texts of at most `WINDOW` characters; fill in `words` per text."""
     powers, inverses = _powers()
     codes = np.frombuffer("\n".join(texts).encode("utf-32-le"), dtype="<u4")
     characters = _characters().take(codes, mode="clip")
@@ -116,8 +116,8 @@ def _group_hashes(texts: Sequence[str], words: NDArray[np.int64]) -> NDArray[np.
     begins = np.flatnonzero(starts)
     bounds = np.cumsum([0, *(len(text) + 1 for text in texts)])
     words[:] = np.diff(np.searchsorted(begins, bounds))
-    # The polynomial hash of every run of characters is a difference of two prefix sums, and
-    # separators add 0 to it; the inverse power makes it independent of the run's place.
+    # The polynomial hash of a run of characters is the difference of two prefix sums; separators
+    # add 0. The inverse power makes it independent of the position of the run.
     prefix = np.zeros(len(codes) + 1, dtype=np.uint64)
     np.cumsum(characters * powers[: len(codes)], out=prefix[1:])
     sums = prefix[begins]
@@ -128,7 +128,7 @@ def _group_hashes(texts: Sequence[str], words: NDArray[np.int64]) -> NDArray[np.
 
 @lru_cache(maxsize=1)
 def _characters() -> NDArray[np.uint32]:
-    """For every code point 0 if it separates words, or what it counts as, uint32 [N]."""
+    """Return for every code point its value in a word, or 0 if it separates words, uint32 [N]."""
     table = [0] * (_CODES + 1)
     for code in range(_CODES):
         character = chr(code)
@@ -140,7 +140,7 @@ def _characters() -> NDArray[np.uint32]:
 
 @lru_cache(maxsize=1)
 def _powers() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The powers of the base and those of its inverse, modulo 2^64, each uint64 [WINDOW+1]."""
+    """Return the powers of the base and of its inverse modulo 2^64, each uint64 [WINDOW+1]."""
     rows = np.ones((2, WINDOW + 1), dtype=np.uint64)
     rows[0, 1:] = _BASE
     rows[1, 1:] = pow(_BASE, -1, 1 << 64)

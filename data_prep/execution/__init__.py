@@ -1,7 +1,7 @@
-"""Executors: one function applied to many tasks, by local processes or MPI ranks.
+"""Executors: apply one function to many tasks, in local processes or on MPI ranks.
 
-A worker that dies or hangs never stops the run: its task is tried again, and a record at which
-workers die again and again is left out and named.
+A worker that dies or hangs does not stop the run: its task is retried. A record at which workers
+die repeatedly is skipped and reported.
 """
 
 from data_prep.execution.context import Context

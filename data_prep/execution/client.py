@@ -1,4 +1,4 @@
-"""The caller's side of a supervisor: starting it, talking to it, ending it."""
+"""The caller's side of a supervisor: starts it, communicates with it and ends it."""
 
 import atexit
 import os
@@ -13,12 +13,12 @@ from data_prep.errors import PrepError
 from data_prep.execution.worker import Stage
 
 MAX_RESTARTS = 3
-"""Deaths of a supervisor that are borne; it uses next to no memory and runs no foreign code."""
+"""Deaths of a supervisor before an error. It uses little memory and runs no third-party code."""
 _END_SECONDS = 10.0
 
-# A library of MPI that a worker loads must not take itself for the rank that started it.
+# An MPI library that a worker loads must not assume that it is the rank that started the worker.
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_", "PMI_", "MPI_LOCAL", "HYDI_")
-# A worker has one core; pools of threads in each would only get in each other's way.
+# A worker has one core; thread pools in every worker would compete for the cores.
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -29,18 +29,18 @@ _ONE_THREAD = {
 
 
 def worker_environment() -> dict[str, str]:
-    """The environment for workers: this one, without MPI, and with one thread a library."""
+    """Return the environment for workers: this one without MPI, and one thread per library."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_MPI_PREFIXES)}
     return {**_ONE_THREAD, **kept}
 
 
 class Client:
-    """Drives one supervisor process and starts another if that one is killed.
+    """Drives one supervisor process, and starts another if it is killed.
 
     Tasks are `(index, pickled task)`, outcomes `(index, pickled Outcome)`.
 
     Args:
-        preload: modules that the supervisor imports while the caller gets ready.
+        preload: modules that the supervisor imports while the caller prepares the work.
     """
 
     def __init__(self, preload: Sequence[str] = ()) -> None:
@@ -57,7 +57,7 @@ class Client:
             f"import sys; sys.path[:] = {sys.path!r}; "
             f"from data_prep.execution.supervisor import main; main({handle}, {self._preload!r})"
         )
-        # Ctrl-C must not reach it before it has made up its mind to leave that to the caller.
+        # Ctrl-C must not reach the supervisor before it ignores SIGINT: the caller handles it.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             self._process = subprocess.Popen(
@@ -73,7 +73,7 @@ class Client:
     def start_stage(
         self, module: str, function: bytes, workers: int, record_seconds: float
     ) -> None:
-        """Have the tasks from now on done in new workers; the arguments are those of `Stage`."""
+        """Run the next tasks in new workers; the arguments are fields of `Stage`."""
         self._restarts = 0
         self._stage = Stage(
             function=function,
@@ -87,7 +87,7 @@ class Client:
         self._send(self._stage)
 
     def submit(self, tasks: Sequence[tuple[int, bytes]]) -> None:
-        """Hand out tasks, possibly none, and ask for outcomes; `collect` comes next."""
+        """Submit tasks, possibly none, and request outcomes; call `collect` next."""
         self._in_flight.update(tasks)
         self._send(list(tasks))
 
@@ -99,7 +99,7 @@ class Client:
         """Wait for one outcome or more.
 
         Raises:
-            PrepError: the supervisor was killed again and again.
+            PrepError: the supervisor was killed more than `MAX_RESTARTS` times.
         """
         while True:
             try:
@@ -112,19 +112,19 @@ class Client:
                 return outcomes
 
     def stop(self) -> None:
-        """End all workers and the stage; what they were at is lost."""
+        """End all workers and the stage; unfinished tasks are lost."""
         self._in_flight.clear()
         self._stage = None
         try:
             self._connection.send(None)
             while self._connection.recv():
                 pass
-        except (EOFError, OSError):  # the supervisor was killed, and the workers with it
+        except (EOFError, OSError):  # the supervisor was killed, and so were the workers
             self.end()
             self._start()
 
     def end(self) -> None:
-        """End the supervisor and its workers, whatever state they are in."""
+        """End the supervisor and its workers, in any state."""
         self._connection.close()
         try:
             self._process.wait(_END_SECONDS)
@@ -139,14 +139,14 @@ class Client:
             self._restart()
 
     def _restart(self) -> None:
-        """Start another supervisor and give it all that the dead one had."""
+        """Start another supervisor with the stage and the unfinished tasks of the dead one."""
         self.end()
         self._restarts += 1
         if self._restarts > MAX_RESTARTS:
             raise PrepError(
                 f"the process that supervises the workers ended {self._restarts} times (the last "
                 f"time with exit code {self._process.returncode}); if memory ran out, use fewer "
-                "--workers (with MPI: fewer ranks a machine)"
+                "--workers (with MPI: fewer ranks per machine)"
             )
         self._start()
         self._send(self._stage)
@@ -157,7 +157,7 @@ _idle: list[Client] = []
 
 
 def acquire_client(preload: Sequence[str] = ()) -> Client:
-    """A client whose supervisor runs already if one was released before, else a new one."""
+    """Return a released client, whose supervisor already runs, or a new client."""
     return _idle.pop() if _idle else Client(preload)
 
 

@@ -1,4 +1,4 @@
-"""What the work function knows of its task, and what the supervisor knows of the work."""
+"""The context of a task for the work function, and its position for the supervisor."""
 
 import mmap
 import signal
@@ -6,50 +6,50 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 MEGABYTE = 1_000_000
-_NOWHERE = -1.0
+_NO_RECORD = -1.0
 _NONE: Mapping[int, str] = MappingProxyType({})
 
 
 class Cursor:
-    """The record that a worker is at, in memory that outlives the worker.
+    """The record that a worker processes, in memory that survives the worker.
 
-    Made before the worker is forked, so that both processes see the same two float64: the
-    record, exact up to 2^53, and its time limit in seconds.
+    It is created before the worker is forked, so that both processes share two float64: the record,
+    exact up to 2^53, and its time limit in seconds.
     """
 
     def __init__(self) -> None:
         self.cells = memoryview(mmap.mmap(-1, 16)).cast("d")
-        self.cells[0] = _NOWHERE
+        self.cells[0] = _NO_RECORD
 
     @property
     def record(self) -> int | None:
-        """The record, or None outside any."""
-        return None if self.cells[0] == _NOWHERE else int(self.cells[0])
+        """The current record, or None if there is none."""
+        return None if self.cells[0] == _NO_RECORD else int(self.cells[0])
 
     @property
     def seconds(self) -> float:
-        """The time limit of the last record or records; 0 before the first."""
+        """The time limit of the last record or batch; 0 before the first."""
         return self.cells[1]
 
 
 class Context:
-    """Handed to the work function with each task.
+    """The context that the work function gets with each task.
 
-    A work function that goes through many records calls `enter` before each and `leave` after
-    the last, so that a record that hangs or kills the process can be found and left out.
+    A work function that processes many records calls `enter` before each and `leave` after the
+    last. A record that hangs or kills the process can then be identified and skipped.
 
     Args:
         poisoned: see the attribute.
         careful: see the attribute.
-        cursor: where `enter` notes the record; without one, as in the caller's own process,
+        cursor: where `enter` stores the record; without it, as in the caller's own process,
             `enter` and `leave` do nothing.
-        record_seconds: time that a record may take for each started MB of its size.
+        record_seconds: seconds that a record may take for each started MB of its size.
 
     Attributes:
-        poisoned: records of this task to leave out, with how the process died at each, such as
+        poisoned: records of this task to skip, with how the process died at each, such as
             "killed by signal 11 (SIGSEGV)" or "took more than 60 s".
-        careful: whether a process died on this task: work on one record at a time, so that the
-            next death tells which.
+        careful: whether a process died on this task. The function must then process one record
+            at a time, so that the next death identifies the record.
     """
 
     def __init__(
@@ -65,19 +65,19 @@ class Context:
         self._record_seconds = record_seconds
 
     def enter(self, record: int, size: int) -> None:
-        """Begin the work on record number `record` of `size` bytes; its time limit runs.
+        """Begin record number `record` of `size` bytes, and start its time limit.
 
-        At the limit SIGALRM ends the process with its default action, which no C code and no
-        regular expression can hold up, as a handler in Python could be.
+        At the limit SIGALRM ends the process with its default action. C code and regular
+        expressions cannot delay this action, as they could delay a Python handler.
         """
         self._enter(record, size)
 
     def enter_many(self, size: int) -> None:
-        """Begin the work on several records of `size` bytes together, under one time limit.
+        """Begin several records of `size` bytes in total, with one time limit.
 
-        A death then says that the task must be done carefully, not which record is to blame.
+        A death then shows that the task must be done carefully, but not which record caused it.
         """
-        self._enter(_NOWHERE, size)
+        self._enter(_NO_RECORD, size)
 
     def _enter(self, record: float, size: int) -> None:
         if self._cells is not None:
@@ -86,7 +86,7 @@ class Context:
             signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def leave(self) -> None:
-        """No record is being worked on."""
+        """End the current record or batch, and stop its time limit."""
         if self._cells is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self._cells[0] = _NOWHERE
+            self._cells[0] = _NO_RECORD

@@ -1,4 +1,4 @@
-"""Applying one function to many tasks: what all executors have in common."""
+"""The base class of executors, which apply one function to many tasks."""
 
 import pickle
 from abc import ABC, abstractmethod
@@ -19,17 +19,14 @@ _SHOWN_CHARACTERS = 120
 class Executor(ABC):
     """Applies functions to tasks in worker processes; a context manager.
 
-    Tasks and results should be small, as all go through the caller: names of files, not their
-    content. A worker that dies is replaced and its task tried again; see `Context`.
-
-    Attributes:
-        workers: number of processes that work at the same time.
-        record_seconds: time that a record may take for each started MB of its size, in the
-            maps that begin from now on.
+    Tasks and results should be small, because all pass through the caller: names of files, not
+    their content. A worker that dies is replaced and its task is retried; see `Context`.
     """
 
     workers: int
+    """Number of processes that work at the same time."""
     record_seconds: float
+    """Seconds that a record may take for each started MB of its size; applies to later maps."""
     _is_mapping = False
 
     def map(
@@ -40,21 +37,21 @@ class Executor(ABC):
     ) -> Generator[tuple[int, Result], None, None]:
         """Yield `(index, make(*arguments)(tasks[index], context))` as tasks finish.
 
-        Tasks begin in order. After a failure no other begins, and those before it are awaited:
-        the error is the same for any number of workers. One map at a time; closing one that
-        is not used up ends its workers at once.
+        Tasks begin in order. After a failure no other task begins, and earlier tasks are awaited,
+        so the error does not depend on the number of workers. Only one map can run at a time.
+        Closing an unfinished map ends its workers at once.
 
         Args:
             make: builds the work function, once in each process; must be importable.
-            arguments: what `make` is called with; small.
+            arguments: arguments of `make`; small.
             tasks: what the function is applied to, each with a `Context`.
 
         Raises:
-            PrepError: a task's worker died again and again, not at any one record.
-            Exception: what the function raised for the first task, in order, that failed.
+            PrepError: workers died repeatedly on a task, and not at one record.
+            Exception: the error of the function for the first task, in order, that failed.
         """
         if self._is_mapping:
-            raise RuntimeError("one map at a time: the last one was neither used up nor closed")
+            raise RuntimeError("one map at a time: the last one was neither finished nor closed")
         self._is_mapping = True
         try:
             self._begin(make.__module__, pickle.dumps((make, arguments)))
@@ -63,21 +60,21 @@ class Executor(ABC):
             self._stop()
             raise
         except BaseException:
-            # A signal may have cut a message between the processes in two.
-            self._abandon()
+            # A signal may have interrupted a message between the processes.
+            self._kill()
             raise
         finally:
             self._is_mapping = False
 
     def _results(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
-        begun = 0
-        end = len(tasks)  # of the tasks that are wanted: the first that failed
+        submitted = 0
+        end = len(tasks)  # of the tasks to wait for: the first that failed
         failure: Outcome | None = None
         in_flight: set[int] = set()
         while True:
             room = self._room - len(in_flight)
-            new = range(begun, min(begun + room, end))
-            begun = max(begun, new.stop)
+            new = range(submitted, min(submitted + room, end))
+            submitted = max(submitted, new.stop)
             in_flight.update(new)
             if not any(index < end for index in in_flight):
                 break
@@ -94,19 +91,19 @@ class Executor(ABC):
 
     @property
     def _room(self) -> int:
-        """Number of tasks that may be handed out and not collected.
+        """Largest number of submitted tasks that are not collected.
 
-        One more for each worker, to begin with while the caller is busy with a result.
+        Two per worker: a worker can begin its next task while the caller processes a result.
         """
         return 2 * self.workers
 
     @abstractmethod
     def _begin(self, module: str, function: bytes) -> None:
-        """The tasks from now on are for `function`: `(make, arguments)`, pickled."""
+        """Set the function for the next tasks: `(make, arguments)`, pickled."""
 
     @abstractmethod
     def _submit(self, tasks: Sequence[tuple[int, bytes]]) -> None:
-        """Hand out pickled tasks, possibly none; `_collect` comes next."""
+        """Submit pickled tasks, possibly none; `_collect` is called next."""
 
     @abstractmethod
     def _collect(self) -> Sequence[tuple[int, bytes]]:
@@ -114,14 +111,14 @@ class Executor(ABC):
 
     @abstractmethod
     def _stop(self) -> None:
-        """End what is in flight; nobody wants it."""
+        """Cancel the tasks in flight."""
 
-    def _abandon(self) -> None:
-        """Do as `_stop`, at any point of this process's own work."""
+    def _kill(self) -> None:
+        """Cancel the tasks in flight after any interruption of this process."""
         self._stop()
 
     def close(self) -> None:
-        """End what is in flight, and the workers that are this executor's own."""
+        """Cancel the tasks in flight, and end the workers of this executor."""
         self._stop()
 
     def __enter__(self) -> "Executor":
@@ -134,9 +131,9 @@ class Executor(ABC):
 def _exception(failure: Outcome, task: object) -> Exception:
     if isinstance(failure, Died):
         if "SIGKILL" in failure.how:
-            advice = "if memory ran out, use fewer --workers (with MPI: fewer ranks a machine)"
+            advice = "if memory ran out, use fewer --workers (with MPI: fewer ranks per machine)"
         else:
-            advice = "no document is to blame: check the libraries and the tokenizer it loads"
+            advice = "no single document is the cause: check the libraries and the tokenizer"
         return PrepError(
             f"{failure.times} worker processes died on {_short(task)} ({failure.how}); {advice}"
         )
@@ -144,8 +141,8 @@ def _exception(failure: Outcome, task: object) -> Exception:
     error = failure.error
     if isinstance(error, MemoryError):
         return PrepError(
-            f"memory ran out on {_short(task)}; use fewer --workers (with MPI: fewer ranks a "
-            "machine)"
+            f"memory ran out on {_short(task)}; use fewer --workers (with MPI: fewer ranks "
+            "per machine)"
         )
     if not isinstance(error, PrepError):
         error.__cause__ = RemoteTraceback(failure.trace)

@@ -1,4 +1,4 @@
-"""Workers on this machine."""
+"""An executor with worker processes on this machine."""
 
 import os
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from data_prep.execution.executor import Executor
 
 
 def default_workers() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 class LocalExecutor(Executor):
-    """Worker processes on this machine, below one supervisor.
+    """Runs worker processes on this machine under one supervisor.
 
     Args:
         workers: number of processes.
-        record_seconds: time that a record may take for each started MB of its size.
-        preload: modules that the work needs; they are imported from now on in the background.
+        record_seconds: seconds that a record may take for each started MB of its size.
+        preload: modules that the work needs; they are imported in the background.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LocalExecutor(Executor):
             release_client(self._client)
         self._client = None
 
-    def _abandon(self) -> None:
+    def _kill(self) -> None:
         if self._client:
             self._client.end()
         self._client = None

@@ -1,10 +1,10 @@
-"""Workers on the ranks of an MPI job, by `mpi4py.futures`.
+"""An executor with workers on the ranks of an MPI job, through `mpi4py.futures`.
 
-Rank 0 is the master: it hands out tasks and works on none. Every other rank serves: it has one
-task at a time done in a worker process of its own, below its own supervisor, so that a document
-that kills a process never kills a rank, which would end the whole job.
+Rank 0 is the master: it distributes tasks and runs none. Every other rank serves: it runs one task
+at a time in its own worker process, under its own supervisor. A document that kills a process then
+never kills a rank, which would end the whole job.
 
-Import this module only to use it: importing `mpi4py.MPI` initializes MPI.
+Import this module only when it is used: importing `mpi4py.MPI` initializes MPI.
 """
 
 import pickle
@@ -25,17 +25,17 @@ from data_prep.execution.executor import Executor
 from data_prep.execution.local import LocalExecutor
 from data_prep.execution.outcome import Cancelled
 
-_Answer: TypeAlias = Future[list[tuple[int, bytes]]]
+_Reply: TypeAlias = Future[list[tuple[int, bytes]]]
 
 _MASTER = 0
 _CANCEL_TAG = 1
-_LOOK_SECONDS = 0.2
-"""How often a rank whose worker is busy looks whether the result is still wanted."""
+_POLL_SECONDS = 0.2
+"""How often a rank with a busy worker checks whether its task was cancelled."""
 
 
 @dataclass(frozen=True)
 class _RankStage:
-    """The work of one `map`, sent with each task; `number` counts the maps."""
+    """The function of one `map`, sent with each task; `number` counts the maps."""
 
     number: int
     module: str
@@ -44,7 +44,7 @@ class _RankStage:
 
 
 class _Server:
-    """A rank that serves: its workers, and which maps the master has cancelled."""
+    """A rank that serves: its worker, and the last map that the master has cancelled."""
 
     def __init__(self) -> None:
         self._client: Client | None = None
@@ -52,13 +52,13 @@ class _Server:
         self._cancelled = 0
 
     def run(self, stage: _RankStage, index: int, task: bytes) -> list[tuple[int, bytes]]:
-        """Do a task in this rank's worker process."""
+        """Run a task in this rank's worker process."""
         self._client = self._client or Client()
         if self._stage != stage.number:
             self._client.start_stage(stage.module, stage.function, 1, stage.record_seconds)
             self._stage = stage.number
         self._client.submit([(index, task)])
-        while not self._client.poll(_LOOK_SECONDS):
+        while not self._client.poll(_POLL_SECONDS):
             self.read_cancellations()
             if stage.number <= self._cancelled:
                 self._client.stop()
@@ -67,11 +67,12 @@ class _Server:
         return self._client.collect()
 
     def read_cancellations(self) -> None:
-        """Take all messages that cancel a map."""
+        """Receive all messages that cancel a map."""
         while MPI.COMM_WORLD.iprobe(_MASTER, _CANCEL_TAG):
             self._cancelled = MPI.COMM_WORLD.recv(None, _MASTER, _CANCEL_TAG)
 
     def close(self) -> None:
+        """End the worker and its supervisor."""
         self.read_cancellations()
         if self._client:
             self._client.end()
@@ -85,10 +86,10 @@ def _run(stage: _RankStage, index: int, task: bytes) -> list[tuple[int, bytes]]:
 
 
 class MpiExecutor(Executor):
-    """The master's view of the ranks that serve; see `open_ranks`.
+    """The master's executor on the ranks that serve; see `open_ranks`.
 
     Args:
-        pool: connects the master with them.
+        pool: connects the master with these ranks.
     """
 
     def __init__(self, pool: MPIPoolExecutor) -> None:
@@ -97,8 +98,8 @@ class MpiExecutor(Executor):
         self.record_seconds = 60.0
         self._maps = 0
         self._stage: _RankStage | None = None
-        self._in_flight: set[_Answer] = set()
-        self._done: SimpleQueue[_Answer] = SimpleQueue()
+        self._in_flight: set[_Reply] = set()
+        self._done: SimpleQueue[_Reply] = SimpleQueue()
         self._messages: list[MPI.Request] = []
 
     def _begin(self, module: str, function: bytes) -> None:
@@ -109,17 +110,17 @@ class MpiExecutor(Executor):
     def _submit(self, tasks: Sequence[tuple[int, bytes]]) -> None:
         assert self._stage is not None
         for index, task in tasks:
-            answer = self._pool.submit(_run, self._stage, index, task)
-            self._in_flight.add(answer)
-            answer.add_done_callback(self._done.put)
+            reply = self._pool.submit(_run, self._stage, index, task)
+            self._in_flight.add(reply)
+            reply.add_done_callback(self._done.put)
 
     def _collect(self) -> Sequence[tuple[int, bytes]]:
-        answer = self._done.get()
-        self._in_flight.discard(answer)
-        return answer.result()
+        reply = self._done.get()
+        self._in_flight.discard(reply)
+        return reply.result()
 
     def _stop(self) -> None:
-        # The ranks go on serving until `open_ranks` ends.
+        # The ranks continue to serve until `open_ranks` ends.
         if not self._in_flight:
             return
         for rank in range(1, MPI.COMM_WORLD.size):
@@ -130,12 +131,15 @@ class MpiExecutor(Executor):
 
 @contextmanager
 def open_ranks() -> Iterator[Executor | None]:
-    """Enter on every rank: an executor on the master; None on the others, once they have served.
+    """Open the executor of an MPI job; every rank must enter the `with` block.
 
-    A job of one rank works itself, in one worker process.
+    In a job of one rank, this rank runs the work in one worker process.
+
+    Yields:
+        The executor on the master; None on the other ranks, after they have served.
 
     Raises:
-        PrepError: the MPI library cannot be used by several threads.
+        PrepError: the MPI library does not support several threads.
     """
     world = MPI.COMM_WORLD
     if world.size == 1:
@@ -144,13 +148,13 @@ def open_ranks() -> Iterator[Executor | None]:
         return
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise PrepError(
-            "--executor mpi: this MPI library runs without MPI_THREAD_MULTIPLE; use Open MPI or "
-            "MPICH as they are built by default"
+            "--executor mpi: this MPI library runs without MPI_THREAD_MULTIPLE; use a "
+            "default build of Open MPI or MPICH"
         )
     if world.rank == _MASTER:
         with (
             MPICommExecutor(world, _MASTER) as pool,
-            # The stubs of mpi4py say that the manager gives itself; it gives the pool.
+            # The stubs of mpi4py say that `with` returns the manager; it returns the pool.
             MpiExecutor(cast(MPIPoolExecutor, pool)) as executor,
         ):
             yield executor
@@ -160,7 +164,7 @@ def open_ranks() -> Iterator[Executor | None]:
 
 
 def _serve() -> None:
-    # A rank that is told to end has nothing to save: its worker ends with it.
+    # A rank has nothing to save when it receives a signal: its worker ends with it.
     handlers: dict[signal.Signals, Any] = {
         number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)
     }

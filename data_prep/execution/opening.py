@@ -1,4 +1,4 @@
-"""Choosing an executor."""
+"""Opens the executor that the user chose."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ ExecutorKind: TypeAlias = Literal["local", "mpi"]
 def open_executor(
     kind: ExecutorKind, workers: int | None = None, preload: Sequence[str] = ()
 ) -> Iterator[Executor | None]:
-    """An executor for a `with` block.
+    """Open an executor for a `with` block.
 
-    In an MPI job every rank runs the same command and enters the block; on all but rank 0 it
-    gives None, when there is nothing more to do:
+    In an MPI job every rank runs the same command and enters the block. All ranks except rank 0 get
+    None, after all work is done:
 
         with open_executor("mpi") as executor:
             if executor is None:
@@ -28,9 +28,12 @@ def open_executor(
 
     Args:
         kind: "local" for processes on this machine, "mpi" for the ranks of `mpirun`.
-        workers: number of processes, by default one a core; not with "mpi", where `mpirun -n`
-            tells: each rank but rank 0 has one worker.
+        workers: number of processes, by default one per core. Not with "mpi", where `mpirun -n`
+            sets it: each rank except rank 0 has one worker.
         preload: modules that the work needs; local workers import them in the background.
+
+    Yields:
+        The executor; None on a rank that has served.
 
     Raises:
         PrepError: mpi4py or an MPI library is missing, or `workers` is given with "mpi".
@@ -40,7 +43,7 @@ def open_executor(
             yield executor
         return
     if workers is not None:
-        raise PrepError(f"--workers {workers}: with --executor mpi give `mpirun -n` the number")
+        raise PrepError(f"--workers {workers}: with --executor mpi set the number with `mpirun -n`")
     try:
         from data_prep.execution.mpi import open_ranks
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py found no MPI library

@@ -1,4 +1,4 @@
-"""What became of a task, as it travels between processes."""
+"""The outcome of a task, as it is sent between processes."""
 
 import pickle
 import traceback
@@ -15,30 +15,24 @@ class RemoteTraceback(Exception):  # noqa: N818 - it is shown as a cause, never 
 
 @dataclass(frozen=True)
 class Success:
-    """The work function returned.
-
-    Attributes:
-        value: what it returned.
-    """
+    """The work function returned."""
 
     value: Any
+    """The value that it returned."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """The work function raised.
-
-    Attributes:
-        error: what it raised.
-        trace: its traceback in the worker.
-    """
+    """The work function raised."""
 
     error: Exception
+    """The exception that it raised."""
     trace: str
+    """The traceback in the worker."""
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """Take an exception; one that cannot be pickled becomes a RuntimeError of its text."""
+        """Wrap an exception; one that cannot be pickled becomes a RuntimeError with its text."""
         trace = "".join(traceback.format_exception(error))
         try:
             pickle.loads(pickle.dumps(error))
@@ -49,20 +43,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Died:
-    """Workers died on the task, and not because of a record that could be left out.
-
-    Attributes:
-        times: how many of them.
-        how: how the last one died.
-    """
+    """Workers died on the task, and not at a single record that could be skipped."""
 
     times: int
+    """Number of workers that died."""
     how: str
+    """How the last one died."""
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The caller wanted no more results."""
+    """The caller cancelled the task."""
 
 
 Outcome: TypeAlias = Success | Failure | Died | Cancelled

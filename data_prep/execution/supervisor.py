@@ -1,13 +1,13 @@
-"""The process that forks workers, hands them tasks, and replaces those that die.
+"""The process that forks workers, assigns tasks to them, and replaces those that die.
 
-It stands between the caller and the workers because it must fork: it has no thread, no MPI and
-no state but its own, and never runs the work function, so a fork is safe and takes
-milliseconds, with all imports done. The caller drives it with `client.Client`.
+It is a separate process because it must fork. It has no threads, no MPI and little state, and never
+runs the work function. A fork is therefore safe and takes milliseconds, with all imports done. The
+caller drives it with `client.Client`.
 
-The caller sends a `Stage`, then lists of `(index, pickled task)`. Each list, even an empty one,
-is answered once with a list of `(index, pickled outcome)`, as soon as it has one. `None` ends
-all workers and is answered with an empty list. At the end of the file they end as well, so
-nothing outlives the caller, however it ends.
+The caller sends a `Stage`, then lists of `(index, pickled task)`. The supervisor replies once to
+each list, even an empty one, with a list of `(index, pickled outcome)`, as soon as it has one.
+`None` ends all workers; the reply is an empty list. The workers also end when the connection is
+closed, so no process survives the caller, however it ends.
 """
 
 import importlib
@@ -27,18 +27,18 @@ from data_prep.execution.outcome import Died, Failure
 from data_prep.execution.worker import Assignment, Stage, run_worker
 
 MAX_DEATHS = 3
-"""Deaths at one record that make it poisonous, or outside of records that end the task's run.
+"""Deaths at one record after which it is poisonous, or outside records after which the task fails.
 
-One SIGKILL by the OOM killer or an operator is not the document's fault, two may be bad luck."""
-MAX_DEATHS_IN_VAIN = 10
-"""Deaths on one task, at changing records, without finding a poisonous one: memory runs out."""
+One SIGKILL by the OOM killer or an operator is not the document's fault, and two may be chance."""
+MAX_TASK_DEATHS = 10
+"""Deaths on one task, at changing records, after which it fails: probably memory runs out."""
 
 _fork = multiprocessing.get_context("fork")
 
 
 @dataclass
 class _Job:
-    """A task and what happened to it so far."""
+    """A task and its deaths so far."""
 
     index: int
     task: bytes
@@ -46,19 +46,19 @@ class _Job:
     deaths: Counter[int | None] = field(default_factory=Counter)
 
     def count_death(self, record: int | None, how: str) -> Died | None:
-        """Note a death at `record`, None for outside any; return why not to try again."""
+        """Count a death at `record`, None for outside records; return `Died` to stop retrying."""
         self.deaths[record] += 1
         if self.deaths[record] == MAX_DEATHS and record is not None:
             self.poisoned[record] = how
             self.deaths.clear()
         times = self.deaths.total()
-        if self.deaths[None] == MAX_DEATHS or times == MAX_DEATHS_IN_VAIN:
+        if self.deaths[None] == MAX_DEATHS or times == MAX_TASK_DEATHS:
             return Died(times, how)
         return None
 
 
 class _Worker:
-    """A worker process, seen from the supervisor; `job` is None when it is idle."""
+    """A worker process, as the supervisor sees it; `job` is None when it is idle."""
 
     def __init__(self, stage: Stage, inherited: list[Connection]) -> None:
         self.job: _Job | None = None
@@ -74,21 +74,22 @@ class _Worker:
             theirs.close()
 
     def assign(self, job: _Job) -> None:
+        """Send a job to the worker."""
         self.job = job
-        # A worker that has just died is found by its SIGCHLD.
+        # The SIGCHLD of a worker that has just died is handled later.
         with suppress(BrokenPipeError, ConnectionResetError):
             careful = bool(job.deaths or job.poisoned)
             self.connection.send(Assignment(job.task, job.poisoned, careful))
 
-    def answer(self) -> bytes | None:
-        """The outcome of the job; None if the process died."""
-        with suppress(EOFError, OSError):  # it died before, or while it answered
+    def receive(self) -> bytes | None:
+        """Return the pickled outcome of the job; None if the process died."""
+        with suppress(EOFError, OSError):  # it died before or while it sent the outcome
             if self.connection.poll():
                 return self.connection.recv_bytes()
         return None
 
     def end(self) -> str:
-        """End the process, if it has not, and tell how it ended."""
+        """End the process if it still runs, and return how it ended."""
         self.process.kill()
         self.process.join()
         code = self.process.exitcode or 0
@@ -105,7 +106,7 @@ class Supervisor:
     """Serves one caller.
 
     Args:
-        caller: connection to it.
+        caller: connection to the caller.
     """
 
     def __init__(self, caller: Connection) -> None:
@@ -114,9 +115,9 @@ class Supervisor:
         self.workers: list[_Worker] = []
         self.waiting: deque[_Job] = deque()
         self.outcomes: list[tuple[int, bytes]] = []
-        self.is_asked = False
-        # The end of the pipe would not do to tell a death: a process that the worker has forked
-        # holds it open.
+        self.is_reply_due = False
+        # The end of the worker's pipe does not show its death: a process that the worker has forked
+        # may keep the pipe open.
         self._deaths, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
@@ -126,57 +127,57 @@ class Supervisor:
         """Serve until the caller closes its end or dies."""
         try:
             while True:
-                self._hand_out()
-                if self.is_asked and self.outcomes:
+                self._assign_jobs()
+                if self.is_reply_due and self.outcomes:
                     self.caller.send(self.outcomes)
-                    self.outcomes, self.is_asked = [], False
+                    self.outcomes, self.is_reply_due = [], False
                 pipes = [worker.connection for worker in self.workers]
                 ready = set(wait([self.caller, self._deaths, *pipes]))
                 for worker in list(self.workers):
                     if worker.connection in ready:
-                        self._hear(worker)
+                        self._receive(worker)
                 if self._deaths in ready:
                     os.read(self._deaths, 4096)
                     for worker in list(self.workers):
                         if not worker.process.is_alive():
-                            self._hear(worker)
+                            self._receive(worker)
                 if self.caller in ready:
-                    self._obey(self.caller.recv())
+                    self._handle(self.caller.recv())
         except (EOFError, OSError):
-            pass  # the caller has gone, perhaps in the middle of a message
+            pass  # the caller has ended, perhaps in the middle of a message
         finally:
             self._end_workers()
 
-    def _obey(self, message: Stage | list[tuple[int, bytes]] | None) -> None:
+    def _handle(self, message: Stage | list[tuple[int, bytes]] | None) -> None:
         if isinstance(message, list):
             self.waiting.extend(_Job(index, task) for index, task in message)
-            self.is_asked = True
+            self.is_reply_due = True
         elif isinstance(message, Stage):
             self._end_workers()
-            self._enter_stage(message)
+            self._begin_stage(message)
         else:
             self._end_workers()
             self.waiting.clear()
-            self.outcomes, self.is_asked = [], False
+            self.outcomes, self.is_reply_due = [], False
             self.caller.send([])
 
-    def _enter_stage(self, stage: Stage) -> None:
+    def _begin_stage(self, stage: Stage) -> None:
         self.stage = stage
         os.chdir(stage.folder)
         sys.path[:] = stage.path
         os.environ.clear()
         os.environ.update(stage.environment)
-        # Only to share it; if it fails, so it does in the worker, which reports it.
+        # Only to share the imports; if it fails, it also fails in the worker, which reports it.
         with suppress(Exception):
             importlib.import_module(stage.module)
 
-    def _hand_out(self) -> None:
+    def _assign_jobs(self) -> None:
         while self.waiting:
             idle = next((worker for worker in self.workers if worker.job is None), None)
             if idle is None:
                 try:
                     idle = self._new_worker()
-                except OSError as error:  # no process or file handle to be had
+                except OSError as error:  # no process or file handle is available
                     failure = pickle.dumps(Failure.of(error))
                     self.outcomes.append((self.waiting.popleft().index, failure))
                     continue
@@ -185,7 +186,7 @@ class Supervisor:
             idle.assign(self.waiting.popleft())
 
     def _new_worker(self) -> _Worker | None:
-        """One more worker if there may be one more."""
+        """Start another worker; return None if all workers of the stage run."""
         assert self.stage is not None
         if len(self.workers) == self.stage.workers:
             return None
@@ -194,13 +195,13 @@ class Supervisor:
         self.workers.append(worker)
         return worker
 
-    def _hear(self, worker: _Worker) -> None:
-        """Take a worker's answer, its death, or both."""
-        answer = worker.answer()
-        if answer is not None and worker.job is not None:
-            self.outcomes.append((worker.job.index, answer))
+    def _receive(self, worker: _Worker) -> None:
+        """Handle a worker's outcome, its death, or both."""
+        outcome = worker.receive()
+        if outcome is not None and worker.job is not None:
+            self.outcomes.append((worker.job.index, outcome))
             worker.job = None
-        if answer is not None and worker.process.is_alive():
+        if outcome is not None and worker.process.is_alive():
             return
         record, job = worker.cursor.record, worker.job
         self.workers.remove(worker)
@@ -221,11 +222,11 @@ class Supervisor:
 
 def main(handle: int, preload: Sequence[str]) -> None:
     """Serve the caller at the other end of the socket `handle`; see `client.Client`."""
-    # Ctrl-C and a scheduler's SIGTERM reach the whole group; the caller decides what they mean.
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; only the caller handles them.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for module in preload:
-        with suppress(ImportError):  # the stage that needs it tells
+        with suppress(ImportError):  # the stage that needs it reports it
             importlib.import_module(module)
     Supervisor(Connection(handle)).run()

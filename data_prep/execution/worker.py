@@ -1,4 +1,4 @@
-"""The process that runs the work function, one task after another."""
+"""The worker process, which runs the work function on one task after another."""
 
 import ctypes
 import os
@@ -18,41 +18,35 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 @dataclass(frozen=True)
 class Stage:
-    """The work of one `map`, the same for all its tasks.
-
-    Attributes:
-        function: `(make, arguments)`, pickled.
-        module: where `make` is defined; imported before workers are forked, so that they all
-            share what it imports.
-        workers: number of worker processes.
-        record_seconds: time that a record may take for each started MB of its size.
-        folder: the caller's working directory.
-        path: the caller's `sys.path`.
-        environment: environment of the workers.
-    """
+    """The function and the environment of one `map`, the same for all its tasks."""
 
     function: bytes
+    """`(make, arguments)`, pickled."""
     module: str
+    """Where `make` is defined; imported before workers are forked, so that they all share what it
+    imports."""
     workers: int
+    """Number of worker processes."""
     record_seconds: float
+    """Seconds that a record may take for each started MB of its size."""
     folder: str
+    """The caller's working directory."""
     path: list[str]
+    """The caller's `sys.path`."""
     environment: dict[str, str]
+    """Environment variables of the workers."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A task for a worker.
-
-    Attributes:
-        task: the task, pickled.
-        poisoned: records to leave out.
-        careful: whether a worker died on this task.
-    """
+    """A task for a worker."""
 
     task: bytes
+    """The task, pickled."""
     poisoned: dict[int, str]
+    """Records to skip; see `Context`."""
     careful: bool
+    """Whether a worker died on this task."""
 
 
 def run_worker(
@@ -62,14 +56,14 @@ def run_worker(
     cursor: Cursor,
     stage: Stage,
 ) -> None:
-    """Answer each `Assignment` from `connection` with a pickled outcome, until killed.
+    """Reply to each `Assignment` from `connection` with a pickled outcome, until killed.
 
     Args:
-        connection: the supervisor is at its other end.
-        supervisor: its process id.
-        inherited: connections of the supervisor that came here by the fork.
+        connection: connection to the supervisor.
+        supervisor: process id of the supervisor.
+        inherited: connections of the supervisor that the fork has copied; they are closed.
         cursor: shared with the supervisor.
-        stage: what to do with the tasks.
+        stage: the function for the tasks.
     """
     for other in inherited:
         other.close()
@@ -77,7 +71,7 @@ def run_worker(
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    # A document that crashes a library would leave three core files, each of gigabytes.
+    # Otherwise a document that crashes a library leaves three core files of gigabytes.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     function: Any = None
     while True:
@@ -92,21 +86,21 @@ def run_worker(
             if function is None:
                 make, arguments = pickle.loads(stage.function)
                 function = make(*arguments)
-            answer = pickle.dumps(Success(function(pickle.loads(assignment.task), context)))
+            outcome = pickle.dumps(Success(function(pickle.loads(assignment.task), context)))
         except Exception as error:
-            answer = pickle.dumps(Failure.of(error))
-        # Not in a `finally`: at a SystemExit the cursor must tell where it was.
+            outcome = pickle.dumps(Failure.of(error))
+        # Not in a `finally`: after a SystemExit the cursor must still hold the record.
         context.leave()
-        connection.send_bytes(answer)
+        connection.send_bytes(outcome)
 
 
 def _die_with(supervisor: int) -> None:
-    """Have the kernel kill this process when its supervisor dies.
+    """Make the kernel kill this process when its supervisor dies.
 
-    A thread that waits for the end of a pipe would not do: it cannot run while a regular
+    A thread that waits for the end of a pipe is not enough: it cannot run while a regular
     expression or other C code holds the interpreter.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != supervisor:  # it died before the kernel was asked
+    if os.getppid() != supervisor:  # it died before the `prctl` call
         os._exit(1)

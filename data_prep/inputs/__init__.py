@@ -1,4 +1,4 @@
-"""Input: files of many kinds, wherever they lie, read as a stream of documents."""
+"""Input: local and remote files of many formats, read as a stream of documents."""
 
 from data_prep.inputs.documents import Document, Tally, read_documents
 from data_prep.inputs.fields import Label

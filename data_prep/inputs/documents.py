@@ -1,4 +1,4 @@
-"""Documents: records read as text with a label, an id and a group, or found faulty."""
+"""Documents: records parsed into text, label, id and group, or rejected as faulty."""
 
 import json
 from collections import Counter
@@ -32,50 +32,45 @@ EXAMPLES = 3
 
 
 class Document(NamedTuple):
-    """One text.
-
-    Attributes:
-        text: the text.
-        utf8: its UTF-8 bytes.
-        label: its label, or None.
-        id: its own id, or None if none are read.
-        group: what decides its side of the split: documents of one group stay together.
-            None if no field is read for it: then those with one text do.
-        corpus: index of its corpus.
-        repaired: whether bytes that are not UTF-8 were replaced by U+FFFD.
-        place: where it stands in the input.
-    """
+    """One text."""
 
     text: str
+    """The text."""
     utf8: bytes
+    """Its UTF-8 bytes."""
     label: Label | None
+    """The label, or None."""
     id: str | None
+    """The document's own id, or None if no id field is read."""
     group: bytes | None
+    """Documents with the same group go to the same side of the train/valid split. None if no group
+    field is read: then documents with the same text do."""
     corpus: int
+    """Index of the document's corpus."""
     repaired: bool
+    """Whether bytes that are not UTF-8 were replaced by U+FFFD."""
     place: Place
+    """Where the document is in the input."""
 
 
 @dataclass
 class Tally:
     """Counts of the records of a unit.
 
-    A file that cannot be read, or not to its end, counts as one record more.
-
-    Attributes:
-        records: all of them, those rejected included.
-        rejected: those left out, by reason.
-        changed: those kept but changed, by what was changed.
-        examples: the first `EXAMPLES` of those left out, by reason, as "file:line: fault".
+    A file that cannot be read, or can be read only in part, counts as one additional record.
     """
 
     records: int = 0
+    """Number of records, including rejected ones."""
     rejected: Counter[str] = field(default_factory=Counter)
+    """Number of rejected records, by reason."""
     changed: Counter[str] = field(default_factory=Counter)
+    """Number of records that were kept but changed, by kind of change."""
     examples: dict[str, list[str]] = field(default_factory=dict)
+    """The first `EXAMPLES` rejected records of each reason, as "file:line: fault"."""
 
     def reject(self, reason: str, place: Place, message: str) -> None:
-        """Count a record that is left out."""
+        """Count a rejected record."""
         self.rejected[reason] += 1
         examples = self.examples.setdefault(reason, [])
         if len(examples) < EXAMPLES:
@@ -85,17 +80,17 @@ class Tally:
 def read_documents(
     unit: Unit, corpora: Sequence[InputSettings], errors: ErrorPolicy, tally: Tally
 ) -> Iterator[tuple[int, Document]]:
-    """The good documents of a unit, each with its number in the unit, from 0.
+    """Yield the valid documents of a unit, each with its number in the unit, from 0.
 
     Args:
         unit: what to read.
         corpora: how the files of each corpus are read.
-        errors: what is done about a faulty record. "replace" mends what is not UTF-8 and
-            stops at any other fault.
-        tally: counts all records, the faulty ones by reason.
+        errors: what to do with a faulty record: "stop", "skip", or "replace", which puts U+FFFD
+            for bytes that are not UTF-8 and stops at any other fault.
+        tally: counts all records, and the rejected ones by reason.
 
     Raises:
-        PrepError: a record is faulty and is not to be skipped.
+        PrepError: a record is faulty and `errors` does not allow to skip or repair it.
         OSError: a file cannot be read.
     """
     for span in unit.spans:
@@ -109,10 +104,10 @@ def read_documents(
                 place = record.place
                 if error.offset and isinstance(record.content, bytes):
                     place = place.at(record.content, error.offset)
-                # An empty text is no fault of the file: counted, never a reason to stop.
+                # An empty text is not a fault of the file: it is counted and never stops the build.
                 if error.reason != "empty" and errors != "skip":
                     raise PrepError(
-                        f"{place}: {error}; mend it, or leave such documents out with --errors skip"
+                        f"{place}: {error}; fix it, or skip such documents with --errors skip"
                     ) from None
                 tally.reject(error.reason, place, str(error))
                 continue
@@ -122,7 +117,7 @@ def read_documents(
 
 
 def read_records(span: Span, settings: InputSettings) -> Iterator[Record]:
-    """The records that begin in a part of a file, in order."""
+    """Return the records that begin in a part of a file, in order."""
     form = span.file.format
     if form == "jsonl":
         return read_lines(span)
@@ -143,13 +138,14 @@ def parse_document(record: Record, settings: InputSettings, errors: ErrorPolicy)
     """Read a record as a document.
 
     Raises:
-        DocumentError: with the reason of the record's own fault, or "utf8", "json",
-            "text_missing", "text_type", "label_type", "id_missing", "id_type",
-            "group_missing", "group_type", or "empty" for a text of white space.
+        DocumentError: the record is not a valid document. The reason is the one that the reader
+            gave, or "utf8", "json", "truncated", "text_missing", "text_type", "label_type",
+            "id_missing", "id_type", "group_missing", "group_type", or "empty" for a text that
+            is empty or only white space.
     """
     content = record.content
     if isinstance(content, DocumentError):
-        raise content.with_traceback(None)  # that of many rows would grow with each
+        raise content.with_traceback(None)  # many rows share it, and its traceback would grow
     if not isinstance(content, bytes):
         return _document(content, record.place, settings, errors)
     if record.place.file.format == "text":
@@ -160,8 +156,8 @@ def parse_document(record: Record, settings: InputSettings, errors: ErrorPolicy)
             return _document(fields, record.place, settings, errors)
     except (orjson.JSONDecodeError, DocumentError):
         pass
-    # orjson is fast, the standard parser has the last word on what is no JSON (NaN is, half a
-    # surrogate pair is) and on integers beyond 64 bits, of which orjson makes floats.
+    # orjson is fast, but the standard parser decides what is valid JSON. It also accepts NaN and
+    # half a surrogate pair, and keeps integers beyond 64 bits, which orjson turns into floats.
     line = read_text(content, replace=errors == "replace")
     fields = _parse_json(line.characters, record.place)
     document = _document(fields, record.place, settings, errors)
@@ -174,8 +170,8 @@ def _parse_json(text: str, place: Place) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
         if place.kind == "line" and not text.endswith("\n"):
-            told = f"the last line is cut short, or no JSON object ({reason})"
-            raise DocumentError("truncated", told) from None
+            message = f"the last line is cut short, or is not a JSON object ({reason})"
+            raise DocumentError("truncated", message) from None
         where = " on one line" if place.kind == "line" else ""
         raise DocumentError("json", f"not a JSON object{where} ({reason})") from None
     if not isinstance(fields, dict):

@@ -1,4 +1,4 @@
-"""Values of fields: text, labels, ids and groups, as any format gives them."""
+"""Read the values of fields: text, labels, ids and groups, from records of any format."""
 
 import json
 import re
@@ -15,7 +15,7 @@ _KINDS = {
     int: "integer",
     float: "number",
     str: "string",
-    bytes: "string",  # of a table
+    bytes: "string",  # table readers return strings as bytes
     list: "array",
     dict: "object",
 }
@@ -37,14 +37,14 @@ class Text(NamedTuple):
 
 
 def read_text(raw: str | bytes, *, replace: bool) -> Text:
-    """Text of either form.
+    """Return bytes or a string as a `Text`.
 
     Args:
-        raw: bytes, or characters that may hold half a surrogate pair, as JSON can spell it.
-        replace: put U+FFFD for what is not UTF-8.
+        raw: bytes, or a string, which may hold half a surrogate pair (JSON allows that).
+        replace: replace what is not UTF-8 by U+FFFD.
 
     Raises:
-        DocumentError: "utf8", unless it is replaced.
+        DocumentError: "utf8", unless `replace` is set.
     """
     if isinstance(raw, bytes):
         try:
@@ -65,21 +65,21 @@ def read_text(raw: str | bytes, *, replace: bool) -> Text:
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Names of fields for an error: on one line, and of that no more than its beginning."""
+    """Join names of fields for an error message, on one line that is cut to a maximum length."""
     line = " ".join(", ".join(names).split()) or "none"
     return line if len(line) <= _NAMES_LENGTH else f"{line[:_NAMES_LENGTH]}…"
 
 
 def kind_of_value(value: Any) -> str:
-    """The JSON name of a value's type; that of Python where JSON has none."""
+    """Return the JSON name of a value's type, or the Python name if JSON has none."""
     return _KINDS.get(type(value), type(value).__name__)
 
 
 def find_value(fields: Mapping[str, Any], name: str) -> Any:
-    """The value of a field, of `a.b` that of `b` in `a`.
+    """Return the value of a field; the name `a.b` also finds the field `b` inside `a`.
 
     Raises:
-        KeyError: there is no such field, not even a null.
+        KeyError: there is no such field (a field that is null exists).
     """
     if name in fields:
         return fields[name]
@@ -92,7 +92,7 @@ def find_value(fields: Mapping[str, Any], name: str) -> Any:
 
 
 def _optional_value(fields: Mapping[str, Any], name: str) -> Any:
-    if name in fields or "." not in name:  # an exception would cost more than all the rest
+    if name in fields or "." not in name:  # avoids the cost of an exception for each record
         return fields.get(name)
     try:
         return find_value(fields, name)
@@ -103,10 +103,10 @@ def _optional_value(fields: Mapping[str, Any], name: str) -> Any:
 def _read_value(
     fields: Mapping[str, Any], name: str, reason: str, types: Sequence[str], *, replace: bool
 ) -> str | int | None:
-    """The value of a field, which is a string or of one of `types`; None if absent or null.
+    """Return the value of a field: a string, or one of `types`; None if absent or null.
 
     Raises:
-        DocumentError: `reason`, which is "…_type", or "utf8".
+        DocumentError: "utf8", or `reason`, which ends in "_type", for a value of another type.
     """
     value = _optional_value(fields, name)
     if value is None:
@@ -119,12 +119,12 @@ def _read_value(
         raise DocumentError(
             reason, f"the {what} is of type {kind}, not {', '.join(others)} or {last}"
         )
-    found: int = value  # a boolean is one
+    found: int = value  # bool is a subclass of int
     return found
 
 
 def read_label(fields: Mapping[str, Any], name: str, *, replace: bool) -> Label | None:
-    """The label in a field; None if it is absent or null.
+    """Return the label in a field; None if it is absent or null.
 
     Raises:
         DocumentError: "label_type", or "utf8".
@@ -137,7 +137,7 @@ def read_label(fields: Mapping[str, Any], name: str, *, replace: bool) -> Label 
 
 
 def read_id(fields: Mapping[str, Any], name: str, *, replace: bool) -> str:
-    """The id in a field, as text.
+    """Return the id in a field, as text.
 
     Raises:
         DocumentError: "id_missing", "id_type", or "utf8".
@@ -149,7 +149,7 @@ def read_id(fields: Mapping[str, Any], name: str, *, replace: bool) -> str:
 
 
 def read_group(fields: Mapping[str, Any], name: str, *, replace: bool) -> bytes:
-    """The group in a field, as JSON.
+    """Return the group in a field, as JSON.
 
     Raises:
         DocumentError: "group_missing", "group_type", or "utf8".

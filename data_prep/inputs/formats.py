@@ -1,4 +1,4 @@
-"""Formats and compressions, and the suffixes by which they are known."""
+"""File formats and compressions, and the suffixes that identify them."""
 
 from typing import Literal, NamedTuple
 
@@ -34,9 +34,10 @@ class Kind(NamedTuple):
 
 
 def kind_of(name: str, wanted: InputFormat) -> Kind | None:
-    """The kind of a file by its name, or None for a name of no known kind.
+    """Return the format and compression of a file by its name, or None if they are unknown.
 
-    A `wanted` format other than "auto" fits any name; only the compression is read from it.
+    A `wanted` format other than "auto" is used for any name; then the name decides only the
+    compression.
     """
     stem, dot, last = name.rpartition(".")
     compression = COMPRESSIONS.get((dot + last).lower())
@@ -52,7 +53,7 @@ def check_libraries(kind: Kind, path: str) -> None:
     """Load the optional packages that a file needs.
 
     Raises:
-        PrepError: one is not installed.
+        PrepError: a package is not installed.
     """
     if kind.format == "parquet":
         load_optional("pyarrow.parquet", "parquet", path)

@@ -1,9 +1,9 @@
-"""Records of a JSON array: the bytes of each item, found without parsing them.
+"""Records of a JSON array: the bytes of each item, found without parsing the item.
 
-Only quotes and brackets are looked at, so an item that is no JSON is that item's fault alone,
-and items are parsed just as JSON lines are. An event parser such as ijson takes half the time
-to get at the items, but stops at the first fault, not knowing where the next item begins.
-Memory is bounded by one item.
+The scanner looks only at quotes and brackets. So invalid JSON in one item does not affect the
+others, and items are parsed in the same way as JSON lines. An event parser such as ijson finds
+the items in half the time, but it stops at the first fault, because it does not know where the
+next item begins. Memory is bounded by one item.
 """
 
 import re
@@ -14,15 +14,15 @@ from data_prep.inputs.opening import BUFFER_BYTES, BYTE_ORDER_MARK, open_file
 from data_prep.inputs.places import Place
 from data_prep.inputs.records import RECORD_BYTES, DocumentError, Record, Span, too_long
 
-# What is passed over at once: all but brackets, quotes and (between items) commas, and short
-# strings, names of fields mostly. Longer ones are searched for their end, which is faster.
-# The repetition is bounded since the regular expression engine remembers each turn.
+# What one match skips: everything except brackets, quotes and (between items) commas, and also
+# short strings, which are mostly field names. For a longer string, a search for its closing quote
+# is faster. The repetition is bounded because the regex engine stores state for each round.
 _IN_ITEM = re.compile(rb'(?:[^]["{}]+|"[^"\\]{0,64}"){0,256}')
 _BETWEEN_ITEMS = re.compile(rb'(?:[^]["{},]+|"[^"\\]{0,64}"){0,256}')
 
 
 def read_items(span: Span) -> Iterator[Record]:
-    """Each item of the array that a file is."""
+    """Yield each item of the file's array."""
     number = 1
     try:
         with open_file(span.file) as file:
@@ -51,35 +51,35 @@ def _items(file: BinaryIO) -> Iterator[bytes]:
 class _Scanner:
     """Cuts an array into items.
 
-    Bytes of UTF-8 characters beyond ASCII are never those of quotes and brackets, so nothing
-    is decoded.
+    In UTF-8, the bytes of characters beyond ASCII never equal those of quotes or brackets, so
+    nothing is decoded.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._buffer = bytearray()
-        self._at = 0  # what is before it was looked at
+        self._at = 0  # everything before this offset was scanned
 
-    def _more(self) -> bool:
+    def _read_more(self) -> bool:
         data = self._file.read1(BUFFER_BYTES)  # type: ignore[attr-defined]
         self._buffer += data
         return bool(data)
 
     def begin(self) -> None:
-        """Go past the opening bracket.
+        """Skip the opening bracket.
 
         Raises:
-            DocumentError: there is none.
+            DocumentError: the file does not begin with one.
         """
         while not (head := self._buffer.removeprefix(BYTE_ORDER_MARK).lstrip()):
-            if not self._more():
+            if not self._read_more():
                 raise DocumentError("json", "not a JSON array: the file is empty")
         if not head.startswith(b"["):
             raise DocumentError("json", "not a JSON array: it does not begin with [")
         self._buffer = head[1:]
 
     def item(self) -> tuple[bytes, bool]:
-        """The bytes up to the next comma or the closing bracket, and whether it was this.
+        """Return the next item, and whether the closing bracket (not a comma) follows it.
 
         Raises:
             DocumentError: the file ends inside the array, or the item is too long.
@@ -106,12 +106,12 @@ class _Scanner:
             if more:
                 self._at = len(self._buffer)
                 if self._at > RECORD_BYTES:
-                    raise too_long("an item (a quote or bracket is missing?), the last one read,")
-                if not self._more():
+                    raise too_long("the last item read (is a quote or bracket missing?)")
+                if not self._read_more():
                     raise DocumentError("truncated", "the file ends inside the array")
 
     def _end_quote(self) -> bool:
-        """Go past the quote that ends a string, if it is there."""
+        """Skip to after the quote that ends a string; return False if it is not in the buffer."""
         while (quote := self._buffer.find(b'"', self._at)) >= 0:
             self._at = quote + 1
             before = quote - 1
@@ -128,13 +128,13 @@ class _Scanner:
         return item
 
     def finish(self) -> None:
-        """Read what follows the array.
+        """Read the rest of the file.
 
         Raises:
-            DocumentError: it is more than white space.
+            DocumentError: more than white space follows the array.
         """
         while not self._buffer.strip():
             self._buffer.clear()
-            if not self._more():
+            if not self._read_more():
                 return
         raise DocumentError("json", "more text after the end of the array")

@@ -1,7 +1,7 @@
-"""Records of text: lines, passages between separating lines, and whole files.
+"""Records of text files: lines, passages between separator lines, and whole files.
 
-A record belongs to the byte range in which it begins, whatever the ranges are, so every
-record is read once and a range can be read without its neighbors.
+A record belongs to the byte range in which it begins. So every record is read exactly once, and
+a range can be read without its neighbors.
 """
 
 import sys
@@ -15,7 +15,7 @@ from data_prep.inputs.records import RECORD_BYTES, DocumentError, Record, Span, 
 
 
 class _Line(NamedTuple):
-    """A line, the byte after it, its place, and whether it begins in the range."""
+    """A line: its place, its content, the byte after it, and whether it begins in the range."""
 
     place: Place
     content: bytes | DocumentError
@@ -24,7 +24,7 @@ class _Line(NamedTuple):
 
 
 def read_whole(span: Span) -> Iterator[Record]:
-    """The one record of a file that is one document."""
+    """Yield the one record of a file that is one document."""
     place = Place(span.file, "line", 1)
     try:
         with open_file(span.file) as file:
@@ -33,14 +33,14 @@ def read_whole(span: Span) -> Iterator[Record]:
         yield Record(place, error)
         return
     if len(raw) > RECORD_BYTES:
-        fault = f"{too_long('a text file read as one document')}; split_text could divide it"
+        fault = f"{too_long('a text file read as one document')}; split it with split_text"
         yield Record(place, DocumentError("too_long", fault))
     else:
         yield Record(place, raw.removeprefix(BYTE_ORDER_MARK))
 
 
 def read_lines(span: Span) -> Iterator[Record]:
-    """Each line that is not blank; that of a text file without its end."""
+    """Yield each line that is not blank; for text files, without its line ending."""
     ends = b"\r\n" if span.file.format == "text" else b""
     for line in _lines(span):
         if not line.inside:
@@ -52,13 +52,14 @@ def read_lines(span: Span) -> Iterator[Record]:
 
 
 def read_passages(span: Span, separator: bytes = b"") -> Iterator[Record]:
-    """The lines between lines that hold `separator` alone; by default, between blank lines.
+    """Yield the passages between lines that equal `separator`; by default, between blank lines.
 
-    A range has them from the first separating line that begins in it to the first one after
-    its end.
+    A range owns the passages from the first separator line that begins in it to the first
+    separator line after its end.
     """
     whole = _Passage()
-    owned = span.start == 0  # what is before the first separating line is the range before's
+    # What precedes the first separator line belongs to the previous range.
+    owned = span.start == 0
     for line in _lines(span):
         content = line.content
         if isinstance(content, DocumentError) and content.reason != "too_long":
@@ -78,7 +79,7 @@ def read_passages(span: Span, separator: bytes = b"") -> Iterator[Record]:
 
 
 class _Passage:
-    """Lines of one record as they are gathered."""
+    """The lines of one record, collected one by one."""
 
     def __init__(self) -> None:
         self.place: Place | None = None
@@ -86,7 +87,7 @@ class _Passage:
         self._bytes = 0
 
     def add(self, place: Place, line: bytes | DocumentError) -> None:
-        """Take a line; blank ones at the beginning are left out."""
+        """Add a line; blank lines at the beginning are skipped."""
         if self.place is None:
             if isinstance(line, bytes) and (not line or line.isspace()):
                 return
@@ -98,7 +99,7 @@ class _Passage:
             self._lines.append(line)
 
     def end(self) -> Iterator[Record]:
-        """The record, if any line was taken."""
+        """Yield the record, if it has any line."""
         if self.place is None:
             return
         if self._bytes > RECORD_BYTES:
@@ -108,15 +109,15 @@ class _Passage:
 
 
 def _lines(span: Span) -> Iterator[_Line]:
-    """The lines from the first that begins in a range to the end of the file.
+    """Yield the lines from the first that begins in a range to the end of the file.
 
-    A fault that ends the file is the last of them.
+    If a fault ends the file early, the last line holds the fault.
     """
     last = span.end if span.file.divisible else sys.maxsize
     try:
         file = open_file(span.file, max(span.start - 1, 0))
     except DocumentError as error:
-        if span.start == 0:  # told once, not by every range
+        if span.start == 0:  # reported once, not by every range
             yield _Line(Place(span.file, "line", 1), error, 0, True)
         return
     with file:
@@ -143,11 +144,11 @@ def _lines(span: Span) -> Iterator[_Line]:
 
 
 def _first_line(file: BinaryIO, span: Span) -> int:
-    """Go to the first line that begins in the range, or past its end; returns the position."""
+    """Go to the first line that begins in the range, or to its end; return the position."""
     if span.start == 0:
         return 0
     position, part = span.start - 1, b""
-    # A line may be longer than many ranges; those inside it stop at their own end.
+    # A line may span many ranges; a range in the middle of it stops at its own end.
     while position < span.end and not part.endswith(b"\n"):
         part = file.readline(min(CHUNK_BYTES, span.end - position))
         if not part:
@@ -157,7 +158,7 @@ def _first_line(file: BinaryIO, span: Span) -> int:
 
 
 def _skip_line(file: BinaryIO, part: bytes) -> int:
-    """Read the rest of a line that begins with `part`; returns its length in bytes."""
+    """Read the rest of a line that begins with `part`; return the length of the rest in bytes."""
     skipped = 0
     while part and not part.endswith(b"\n"):
         part = file.readline(CHUNK_BYTES)

@@ -1,4 +1,4 @@
-"""Opening an input file as a stream of bytes, wherever it lies and however it is compressed."""
+"""Open local or remote, plain or compressed input files as streams of bytes."""
 
 import bz2
 import gzip
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 1 << 20
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")  # those of UTF-32 begin with, or hold, the same
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")  # the mark of UTF-32-LE begins with the first
 _UTF32_MARK = b"\x00\x00\xfe\xff"
-_ZSTD_WINDOW_LOG = 31  # what `zstd --ultra --long=31` may need
+_ZSTD_WINDOW_LOG = 31  # `zstd --ultra --long=31` may need it
 
 
 def open_file(file: SourceFile, start: int = 0) -> BinaryIO:
-    """Open a file; the stream gives its content without compression.
+    """Open a file as a stream of its decompressed content.
 
     Args:
         file: what to open.
-        start: byte at which the stream begins; 0 if the file is not divisible.
+        start: byte at which the stream begins; must be 0 if the file is not divisible.
 
     Raises:
         DocumentError: here or on reading: the file is UTF-16, or its compressed data are
-            "truncated" or "corrupt". All that is good before the fault is read first.
-        PrepError: here or on reading: a URL cannot be read, or a local file is no longer the
-            one that was found.
+            "truncated" or "corrupt". The stream first returns all data before the fault.
+        PrepError: here or on reading: a URL cannot be read, or a local file changed after it
+            was found.
         OSError: a local file cannot be read.
     """
     stored = _open_stored(file)
@@ -60,12 +60,14 @@ def open_file(file: SourceFile, start: int = 0) -> BinaryIO:
 
 
 def open_seekable(file: SourceFile) -> BinaryIO:
-    """Open a file whose parts are not read in order.
+    """Open a file for random access.
 
-    One that is compressed, or that a web server has, is copied to a nameless temporary file.
+    A compressed file, or a file on a web server, is copied to an unnamed temporary file.
 
     Raises:
-        DocumentError, PrepError, OSError: as of `open_file`.
+        DocumentError: see `open_file`.
+        PrepError: see `open_file`.
+        OSError: see `open_file`.
     """
     content = open_file(file)
     if content.seekable() and file.compression is None:
@@ -92,7 +94,11 @@ def _open_stored(file: SourceFile) -> "io.BufferedReader[Any]":
 
 
 def _refuse_utf16(file: SourceFile, content: "io.BufferedReader[Any]", start: int) -> None:
-    """Tell UTF-16 by its byte order mark, also to a reader of a later part."""
+    """Raise a fault for UTF-16 and UTF-32, by the mark at the start of the file.
+
+    Raises:
+        DocumentError: the file has the byte order mark of UTF-16 or UTF-32.
+    """
     if file.format == "parquet" or (start and file.is_remote):
         return
     head = os.pread(content.fileno(), 4, 0) if start else content.peek(4)[:4]
@@ -103,10 +109,10 @@ def _refuse_utf16(file: SourceFile, content: "io.BufferedReader[Any]", start: in
 
 
 class _Decompressed(io.RawIOBase):
-    """The content of compressed data; damage of them is a `DocumentError`.
+    """A stream of decompressed data, which reports damaged data as a `DocumentError`.
 
-    The readers of the standard library go on from one gzip member, bz2 or xz stream, or zstd
-    frame to the next, as the files of parallel compressors need.
+    The readers of the standard library continue from one gzip member, bz2 or xz stream, or zstd
+    frame to the next. Files of parallel compressors need that.
     """
 
     def __init__(self, stored: "io.BufferedReader[Any]", compression: str) -> None:
@@ -127,18 +133,18 @@ class _Decompressed(io.RawIOBase):
             self._faults += (zstd.ZstdError,)
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """As of any file.
+        """Read bytes into `buffer`; see `io.RawIOBase.readinto`.
 
         Raises:
-            DocumentError: the data end too soon, or are none of this compression.
+            DocumentError: the data end too early, or are not valid for this compression.
         """
         view = memoryview(buffer)
         try:
-            # read1, since read loses what was good before a fault.
+            # Not read, which loses the valid data before a fault.
             data = self._plain.read1(len(view))
         except EOFError:
             raise DocumentError(
@@ -146,7 +152,7 @@ class _Decompressed(io.RawIOBase):
             ) from None
         except self._faults as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the disk, not of the data
+                raise  # an error of the disk, not of the data
             raise DocumentError(
                 "corrupt", f"the {self._compression} data are damaged ({error})"
             ) from None
@@ -154,7 +160,7 @@ class _Decompressed(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """Close the stored file too."""
+        """Close this stream and the stored file."""
         if not self.closed:
             self._plain.close()
             self._stored.close()

@@ -1,4 +1,4 @@
-"""Packages that only some inputs and outputs need."""
+"""Optional packages, which only some inputs and outputs need."""
 
 import sys
 from importlib import import_module
@@ -11,12 +11,12 @@ def load_optional(module: str, extra: str, needed_by: str) -> ModuleType:
     """Import a package of one of megapt's extras.
 
     Args:
-        module: what is imported.
+        module: name of the module to import.
         extra: the extra of megapt that installs it.
-        needed_by: the file or setting that needs it.
+        needed_by: the file or setting that needs it, for the error message.
 
     Raises:
-        MissingPackageError: it is not installed.
+        MissingPackageError: the package is not installed.
     """
     try:
         return import_module(module)
@@ -29,7 +29,7 @@ def load_optional(module: str, extra: str, needed_by: str) -> ModuleType:
 def load_zstd(needed_by: str) -> ModuleType:
     """Import the zstd module of Python 3.14's standard library (PEP 784), or its backport.
 
-    Unlike other bindings it tells data that are cut short from their end.
+    Unlike other bindings, it distinguishes truncated data from the regular end of the data.
 
     Raises:
         MissingPackageError: the backport is needed and not installed.

@@ -1,4 +1,4 @@
-"""Records of Parquet files: their rows, a few at a time and only the columns that are read."""
+"""Records of Parquet files: their rows, read in small batches and only the needed columns."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,10 +16,10 @@ _BATCH_ROWS = 1024
 
 
 def row_counts(file: SourceFile) -> list[int]:
-    """Rows of each row group, from the footer.
+    """Return the number of rows of each row group, from the footer.
 
     Raises:
-        DocumentError: the file is "corrupt", or ends before its footer.
+        DocumentError: "corrupt": the file is damaged, or it ends before its footer.
     """
     with closing(open_seekable(file)) as stored:
         footer = _open(file, stored).metadata
@@ -27,10 +27,10 @@ def row_counts(file: SourceFile) -> list[int]:
 
 
 def read_rows(span: Span, settings: InputSettings) -> Iterator[Record]:
-    """Each row of a range of row groups.
+    """Yield each row of a range of row groups.
 
-    Strings are given as bytes, for pyarrow does not look whether they are UTF-8. All rows of
-    a row group from the first that cannot be read are faulty.
+    Strings are returned as bytes, because pyarrow does not check that they are UTF-8. If a row
+    cannot be read, it and all later rows of its row group are faulty.
     """
     number = 1
     try:
@@ -47,10 +47,10 @@ def read_rows(span: Span, settings: InputSettings) -> Iterator[Record]:
 
 
 def _open(file: SourceFile, stored: Any) -> Any:
-    """The pyarrow reader of a file.
+    """Return the pyarrow reader of a file.
 
     Raises:
-        DocumentError: it is "corrupt", or ends before its footer.
+        DocumentError: "corrupt": the file is damaged, or it ends before its footer.
     """
     parquet = load_optional("pyarrow.parquet", "parquet", file.path)
     with _reading("not a Parquet file, or cut short"):
@@ -91,15 +91,15 @@ def _all_faulty(first: Place, begin: int, end: int, error: DocumentError) -> Ite
 
 
 def _columns(schema: Any, settings: InputSettings) -> tuple[list[str], DocumentError | None]:
-    """The columns to read, of those that the file has, and what is wrong with them if anything."""
+    """Return the columns to read that the file has, and a fault of the schema, if any."""
     found = [name for name in settings.fields if _has(schema, name)]
     for name in found:
         if schema.names.count(name) > 1:
             return found, DocumentError("parquet", f"two columns have the name {name!r}")
     if settings.text_field in found:
         return found, None
-    told = f"no column {settings.text_field!r} (columns: {join_names(schema.names)})"
-    return found, DocumentError("text_missing", told)
+    message = f"no column {settings.text_field!r} (columns: {join_names(schema.names)})"
+    return found, DocumentError("text_missing", message)
 
 
 def _has(schema: Any, name: str) -> bool:
@@ -116,7 +116,7 @@ def _has(schema: Any, name: str) -> bool:
 
 
 def _values(batch: Any, name: str) -> list[Any]:
-    """The values of a column, strings as bytes."""
+    """Return the values of a column, strings as bytes."""
     pyarrow = load_optional("pyarrow", "parquet", name)
     if name in batch.schema.names:
         column = batch.column(name)
@@ -138,10 +138,13 @@ def _values(batch: Any, name: str) -> list[Any]:
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Tell damage of a file from a disk or server that cannot be read.
+    """Report a damaged file as a `DocumentError`, but pass errors of the disk or server on.
+
+    Args:
+        what: beginning of the message.
 
     Raises:
-        DocumentError: the file is "corrupt", in the way that `what` names.
+        DocumentError: "corrupt": the file is damaged.
     """
     pyarrow = load_optional("pyarrow", "parquet", "a Parquet file")
     try:
@@ -149,5 +152,5 @@ def _reading(what: str) -> Iterator[None]:
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        told = str(error).strip().partition("\n")[0]
-        raise DocumentError("corrupt", f"{what} ({told})") from None
+        reason = str(error).strip().partition("\n")[0]
+        raise DocumentError("corrupt", f"{what} ({reason})") from None

@@ -1,4 +1,4 @@
-"""Input files, and places in them that errors can name."""
+"""Input files, and places in them for error messages."""
 
 import os
 import sys
@@ -9,85 +9,82 @@ from typing import Literal, NamedTuple
 from data_prep.files import CHUNK_BYTES
 from data_prep.inputs.formats import Compression, FileFormat
 
-_QUICKLY_READ_BYTES = 64 << 20
+_QUICK_READ_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class SourceFile:
     """An input file.
 
-    `name`, `bytes` and `stamp` tell whether it is the file of an earlier build.
-
-    Attributes:
-        path: local path or URL.
-        name: its name relative to what the user gave.
-        format: how its content is read.
-        compression: what is undone first.
-        bytes: its size as it is stored; 0 where a server does not tell.
-        stamp: what changes when the file is written again: the time of its last change, or
-            the object store's tag; "" where a server does not tell.
-        corpus: index of the corpus that it belongs to.
-        divisible: whether a part of it (a byte range, or row groups of Parquet) can be read
-            without the rest.
+    A file is the same as in an earlier build if `name`, `bytes` and `stamp` are equal.
     """
 
     path: str
+    """Local path or URL."""
     name: str
+    """Name relative to the path that the user gave."""
     format: FileFormat
+    """How the content is read."""
     compression: Compression | None
+    """How the file is compressed; None if it is not."""
     bytes: int
+    """Stored size; 0 if a server does not report it."""
     stamp: str
+    """A value that changes when the file is written again: the modification time, or the tag of the
+    object store; "" if a server does not report one."""
     corpus: int
+    """Index of the corpus that the file belongs to."""
     divisible: bool
+    """Whether a part of the file (a byte range, or row groups of Parquet) can be read without the
+    rest."""
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is read through fsspec."""
+        """Whether the file is read through fsspec."""
         return "://" in self.path
 
 
 def local_stamp(status: os.stat_result) -> str:
-    """The stamp of a local file."""
+    """Return the stamp of a local file."""
     return str(status.st_mtime_ns)
 
 
 class Place(NamedTuple):
-    """Where a record stands: "file:line", "file, row 12" or "file, item 3", counted from 1.
+    """Where a record is: "file:line", "file, row 12" or "file, item 3", counted from 1.
 
-    A byte range does not know how many lines are before it, and only an error needs to, so
-    they are counted when the place is printed. Of a remote file they are not, for that would
-    fetch it all again: "file, line 3 after byte 8388608".
-
-    Attributes:
-        file: the file.
-        kind: what is counted.
-        number: of the record, from 1.
-        start: byte of the file from which lines are counted.
+    The reader of a byte range does not know how many lines precede the range, and only an error
+    message needs that number. So these lines are counted when the place is printed. For a remote
+    file they are not counted, because that would download it again; it prints as
+    "file, line 3 after byte 8388608".
     """
 
     file: SourceFile
+    """The file."""
     kind: Literal["line", "item", "row"]
+    """The unit that `number` counts."""
     number: int
+    """Number of the record, from 1."""
     start: int = 0
+    """Byte of the file from which `number` counts lines."""
 
     def at(self, raw: bytes, offset: int) -> "Place":
-        """The place of byte `offset` of the record `raw`, which begins here."""
+        """Return the place of byte `offset` of the record `raw`, which begins here."""
         if self.kind != "line":
             return self
         return self._replace(number=self.number + raw.count(b"\n", 0, offset))
 
     def quickly(self) -> str:
-        """The place as printed without reading more of the file than takes a moment."""
-        return self._printed(_QUICKLY_READ_BYTES)
+        """Return the place as text, but read only a limited part of the file for it."""
+        return self._printed(_QUICK_READ_BYTES)
 
     def __str__(self) -> str:
         return self._printed(sys.maxsize)
 
-    def _printed(self, read: int) -> str:
+    def _printed(self, max_bytes: int) -> str:
         path, number = self.file.path, self.number
         if self.kind != "line":
             return f"{path}, {self.kind} {number}"
-        if self.start > (0 if self.file.is_remote else read):
+        if self.start > (0 if self.file.is_remote else max_bytes):
             return f"{path}, line {number} after byte {self.start}"
         return f"{path}:{_lines_before(path, self.start) + number}"
 

@@ -1,22 +1,22 @@
-"""Records: the documents of a file before their content is judged."""
+"""Records: the raw documents of a file, before they are parsed."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from data_prep.inputs.places import Place, SourceFile
 
-# A longer record is a fault: of binary data, or of an array that lost a bracket, memory would
-# have to hold all that follows.
+# A longer record is a fault. In binary data, or in an array with a missing bracket, a record could
+# extend to the end of the file, and all of it would be in memory.
 RECORD_BYTES = 256 << 20
 
 
 class DocumentError(Exception):
-    """A record that is no document, or a file that cannot be read on.
+    """A record that is not a valid document, or a file whose rest cannot be read."""
 
-    Attributes:
-        reason: a short name under which such records are counted.
-        offset: byte in the record at which the fault lies.
-    """
+    reason: str
+    """Short name under which such records are counted."""
+    offset: int
+    """Byte in the record at which the fault is."""
 
     def __init__(self, reason: str, message: str, offset: int = 0) -> None:
         super().__init__(message)
@@ -25,34 +25,28 @@ class DocumentError(Exception):
 
 
 class Record(NamedTuple):
-    """What one document was made from.
-
-    Attributes:
-        place: where it stands.
-        content: bytes of text or of a JSON object, fields of a table's row (text in them as
-            bytes, for it may not be UTF-8), or why there is neither.
-    """
+    """The raw form of one document."""
 
     place: Place
+    """Where the record is."""
     content: "bytes | Mapping[str, Any] | DocumentError"
+    """The bytes of a text or of a JSON object; the fields of a table's row, with strings as bytes,
+    because they may not be UTF-8; or the fault of the record."""
 
 
 class Span(NamedTuple):
-    """A part of a file; it owns the records that begin in it.
-
-    Attributes:
-        file: the file.
-        start: first byte, or first row group of a Parquet file.
-        end: the byte or row group after the last.
-        bytes: bytes of the file that it accounts for.
-    """
+    """A part of a file, which owns the records that begin in it."""
 
     file: SourceFile
+    """The file."""
     start: int
+    """First byte, or first row group of a Parquet file."""
     end: int
+    """The byte or row group after the last."""
     bytes: int
+    """Number of bytes of the file in this part."""
 
 
 def too_long(what: str) -> DocumentError:
-    """The fault of a record of more than `RECORD_BYTES`."""
-    return DocumentError("too_long", f"{what} of more than {RECORD_BYTES >> 20} MiB")
+    """Return the fault of a record of more than `RECORD_BYTES`."""
+    return DocumentError("too_long", f"{what} is longer than {RECORD_BYTES >> 20} MiB")

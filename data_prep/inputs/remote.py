@@ -11,32 +11,30 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _EXTRA = "remote"
-# What a file system tells about a file, the surest sign of a change first.
+# Properties that change when a file changes; the most reliable ones first.
 _STAMPS = ("ETag", "etag", "md5Hash", "md5", "generation", "LastModified", "mtime", "created")
-
-
-_REFUSALS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-_MAY_PASS = (408, 425, 429)
-"""Answers of a web server that begin with 4 and ask for patience."""
+_REFUSAL_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+_TEMPORARY_STATUSES = (408, 425, 429)
+"""HTTP 4xx statuses after which a retry may succeed."""
 
 
 def is_http(url: str) -> bool:
-    """Whether a web server is asked, of which nothing can be relied on but whole files."""
+    """Return whether a URL is on a web server, which reliably serves only whole files."""
     return url.startswith(("http://", "https://"))
 
 
 def base_name(url: str) -> str:
-    """The file's own name; what a web address asks with it is left out."""
+    """Return the name of the file, without the query of an HTTP address."""
     path = urlsplit(url).path if is_http(url) else url
     return path.rstrip("/").rpartition("/")[2]
 
 
 def file_system(url: str) -> Any:
-    """The fsspec file system of a URL. Credentials are those that it finds by itself.
+    """Return the fsspec file system of a URL, with the credentials that fsspec finds by itself.
 
     Raises:
         MissingPackageError: fsspec, or the package for the URL's protocol, is not installed.
-        PrepError: nobody knows the protocol.
+        PrepError: the protocol is unknown.
     """
     fsspec = load_optional("fsspec", _EXTRA, url)
     try:
@@ -50,38 +48,38 @@ def file_system(url: str) -> Any:
 
 
 def stamp_of(info: dict[str, Any]) -> str:
-    """What of a file's description changes when the file does, or ""."""
+    """Return the part of a file's metadata that changes when the file changes, or ""."""
     return next((str(info[name]) for name in _STAMPS if info.get(name)), "")
 
 
 def unreadable(url: str, error: Exception) -> PrepError:
-    """The error of a URL that cannot be read or listed."""
-    told = str(error).strip().partition("\n")[0]
-    why = f"{type(error).__name__}: {told}" if told else type(error).__name__
-    return PrepError(f"{url}: cannot be read ({why})")
+    """Return the error for a URL that cannot be read or listed."""
+    message = str(error).strip().partition("\n")[0]
+    reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return PrepError(f"{url}: cannot be read ({reason})")
 
 
 def refuses(error: Exception) -> bool:
-    """Whether a store has answered that it has no such file, or does not give it away.
+    """Return whether an error is a final answer: the file does not exist, or access is denied.
 
-    Any other error may be one of the store or of the way to it, and may pass.
+    Any other error may come from the store or the network and may be temporary.
     """
     status = getattr(error, "status", None)
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in _MAY_PASS
-    return refused or isinstance(error, _REFUSALS)
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in _TEMPORARY_STATUSES
+    return refused or isinstance(error, _REFUSAL_ERRORS)
 
 
 class RemoteFile(io.RawIOBase):
-    """A file at a URL, whose every failure is a `PrepError` that names it.
+    """A file at a URL; every failure is a `PrepError` that names the URL.
 
-    Each file system raises errors of its own. None may pass for damage of the file's content,
-    which a build can be told to skip.
+    Each file system raises its own errors. None of them may be mistaken for damage of the file's
+    content, which a build may be configured to skip.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         system = file_system(url)
-        # A stream asks a web server once; ranges are beyond many of them.
+        # Many web servers do not support ranges; a stream needs a single request.
         options = {"block_size": 0} if is_http(url) else {}
         try:
             self._file: Any = system.open(url, "rb", **options)
@@ -89,25 +87,25 @@ class RemoteFile(io.RawIOBase):
             raise unreadable(url, error) from error
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Whether any byte can be read next."""
+        """Return whether random access is possible."""
         return not is_http(self.url)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of any file."""
+        """Set the position; see `io.RawIOBase.seek`."""
         position: int = self._file.seek(offset, whence)
         return position
 
     def tell(self) -> int:
-        """As of any file."""
+        """Return the position."""
         position: int = self._file.tell()
         return position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """As of any file.
+        """Read bytes into `buffer`; see `io.RawIOBase.readinto`.
 
         Raises:
             PrepError: the file cannot be read.
@@ -121,7 +119,7 @@ class RemoteFile(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """As of any file."""
+        """Close the file."""
         if not self.closed:
             self._file.close()
         super().close()

@@ -1,4 +1,4 @@
-"""What is read of the input, and as what."""
+"""Settings of the input: which files, which format and which fields are read."""
 
 from typing import Literal
 
@@ -16,52 +16,49 @@ class InputSettings(BaseModel):
 
     A field is a member of a JSON object or a column of a table. `meta.lang` names the field
     `lang` inside `meta`, unless there is a field with the dot in its name.
-
-    Attributes:
-        paths: files, folders, globs and URLs, in the order of their documents.
-        format: how files are read; "auto" goes by the suffix of each.
-        text_field: field that holds the text.
-        label_field: field that holds the label; None takes "label" where there is one, ""
-            ignores labels.
-        id_field: field that holds the document's own id; None reads no ids.
-        group_field: documents with the same value fall on one side of the split; None
-            groups documents with the same text.
-        split_text: what a document is in a text file: all of it, a run of lines between
-            blank lines, a line, or the lines between lines that hold `separator` alone.
-        separator: such a line, without the white space around it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paths: tuple[str, ...] = Field(min_length=1)
+    """Files, folders, globs and URLs, in the order of their documents."""
     format: InputFormat = "auto"
+    """Format of the files; "auto" decides by the suffix of each file."""
     text_field: str = Field(default="text", min_length=1)
+    """Field that holds the text."""
     label_field: str | None = None
+    """Field that holds the label; None uses "label" where it exists, "" ignores labels."""
     id_field: str | None = Field(default=None, min_length=1)
+    """Field that holds the document's own id; None reads no ids."""
     group_field: str | None = Field(default=None, min_length=1)
+    """Field whose value groups documents: those with the same value go to the same side of the
+    train/valid split. None groups documents with the same text."""
     split_text: TextSplit = "file"
+    """What a document is in a text file: the whole file; the lines between blank lines
+    ("paragraph"); a line; or the lines between lines that equal `separator`."""
     separator: str | None = None
+    """The separator line, without white space around it."""
 
     @model_validator(mode="after")
     def _check_separator(self) -> "InputSettings":
         if (self.split_text == "separator") != (self.separator is not None):
-            raise ValueError("split_text: separator and the separator itself go together")
+            raise ValueError("split_text: separator and a separator must be given together")
         if self.separator is not None and (
             self.separator.strip() != self.separator or len(self.separator.splitlines()) != 1
         ):
             raise ValueError(
                 f"separator {self.separator!r}: must be one line, without white space around "
-                'it; for blank lines there is split_text "paragraph"'
+                'it; to split at blank lines, use split_text "paragraph"'
             )
         return self
 
     @property
     def label_name(self) -> str:
-        """The field that is looked up for a label; "" for none."""
+        """The field that is read for the label; "" for none."""
         return DEFAULT_LABEL_FIELD if self.label_field is None else self.label_field
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Every field that is looked up, once each, that of the text first."""
+        """All fields that are read, without repeats, the text field first."""
         names = (self.text_field, self.label_name, self.id_field, self.group_field)
         return tuple(dict.fromkeys(name for name in names if name))

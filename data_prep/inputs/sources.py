@@ -1,4 +1,4 @@
-"""The input files of a build: found in folders, by globs and at URLs."""
+"""Find the input files of a build in folders, by globs and at URLs."""
 
 import glob
 import os
@@ -18,7 +18,7 @@ from data_prep.inputs.settings import InputFormat, InputSettings
 
 
 class _Found(NamedTuple):
-    """A file that may be input: where it is, its name, its size and its stamp."""
+    """A candidate for an input file: its path or URL, name, size and stamp."""
 
     path: str
     name: str
@@ -27,21 +27,21 @@ class _Found(NamedTuple):
 
 
 def find_files(corpora: Mapping[str, InputSettings]) -> list[SourceFile]:
-    """The input files of a build, in the order in which their documents are numbered.
+    """Return the input files of a build, in the order in which their documents are numbered.
 
-    Corpora and paths keep their order. A folder gives its files of known suffixes at any
-    depth, in the order of their names, which is that of object stores; a glob (`*`, `?`,
-    `[...]`, and `**` for folders at any depth; in URLs `*` and `**`) gives those that match.
-    Hidden files and folders are left out. A path with "://" in it is a URL that fsspec reads;
-    one of a folder on a web server ends with "/".
+    Corpora and paths keep their order. A folder yields its files of known suffixes at any depth,
+    sorted by name, as object stores do. A glob (`*`, `?`, `[...]`, and `**` for folders at any
+    depth; in URLs `*` and `**`) yields the files that match. Hidden files and folders are
+    skipped. A path that contains "://" is a URL, read through fsspec; the URL of a folder on a
+    web server ends with "/".
 
-    With a format other than "auto", folders and globs give all files, but those that begin
-    with "_", which Hadoop and Spark write beside the data.
+    With a format other than "auto", folders and globs yield files of any suffix, except files
+    whose name begins with "_", which Hadoop and Spark write next to the data.
 
     Raises:
         PrepError: a path is missing, has an unknown suffix, is given twice, holds no file, or
             needs a package that is not installed.
-        OSError: a folder or file may not be read.
+        OSError: a folder or file cannot be read.
     """
     files: list[SourceFile] = []
     for corpus, settings in enumerate(corpora.values()):
@@ -59,7 +59,7 @@ def find_files(corpora: Mapping[str, InputSettings]) -> list[SourceFile]:
 def _describe(found: _Found, settings: InputSettings, corpus: int) -> SourceFile:
     kind = kind_of(base_name(found.path), settings.format)
     if kind is None:
-        raise PrepError(f"{found.path}: input must be {KNOWN}; or name the format")
+        raise PrepError(f"{found.path}: input must be {KNOWN}; or set the format")
     check_libraries(kind, found.path)
     file = SourceFile(
         path=found.path,
@@ -85,19 +85,19 @@ def _is_divisible(file: SourceFile, settings: InputSettings) -> bool:
 
 
 def _is_array(file: SourceFile) -> bool:
-    """Whether the first character of a .json file opens an array."""
+    """Return whether the first character of a .json file opens an array."""
     try:
         with open_file(file) as content:
             head = content.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
             while not head.strip() and (more := content.read(1)):
                 head = more
-    except DocumentError:  # told when the file is read
+    except DocumentError:  # reported when the file is read
         return False
     return head.lstrip().startswith(b"[")
 
 
 def _find(path: str, wanted: InputFormat) -> list[_Found]:
-    """The files of one path.
+    """Return the files of one path, sorted by name.
 
     Raises:
         PrepError: there is none.
@@ -111,10 +111,10 @@ def _find(path: str, wanted: InputFormat) -> list[_Found]:
 
 
 def _is_input(path: str, name: str, wanted: InputFormat) -> bool:
-    """Whether a file that was found, not named, is meant."""
+    """Return whether a file found in a folder or by a glob is an input file."""
     hidden = any(part.startswith(".") for part in name.split("/")[1:])
-    beside = wanted != "auto" and posixpath.basename(name).startswith("_")
-    return not hidden and not beside and kind_of(base_name(path), wanted) is not None
+    metadata = wanted != "auto" and posixpath.basename(name).startswith("_")
+    return not hidden and not metadata and kind_of(base_name(path), wanted) is not None
 
 
 def _is_glob(path: str) -> bool:
@@ -122,7 +122,7 @@ def _is_glob(path: str) -> bool:
 
 
 def _glob_root(path: str) -> str:
-    """The folder in which a glob begins."""
+    """Return the folder in which a glob begins."""
     parts = path.split("/")
     magic = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     return "/".join(parts[:magic]) or ("/" if path.startswith("/") else ".")
@@ -154,7 +154,7 @@ def _stat(path: str, name: str) -> _Found:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """All files in a folder, through links to folders too, but each folder once."""
+    """Yield all files in a folder; follow links to folders, but visit each folder once."""
     seen: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
@@ -184,6 +184,9 @@ def _find_remote(url: str, wanted: InputFormat) -> Iterator[_Found]:
     top = system._strip_protocol(root)
     for path, info in inside.items():
         below = path.removeprefix(top)
-        child, name = root + below, base_name(root) + below  # as the user spelt the beginning
+        child, name = (
+            root + below,
+            base_name(root) + below,
+        )  # keeps the beginning as the user wrote it
         if info["type"] == "file" and _is_input(child, name, wanted):
             yield _Found(child, name, int(info.get("size") or 0), stamp_of(info))

@@ -1,8 +1,8 @@
-"""Records of CSV and TSV files: their rows, by the names of the header row.
+"""Records of CSV and TSV files: their rows, with the names of the header row.
 
-CSV is read as RFC 4180 has it: fields with commas, quotes or line breaks are quoted, a quote
-inside them is doubled. TSV is read as IANA's text/tab-separated-values: a line is a row and
-quotes mean nothing.
+CSV follows RFC 4180: fields with commas, quotes or line breaks are quoted, and a quote inside
+them is doubled. TSV follows IANA's text/tab-separated-values: a line is a row, and quotes have
+no meaning.
 """
 
 import csv
@@ -28,16 +28,16 @@ _DIALECTS: Mapping[str, _Dialect] = {
 
 
 def read_table(span: Span, settings: InputSettings) -> Iterator[Record]:
-    """Each row that is not blank, with the place of its first line.
+    """Yield each row that is not blank, with the place of its first line.
 
-    Fields are strings; a field without a character counts as missing, unless it is the text.
+    Fields are strings. An empty field counts as missing, unless it is the text.
     """
     csv.field_size_limit(RECORD_BYTES)
     number = 1
     try:
         with (
             open_file(span.file) as file,
-            # Bytes that are not UTF-8 pass through to be judged with the text they are in.
+            # Bytes that are not UTF-8 are kept here; the document parser reports them.
             io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as lines,
         ):
             rows = csv.reader(lines, strict=True, **_DIALECTS[span.file.format])
@@ -56,8 +56,8 @@ def read_table(span: Span, settings: InputSettings) -> Iterator[Record]:
                 if len(row) == len(header):
                     yield Record(place, _fields(header, row, read))
                 elif row:
-                    told = f"{len(row)} fields, but the header has {len(header)}"
-                    yield Record(place, DocumentError("csv", f"a row of {told}"))
+                    message = f"a row of {len(row)} fields, but the header has {len(header)}"
+                    yield Record(place, DocumentError("csv", message))
     except DocumentError as error:
         yield Record(Place(span.file, "line", number), error)
 
@@ -76,7 +76,7 @@ def _read_header(rows: Iterator[list[str]], read: Sequence[str]) -> list[str]:
 
 
 def _fields(header: Sequence[str], row: Sequence[str], read: Sequence[str]) -> dict[str, Any]:
-    """A row by column; those that are read as bytes, or None if they may be missing."""
+    """Return a row as a mapping, with the fields in `read` as bytes (None for an empty one)."""
     fields: dict[str, Any] = dict(zip(header, row, strict=True))
     text, *others = read
     if text in fields:

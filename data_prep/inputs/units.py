@@ -1,4 +1,4 @@
-"""Input files, cut into units of work that any process can read on its own."""
+"""Divide input files into units of work that any process can read independently."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +11,19 @@ from data_prep.inputs.records import DocumentError, Span
 from data_prep.inputs.settings import ErrorPolicy
 
 UNIT_BYTES = 8 << 20
-_FOOTER_THREADS = 16  # object stores take their time for each
+_FOOTER_THREADS = 16  # hide the latency of object stores
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work: a part of a large file, or a run of small files."""
+    """A unit of work: a part of a large file, or several consecutive small files."""
 
     number: int
     spans: tuple[Span, ...]
 
     @property
     def bytes(self) -> int:
-        """Bytes of input as they are stored."""
+        """Bytes of input, in stored size."""
         return sum(span.bytes for span in self.spans)
 
 
@@ -32,12 +32,12 @@ def plan_units(
     unit_bytes: int = UNIT_BYTES,
     errors: ErrorPolicy = "stop",
 ) -> list[Unit]:
-    """Cut the input into units of about `unit_bytes`, in input order.
+    """Divide the input into units of about `unit_bytes`, in input order.
 
-    The plan depends on names, sizes and the row groups of Parquet files alone, never on the
-    number of processes. A file that is not divisible is not cut, nor is a row group. If
-    faults are to be skipped, a Parquet file without a footer gets a span of its own, whose
-    reading finds and counts the fault.
+    The plan depends only on the names and sizes of files and the row groups of Parquet files, not
+    on the number of processes. A file that is not divisible stays whole, and so does a row group.
+    If `errors` is "skip", a Parquet file without a footer becomes one span, whose reader finds
+    and counts the fault.
 
     Raises:
         PrepError: a Parquet file is damaged and `errors` is not "skip".
@@ -75,7 +75,7 @@ def _byte_ranges(file: SourceFile, unit_bytes: int) -> list[Span]:
 
 
 def _row_groups(file: SourceFile, rows: Sequence[int], unit_bytes: int) -> list[Span]:
-    """Ranges of row groups; the file's bytes are shared out by rows."""
+    """Return ranges of row groups; each gets a share of the file's bytes by its rows."""
     ranges, total = [], max(sum(rows), 1)
     start, counted, taken = 0, 0, 0
     for group, count in enumerate(rows):
@@ -94,5 +94,5 @@ def _footer(file: SourceFile, errors: ErrorPolicy) -> list[int]:
         if errors == "skip":
             return []
         raise PrepError(
-            f"{file.path}: {error}; mend it, or leave such files out with --errors skip"
+            f"{file.path}: {error}; fix it, or skip such files with --errors skip"
         ) from None

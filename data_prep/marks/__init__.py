@@ -1,4 +1,4 @@
-"""Marks: where words and sentences start among the tokens of a text."""
+"""Marks: the tokens of a text at which words and sentences start."""
 
 from data_prep.marks.marker import Marker
 

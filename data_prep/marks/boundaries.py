@@ -1,8 +1,8 @@
-"""Sentence boundaries of many texts at once, by arrays.
+"""Sentence boundaries of many texts at once, with arrays.
 
-The pattern `BOUNDARY` defines what a boundary is. Here nearly every stop is decided by a table
-over the characters that follow it; the few that take more are put to the pattern itself. The
-boundaries are those of `sentence_boundaries` exactly, in a fraction of its time.
+The pattern `BOUNDARY` defines what a boundary is. Here a table over the characters that follow a
+stop decides almost every stop. Only the few other stops are matched with the pattern. The result
+is exactly that of `sentence_boundaries`, in a fraction of its time.
 """
 
 import re
@@ -25,13 +25,13 @@ from data_prep.marks.sentences import (
     WIDE_STOPS,
 )
 
-# Kinds of characters. The first four may end a sentence; a quote closes or opens.
+# Kinds of characters. The first four may end a sentence. A quote may close or open.
 _POINT, _HALF, _WIDE, _NEWLINE, _CLOSER, _QUOTE, _OPENER = range(7)
 _BLANK, _CAPITAL, _CJK, _END, _OTHER = range(7, 12)
-_END_CODE = 0x110000  # stands after each text: no character has this code
-# What is known of a stop by what follows it: no boundary; a boundary; one unless an abbreviation
-# ends there; one unless the next line is empty; or the pattern must say.
-_NO, _YES, _UNLESS_ABBREVIATED, _UNLESS_EMPTY, _ASK = range(5)
+_END_CODE = 0x110000  # follows each text; no character has this code
+# What the following characters decide about a stop: no boundary; a boundary; a boundary unless the
+# stop ends an abbreviation; a boundary unless the next line is empty; or the pattern must decide.
+_NO, _YES, _UNLESS_ABBREVIATED, _UNLESS_EMPTY, _USE_PATTERN = range(5)
 
 _EMPTY_LINE = re.compile(r"[^\S\n]*\n")
 _LOW_BYTES = np.zeros(256, dtype=np.bool_)  # the last byte of each stop's code
@@ -42,11 +42,11 @@ Codes = NDArray[np.uint32]
 
 
 def find_boundaries(texts: Sequence[str]) -> tuple[Places, Places]:
-    """Find what `sentence_boundaries` finds in each of D texts.
+    """Find the sentence boundaries of D texts; they equal those of `sentence_boundaries`.
 
     Returns:
-        The boundaries, as characters from the start of their text, text after text, int64; and
-        how many of them each text has, int64 [D].
+        The boundaries of all texts, text after text, as character positions in their text, int64;
+        and the number of boundaries of each text, int64 [D].
     """
     joined = "\n".join([*texts, "", ""])
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
@@ -59,8 +59,8 @@ def find_boundaries(texts: Sequence[str]) -> tuple[Places, Places]:
     found = np.concatenate(
         [
             cuts[decisions == _YES],
-            _ask_pattern(joined, places[decisions == _ASK]),
-            _ask_next_line(joined, lines, ends[np.searchsorted(ends, lines)]),
+            _match_pattern(joined, places[decisions == _USE_PATTERN]),
+            _match_next_line(joined, lines, ends[np.searchsorted(ends, lines)]),
         ]
     )
     found.sort()
@@ -69,46 +69,46 @@ def find_boundaries(texts: Sequence[str]) -> tuple[Places, Places]:
 
 
 def _decide(codes: Codes) -> tuple[Places, Places, NDArray[np.uint8]]:
-    """All stops, where the sentence would end that each of them ends, and the decision on each."""
+    """Return all stops, the end of the sentence that each may end, and the decision on each."""
     kinds = _kinds()
-    # To look up the last bytes alone is several times faster, and leaves few others than stops.
+    # A lookup of the last bytes is several times faster and finds few characters besides stops.
     places = np.flatnonzero(_LOW_BYTES.take(codes.astype(np.uint8)))
     stops = kinds[codes[places]]
     real = np.flatnonzero(stops <= _NEWLINE)
     places, stops = places[real], stops[real]
 
-    # One closing quote belongs to the sentence: no match ends before it, as none of what may
-    # follow a match is a closing quote, but for a straight one that opens a Chinese sentence,
-    # which the match takes for a closing one all the same.
+    # One closing quote belongs to the sentence: no match ends before it, because a closing quote
+    # cannot follow a match. The one exception is a straight quote that opens a Chinese sentence,
+    # but the pattern also treats that one as a closing quote.
     following = kinds[codes[places + 1]]
     closed = (stops < _NEWLINE) & ((following == _CLOSER) | (following == _QUOTE))
     cuts = places + 1 + closed
     following = kinds[codes[cuts]]
-    # One opening quote after an English stop and a blank changes nothing.
+    # One opening quote after an English stop and a blank does not change the decision.
     after = kinds[codes[cuts + 1]]
     spaced = (stops <= _HALF) & (following == _BLANK)
     opened = spaced & ((after == _QUOTE) | (after == _OPENER))
     after = kinds[codes[cuts + 1 + opened]]
     decisions = _decisions()[stops, following, after]
 
-    # A match swallows stops right after the one it begins at, but no others, except newlines
-    # after a newline. So the pattern is asked about a run of stops as a whole.
-    decisions[1:][following[:-1] < _NEWLINE] = _ASK
+    # A match includes the stops directly after its first one, but no others, except newlines after
+    # a newline. So the pattern must decide a run of stops as a whole.
+    decisions[1:][following[:-1] < _NEWLINE] = _USE_PATTERN
     unless = np.flatnonzero(decisions == _UNLESS_ABBREVIATED)
-    decisions[unless] = np.where(_may_abbreviate(codes, places[unless]), _ASK, _YES)
-    # The next line is not empty if a stop other than a newline comes next, or what is before
-    # that newline is no blank; the end of a text counts as such.
+    decisions[unless] = np.where(_may_abbreviate(codes, places[unless]), _USE_PATTERN, _YES)
+    # The next line is not empty if the next stop is not a newline, or if the character before that
+    # newline is not a blank. The end of a text counts as a stop.
     unless = np.flatnonzero(decisions == _UNLESS_EMPTY)
     before_next = np.append(places, len(codes) - 1)[unless + 1] - 1
     decisions[unless[kinds[codes[before_next]] != _BLANK]] = _YES
     return places, cuts, decisions
 
 
-def _ask_pattern(joined: str, places: Places) -> Places:
-    """Boundaries of the matches at some stops, none of which is a newline.
+def _match_pattern(joined: str, places: Places) -> Places:
+    """Return the boundaries of the matches at some stops, none of which is a newline.
 
-    The newline between texts is to the pattern what the start and the end of a text are: no part
-    of a word, and nothing that a match from another stop goes beyond.
+    For the pattern, the newline between texts is equivalent to the start and the end of a text: it
+    is not part of a word, and no match from another stop extends beyond it.
     """
     found: list[int] = []
     end = 0
@@ -119,11 +119,16 @@ def _ask_pattern(joined: str, places: Places) -> Places:
     return np.array(found, dtype=np.int64)
 
 
-def _ask_next_line(joined: str, places: Places, limits: Places) -> Places:
-    """Boundaries after those newlines that no empty line follows before the end of their text.
+def _match_next_line(joined: str, places: Places, limits: Places) -> Places:
+    """Return the boundaries after those newlines that are not followed by an empty line.
 
-    A match swallows all empty lines after a newline, and no other does so: the boundary is
-    after the last of them, whichever newline it began at.
+    A match at a newline includes all empty lines after it. So the boundary is after the last of
+    them, wherever the match began.
+
+    Args:
+        joined: all texts.
+        places: the newlines.
+        limits: the end of the text of each newline.
     """
     found = [
         place + 1
@@ -134,7 +139,7 @@ def _ask_next_line(joined: str, places: Places, limits: Places) -> Places:
 
 
 def _may_abbreviate(codes: Codes, places: Places) -> NDArray[np.bool_]:
-    """Whether the three characters before each full stop end as an abbreviation does."""
+    """Return whether the three characters before each full stop may end an abbreviation."""
     third, second, last = (np.minimum(codes[places - back], 127) for back in (3, 2, 1))
     found: NDArray[np.bool_] = _short_words()[third, second, last]
     return found
@@ -142,10 +147,10 @@ def _may_abbreviate(codes: Codes, places: Places) -> NDArray[np.bool_]:
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """The kind of each code point, and of what ends a text, uint8 [0x110001]."""
+    """Return the kind of each code point and of `_END_CODE`, uint8 [0x110001]."""
     kinds = np.full(_END_CODE + 1, _OTHER, dtype=np.uint8)
     kinds[_END_CODE] = _END
-    # None of the classes reaches higher.
+    # No class contains a character beyond this range.
     characters = np.arange(0x40000, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     classes = {
         _POINT: ".",
@@ -154,7 +159,7 @@ def _kinds() -> NDArray[np.uint8]:
         _NEWLINE: r"\n",
         _CLOSER: CLOSERS,
         _OPENER: OPENERS,
-        _QUOTE: QUOTES,  # after the two that it is among
+        _QUOTE: QUOTES,  # must follow the two classes that also contain it
         _BLANK: r"^\S\n",
         _CAPITAL: CAPITALS,
         _CJK: CJK,
@@ -167,14 +172,14 @@ def _kinds() -> NDArray[np.uint8]:
 
 @cache
 def _decisions() -> NDArray[np.uint8]:
-    """What is known of each kind of stop by the kinds of two characters, uint8 [4, K, K].
+    """Return the decision for each kind of stop and two following characters, uint8 [4, K, K].
 
-    The first is the one after the stop, or after one closing quote. The second is the next; or
-    the one after that where an opening quote is the next, the first is a blank and the stop
-    is `_POINT` or `_HALF`.
+    The first character follows the stop, or one closing quote after the stop. The second
+    character follows the first. If the stop is `_POINT` or `_HALF`, the first character is a
+    blank and an opening quote follows it, the second is the character after that quote.
     """
     table = np.full((_NEWLINE + 1, _OTHER + 1, _OTHER + 1), _NO, dtype=np.uint8)
-    # A boundary unless the next line is empty; the end of the text is none.
+    # A boundary unless the next line is empty or the text ends.
     table[_NEWLINE] = _YES
     table[_NEWLINE, [_NEWLINE, _END]] = _NO
     table[_NEWLINE, _BLANK, _NEWLINE] = _NO
@@ -183,17 +188,18 @@ def _decisions() -> NDArray[np.uint8]:
     table[_WIDE] = _YES
     table[_WIDE, [_NEWLINE, _END]] = _NO
     table[_WIDE, _BLANK, [_NEWLINE, _END]] = _NO
-    table[_WIDE, _BLANK, _BLANK] = _ASK
-    # A boundary before a blank and what begins a sentence; before Chinese without a blank, too.
+    table[_WIDE, _BLANK, _BLANK] = _USE_PATTERN
+    # A boundary before a blank and the first character of a sentence; before Chinese also without
+    # a blank.
     for begins in (_CAPITAL, _CJK):
         table[_POINT, _BLANK, begins] = _UNLESS_ABBREVIATED
         table[_HALF, _BLANK, begins] = _YES
     for unclear in (_BLANK, _QUOTE, _OPENER):
-        table[[_POINT, _HALF], _BLANK, unclear] = _ASK
+        table[[_POINT, _HALF], _BLANK, unclear] = _USE_PATTERN
     table[_HALF, _CJK] = _YES
-    table[_HALF, _OPENER] = _ASK
+    table[_HALF, _OPENER] = _USE_PATTERN
     # Before more stops or closing quotes.
-    table[:_NEWLINE, [_POINT, _HALF, _WIDE, _CLOSER, _QUOTE]] = _ASK
+    table[:_NEWLINE, [_POINT, _HALF, _WIDE, _CLOSER, _QUOTE]] = _USE_PATTERN
     return table
 
 

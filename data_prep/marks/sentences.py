@@ -1,34 +1,34 @@
-"""Where sentences start in English and Chinese text.
+"""Sentence starts in English and Chinese text.
 
-A rule, not a model: fast, the same everywhere, and right where punctuation is ordinary.
+A rule, not a model: fast, the same on every machine, and correct for ordinary punctuation.
 """
 
 import re
 from itertools import groupby
 
-# A full stop after one of these ends no sentence. "etc." and "Jr." are left out: before a
-# capital they mostly do end one.
+# A full stop after one of these does not end a sentence. "etc." and "Jr." are not included, because
+# before a capital letter they usually end one.
 ABBREVIATIONS = (
     *("Mr", "Mrs", "Ms", "Dr", "St", "Mt", "Lt", "vs", "cf", "e.g", "i.e", "Messrs", "Prof"),
     *("Capt", "Col", "Gen", "Gov", "Hon", "Maj", "Rep", "Rev", "Sen", "Sgt", "Fig", "Vol"),
 )
 HALF_STOPS = "!?…"
 WIDE_STOPS = "。！？；"
-STOPS = f".{HALF_STOPS}{WIDE_STOPS}\n"  # a boundary follows one of these
+STOPS = f".{HALF_STOPS}{WIDE_STOPS}\n"  # every boundary follows one of these
 # The insides of character classes.
 QUOTES = "\"'"  # close or open
 CLOSERS = f"{QUOTES}”’」』）)\\]》»"
 OPENERS = f"{QUOTES}“‘「『（(\\[《«"
 CAPITALS = "A-Z0-9À-ÖØ-ÞΑ-ΫА-Я"
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-# What a regex looks back at must be of one length.
+# All alternatives of a lookbehind must have the same length.
 _BY_LENGTH = [list(words) for _, words in groupby(sorted(ABBREVIATIONS, key=len), key=len)]
 _NOT_ABBREVIATED = "".join(
     rf"(?<!\b(?:{'|'.join(map(re.escape, words))})\.)" for words in _BY_LENGTH
 )
-# The pattern begins with one plain character class because the regex engine scans for that at
-# the speed of C; the alternatives look back at which character it was. Stops and quotes repeat a
-# bounded number of times, as each of a million stops would be tried to the end of the run.
+# The pattern begins with one plain character class, which the regex engine finds fast. The
+# alternatives look back at which character it was. Repetitions of stops and quotes are bounded:
+# otherwise, in a run of a million stops, each one would be tried to the end of the run.
 BOUNDARY = re.compile(
     rf"""
     [{STOPS}]
@@ -52,14 +52,14 @@ BOUNDARY = re.compile(
 
 
 def sentence_boundaries(text: str) -> list[int]:
-    """Character positions at which a sentence after the first one starts.
+    """Return the character positions at which sentences start, except the first sentence.
 
-    A position is right after the end of the sentence before, so that a space between two
-    sentences belongs to the second, as it does in SentencePiece. Newlines belong to the
-    sentence before them.
+    A position is directly after the end of the previous sentence. So a space between two
+    sentences belongs to the second one, as in SentencePiece. Newlines belong to the sentence
+    before them.
 
     Returns:
-        Rising positions, each with 0 < position < len(text).
+        Ascending positions, each with 0 < position < len(text).
     """
     ends = [match.end() for match in BOUNDARY.finditer(text)]
     if ends and ends[-1] == len(text):

@@ -1,4 +1,4 @@
-"""What a token's piece alone tells about word and sentence starts, as a table over the pieces."""
+"""A table over the pieces of a tokenizer: what a piece alone decides about word starts."""
 
 import re
 import unicodedata
@@ -16,10 +16,11 @@ _CJK = re.compile(f"[{CJK}]")
 
 
 def piece_table(tokenizer: Tokenizer) -> NDArray[np.uint32]:
-    """What each piece of a tokenizer tells, uint32 [V].
+    """Return an entry for each piece of a tokenizer, uint32 [V].
 
-    Bits: STARTS (a word starts with it), ENDS (one starts after it), CONTINUES (it begins with
-    a further byte of a character); above these its length: the characters that begin in it.
+    The low bits are STARTS (a word starts with the piece), ENDS (a word starts after it) and
+    CONTINUES (it begins with a later byte of a character). The bits from `LENGTH_SHIFT` up are
+    its length: the number of characters that begin in it.
     """
     table: list[int] = []
     for id_, surface in enumerate(tokenizer.surfaces):
@@ -30,21 +31,21 @@ def piece_table(tokenizer: Tokenizer) -> NDArray[np.uint32]:
 
 
 def _stands_alone(character: str) -> bool:
-    """Whether a word starts at this character and again after it."""
+    """Return whether a word starts at this character and another one after it."""
     if character in "\n\t" or _CJK.match(character):
         return True
     return character != WORD_MARK and unicodedata.category(character)[0] in "PS"
 
 
 def _lone_byte(byte: int) -> int:
-    """Flags of a byte that stands where a character has no piece of its own."""
+    """Return the flags of a byte piece, used for characters that have no piece."""
     if byte < 0x80:
         return 0 if chr(byte).isalnum() else STARTS | ENDS
     return CONTINUES if byte < 0xC0 else STARTS
 
 
 def _flags(surface: bytes) -> int:
-    """Flags of a piece that is text, perhaps with a part of a character at its ends."""
+    """Return the flags of a piece of text, which may begin or end inside a character."""
     if not surface:
         return 0
     text = surface.decode(errors="replace")
@@ -60,7 +61,7 @@ def _flags(surface: bytes) -> int:
 
 
 def _cut_characters(surface: bytes) -> tuple[int, int]:
-    """Bytes of a character that began before the piece, and of one that ends after it."""
+    """Return the number of bytes of a character cut by the start of a piece, and by its end."""
     begins = next((i for i, byte in enumerate(surface) if byte & 0xC0 != 0x80), len(surface))
     for size in range(1, min(4, len(surface) - begins + 1)):
         lead = surface[-size]

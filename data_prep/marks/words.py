@@ -1,4 +1,4 @@
-"""Words of Chinese text, where nothing stands between them, by a segmenter."""
+"""Words of Chinese text, which has no separators between words, found by a segmenter."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -13,10 +13,10 @@ _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff
 
 
 def load_segmenter() -> Callable[[str], Iterable[str]]:
-    """The segmenter: jieba's algorithm and dictionary in Rust, which gives the same words.
+    """Return the segmenter: rjieba, jieba's algorithm and dictionary in Rust, with equal results.
 
     Raises:
-        PrepError: it is not installed.
+        PrepError: rjieba is not installed.
     """
     try:
         import rjieba
@@ -31,15 +31,15 @@ def load_segmenter() -> Callable[[str], Iterable[str]]:
 def chinese_words(
     text: str, segment: Callable[[str], Iterable[str]]
 ) -> tuple[list[int], list[int]]:
-    """Where Chinese words start.
+    """Find the starts of Chinese words.
 
     Args:
-        text: any text; only the runs of Chinese characters in it are segmented.
+        text: any text; only its runs of Chinese characters are segmented.
         segment: cuts a run into words.
 
     Returns:
-        Character positions, rising: the start of every word in a run of Chinese characters;
-        and the start and end of every run, one after the other.
+        Two lists of ascending character positions: the start of every word in a run of Chinese
+        characters; and the start and end of every run, alternating.
     """
     words: list[int] = []
     edges: list[int] = []

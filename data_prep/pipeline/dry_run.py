@@ -1,4 +1,4 @@
-"""What the cleaning steps of a config would do to a sample of the input."""
+"""Tries the cleaning steps of a config on a sample of the input."""
 
 import hashlib
 import heapq
@@ -17,8 +17,8 @@ from data_prep.errors import PrepError
 from data_prep.inputs import Document, Tally, Unit, find_files, plan_units, read_documents
 from data_prep.settings import BuildSettings
 
-PLACES = 16
-LOOKED_AT = 20
+_MAX_UNITS = 16
+_CANDIDATES = 20
 EXAMPLES = 3
 _EXCERPT = 100
 _SIGNS = {"\n": "⏎", "\t": "⇥"}
@@ -26,39 +26,33 @@ _SIGNS = {"\n": "⏎", "\t": "⇥"}
 
 @dataclass(frozen=True)
 class Example:
-    """A document to which a step did something.
-
-    Attributes:
-        place: where it stands in the input.
-        figure: why it was removed; "" if it was changed.
-        before: an excerpt of the text that the step got.
-        after: an excerpt of what it made of it; "" if it was removed.
-    """
+    """A document that a step changed or removed."""
 
     place: str
+    """Its place in the input."""
     figure: str
+    """Why it was removed; "" if it was changed."""
     before: str
+    """An excerpt of the step's input."""
     after: str
+    """An excerpt of the step's output; "" if the document was removed."""
 
 
 @dataclass
 class StepTrial:
-    """What one step did to the sample.
-
-    Attributes:
-        step: its name.
-        changed: documents that it changed.
-        removed: documents that it removed, by reason.
-        examples: some of them, by reason; "changed" for those it changed.
-    """
+    """What one step did to the sample."""
 
     step: str
+    """Name of the step."""
     changed: int = 0
+    """Number of documents that the step changed."""
     removed: dict[str, int] = field(default_factory=dict)
+    """Number of documents that the step removed, by reason."""
     examples: dict[str, list[Example]] = field(default_factory=dict)
+    """Examples by reason of removal, and changed documents under "changed"."""
 
     def add_example(self, reason: str, example: Example) -> None:
-        """Keep the first `EXAMPLES` of a reason."""
+        """Keep the first `EXAMPLES` examples of a reason."""
         examples = self.examples.setdefault(reason, [])
         if len(examples) < EXAMPLES:
             examples.append(example)
@@ -68,36 +62,34 @@ class StepTrial:
 class Trial:
     """What cleaning did to a sample.
 
-    Each step is shown every document as the steps before have left it, also one that they
-    would have removed: so a step's figures say what it does by itself.
-
-    Attributes:
-        documents: size of the sample.
-        kept: documents that pass all steps.
-        characters: of the sample.
-        kept_characters: of what is left.
-        rejected: faulty records that were met while sampling, by reason.
-        steps: the steps in order.
+    Each step gets every document as the earlier steps changed it, including documents that they
+    would have removed. The figures of a step therefore show its own effect.
     """
 
     documents: int
+    """Number of documents in the sample."""
     kept: int
+    """Number of documents that pass all steps."""
     characters: int
+    """Characters of the sample."""
     kept_characters: int
+    """Characters that are left after all steps."""
     rejected: dict[str, int]
+    """Number of faulty records in the units that were sampled, by reason."""
     steps: list[StepTrial]
+    """The results of the steps, in order."""
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Return the trial as JSON values."""
         return asdict(self)
 
 
 def try_cleaning(settings: BuildSettings, documents: int) -> Trial:
     """Run the cleaning steps on a sample.
 
-    The sample comes from up to `PLACES` units of the input, spread evenly. Of each, documents
-    are drawn by a hash of their number and the seed, among `LOOKED_AT` times as many as are
-    needed; so a sample costs the same of any corpus.
+    The sample comes from up to `_MAX_UNITS` units of the input, spread evenly. A hash of document
+    number and seed draws documents among the first `_CANDIDATES` times as many of each
+    unit. The cost of a sample therefore does not depend on the size of the corpus.
 
     Raises:
         PrepError: no step is named, or the input is faulty.
@@ -155,7 +147,7 @@ def print_trial(trial: Trial, console: Console) -> None:
     console.print(
         f"{trial.documents:,} documents sampled; all steps together keep {trial.kept:,} "
         f"({trial.kept / trial.documents:.1%}) and {trial.kept_characters / trial.characters:.1%} "
-        "of the characters. Duplicates are not looked for in a dry run.",
+        "of the characters. A dry run does not search for duplicates.",
         highlight=False,
     )
     for reason, count in trial.rejected.items():
@@ -174,11 +166,11 @@ def print_trial(trial: Trial, console: Console) -> None:
 def _sample(settings: BuildSettings, documents: int, tally: Tally) -> Iterator[Document]:
     corpora = list(settings.corpora.values())
     units = plan_units(find_files(settings.corpora), errors=settings.errors)
-    places = min(PLACES, len(units), documents)
+    places = min(_MAX_UNITS, len(units), documents)
     for place in range(places):
         wanted = documents * (place + 1) // places - documents * place // places
         unit = units[len(units) * place // places]
-        found = islice(read_documents(unit, corpora, settings.errors, tally), wanted * LOOKED_AT)
+        found = islice(read_documents(unit, corpora, settings.errors, tally), wanted * _CANDIDATES)
         drawn = heapq.nsmallest(wanted, found, key=lambda pair: _rank(settings.seed, unit, pair[0]))
         yield from (document for _, document in sorted(drawn, key=lambda pair: pair[0]))
 
@@ -189,13 +181,13 @@ def _rank(seed: int, unit: Unit, number: int) -> bytes:
 
 
 def _difference(before: str, after: str) -> int:
-    """The first character that is not the same."""
+    """Return the index of the first character that differs."""
     pairs = enumerate(zip(before, after, strict=False))
     return next((place for place, (old, new) in pairs if old != new), min(len(before), len(after)))
 
 
 def _excerpt(text: str, start: int) -> str:
-    """A part of a text in one line, with signs for what is left out."""
+    """Return a part of a text in one line, with "…" where text is omitted."""
     start = max(start, 0)
     part = text[start : start + _EXCERPT]
     shown = "".join(

@@ -1,4 +1,4 @@
-"""Finding the documents that repeat earlier ones, over all units of a build."""
+"""Finds the documents that repeat earlier ones, over all units of a build."""
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,15 +31,15 @@ from data_prep.stages import map_unfinished
 from data_prep.workspace import Workspace, content_key
 
 BUCKET_MEMORY = 256 << 20
-# Every bucket's task opens every table: of more than this many, neighbors are joined first.
-MOST_TABLES = 1024
+# Every bucket's task opens every table. If there are more, tables of neighboring units are joined.
+MAX_TABLES = 1024
 _JOINED_BYTES = 256 << 20
 REASONS = {"ids": "duplicate_id", "texts": "duplicate", "bands": "near_duplicate"}
 
 
 @dataclass(frozen=True)
 class _Bucket:
-    """One of `buckets` ranges of keys of one kind; `key` is what its result is kept under."""
+    """One of `buckets` ranges of keys of one kind; its result is kept under `key`."""
 
     key: str
     kind: str
@@ -51,37 +51,34 @@ class _Bucket:
 
 
 class _Matches(BaseModel):
-    """The pairs of a bucket: a file in the records folder, and how many it holds."""
+    """The pairs of a bucket: a file in the records folder, and the number of pairs in it."""
 
     file: str
     pairs: int
 
 
 @dataclass(frozen=True)
-class _Neighbors:
-    """Tables of one kind that become one; `key` is what it is kept under."""
+class _TableGroup:
+    """Tables of one kind that are joined into one, which is kept under `key`."""
 
     key: str
     tables: Sequence[UnitArray]
 
 
-class _Joined(BaseModel):
-    """A table made of several: a file in the records folder."""
+class _JoinedTable(BaseModel):
+    """A table joined from several: a file in the records folder."""
 
     file: str
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """Documents that repeat earlier ones.
-
-    Attributes:
-        path: .npy file of their rising numbers, int64; None if there are none.
-        counts: how many of them, by reason.
-    """
+    """Documents that repeat earlier ones."""
 
     path: Path | None = None
+    """.npy file of their sorted numbers, int64; None if there are no such documents."""
     counts: dict[str, int] = field(default_factory=dict)
+    """Number of these documents, by reason."""
 
 
 def find_duplicates(
@@ -92,18 +89,18 @@ def find_duplicates(
     firsts: Sequence[int],
     settings: BuildSettings,
 ) -> Dropped:
-    """Find the documents to drop: of equal ids, then equal texts, then near-duplicates.
+    """Find the documents to drop: equal ids, then equal texts, then near-duplicates.
 
     Args:
-        workspace: where the units are, and where results go.
-        executor: what does the work.
+        workspace: holds the units, and gets the results.
+        executor: runs the work.
         keys: key of each unit.
         accounts: account of each unit.
         firsts: number of each unit's first document.
         settings: the build's settings.
 
     Raises:
-        PrepError: two documents of a corpus have one id, and faults are not to be skipped.
+        PrepError: two documents of a corpus have the same id, and `errors` is not "skip".
     """
     units = [workspace.units / key for key in keys]
     tables = {
@@ -111,7 +108,7 @@ def find_duplicates(
         for kind in ("ids", "texts", "bands", "signatures")
     }
     documents = firsts[-1] + accounts[-1].records
-    # Not the units' keys: of two runs of one, a document may have been poisonous in the first.
+    # Not the units' keys: a unit that is run again may have fewer poisonous documents.
     content = content_key([[file.sha256 for file in account.files] for account in accounts])
     dropped = np.empty(0, dtype=np.uint64)
     counts: dict[str, int] = {}
@@ -134,8 +131,8 @@ def find_duplicates(
             if kind == "ids" and settings.errors != "skip":
                 raise PrepError(
                     f"documents {found.originals[0]} and {found.documents[0]} of the input have "
-                    "the same id; ids of a corpus must be unique: mend them, or leave later ones "
-                    "out with --errors skip"
+                    "the same id; ids of a corpus must be unique: fix them, or skip later ones "
+                    "with --errors skip"
                 )
             dropped = np.sort(np.concatenate([dropped, found.documents]))
             path = workspace.records / f"dropped-{content_key(shape)}.npy"
@@ -155,13 +152,13 @@ def _tables(
 def _join(
     workspace: Workspace, executor: Executor, tables: list[UnitArray], shape: list[object]
 ) -> list[UnitArray]:
-    """The tables, those of neighboring units joined if there are very many."""
-    if len(tables) <= MOST_TABLES:
+    """Return the tables; if there are very many, join those of neighboring units."""
+    if len(tables) <= MAX_TABLES:
         return tables
     groups: list[list[UnitArray]] = []
     held = 0
     for table in tables:
-        # The numbers of a joined table's documents are counted in 32 bits.
+        # The document numbers of a joined table have 32 bits.
         near = bool(groups) and table.first - groups[-1][0].first < 1 << 31
         if not near or held >= _JOINED_BYTES:
             groups.append([])
@@ -169,12 +166,12 @@ def _join(
         groups[-1].append(table)
         held += opened(table.source).nbytes
     tasks = [
-        _Neighbors(content_key(shape, number, len(groups)), group)
+        _TableGroup(content_key(shape, number, len(groups)), group)
         for number, group in enumerate(groups)
     ]
 
-    def finished(index: int) -> _Joined | None:
-        return workspace.finished(tasks[index].key, _Joined)
+    def finished(index: int) -> _JoinedTable | None:
+        return workspace.finished(tasks[index].key, _JoinedTable)
 
     joined = [""] * len(tasks)
     done = map_unfinished(executor, _Joiner, (workspace.records,), tasks, finished)
@@ -195,10 +192,10 @@ class _Joiner:
 
     folder: Path
 
-    def __call__(self, task: _Neighbors, context: Context) -> _Joined:
+    def __call__(self, task: _TableGroup, context: Context) -> _JoinedTable:
         path = self.folder / f"joined-{task.key}.npy"
         write_atomically(path, npy(merge_tables(task.tables)))
-        return _Joined(file=path.name)
+        return _JoinedTable(file=path.name)
 
 
 def _match(
@@ -209,13 +206,13 @@ def _match(
     settings: BuildSettings,
     dropped: Path | None,
 ) -> list[_Matches]:
-    """The pairs of each bucket, those found by an interrupted build included."""
+    """Find the pairs of each bucket; those that an interrupted build found are used again."""
 
     def finished(index: int) -> _Matches | None:
         return workspace.finished(tasks[index].key, _Matches)
 
     results: list[_Matches] = [_Matches(file="", pairs=0)] * len(tasks)
-    # Through a file: of a large corpus there are too many tables to go with every task.
+    # Passed through a file: a large corpus has too many tables to send them with every task.
     listed = workspace.records / f"tables-{tasks[0].key}.pickle"
     listed.write_bytes(pickle.dumps(dict(tables)))
     arguments = (listed, settings, dropped, workspace.records)
@@ -230,7 +227,7 @@ def _match(
 
 
 class _Matcher:
-    """Finds the pairs of a bucket, among documents that are not dropped yet."""
+    """Finds the pairs of a bucket among documents that are not yet dropped."""
 
     def __init__(
         self, tables: Path, settings: BuildSettings, dropped: Path | None, folder: Path

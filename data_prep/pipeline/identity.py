@@ -1,4 +1,4 @@
-"""What the input files hold, so that finished work is only ever used for the same content."""
+"""Identifies the content of the input files, so that finished work is reused only for it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -20,21 +20,18 @@ PIECE_BYTES = 64 << 20
 
 
 class InputFile(BaseModel):
-    """An input file as it was when the corpus was built.
-
-    Attributes:
-        name: relative to what the user gave.
-        bytes: its size.
-        digest: of a local file its SHA-256; if it is larger than 64 MiB, the SHA-256 of the
-            SHA-256s of its pieces of 64 MiB, which many processes can find together. Of a
-            remote file its tag or time of change, after the word "stamp".
-    """
+    """An input file as it was when the corpus was built."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
+    """Name relative to the path that the user gave."""
     bytes: int
+    """Size of the file."""
     digest: str
+    """For a local file, its SHA-256; above 64 MiB, the SHA-256 of the SHA-256s of its pieces of
+    64 MiB, which many processes can compute in parallel. For a remote file, its tag or time of
+    change, after the word "stamp"."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class _Piece:
 
 
 def identify(files: Sequence[SourceFile], executor: Executor) -> list[InputFile]:
-    """Describe the input files, which reads every local one once.
+    """Describe the input files; reads every local file once.
 
     Raises:
         OSError: a file cannot be read.
@@ -81,10 +78,10 @@ def identify(files: Sequence[SourceFile], executor: Executor) -> list[InputFile]
 
 
 def check_unchanged(files: Sequence[SourceFile]) -> None:
-    """See that no local file was written since it was found.
+    """Check that no local file was changed since it was found.
 
     Raises:
-        PrepError: one was.
+        PrepError: a file was changed.
     """
     for file in files:
         if not file.is_remote:
@@ -121,7 +118,7 @@ def _joined(digests: Sequence[str]) -> str:
 
 
 class _Hasher:
-    """Finds the SHA-256 of pieces of files."""
+    """Computes the SHA-256 of pieces of files."""
 
     def __call__(self, pieces: Sequence[_Piece], context: Context) -> list[str]:
         return [self._digest(piece) for piece in pieces]

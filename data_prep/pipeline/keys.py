@@ -1,4 +1,4 @@
-"""The keys of a unit's documents, written while the unit is worked off."""
+"""Writes the keys of a unit's documents while the unit is processed."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,37 +17,34 @@ from data_prep.shard_writer import npy
 
 SEGMENT_DOCUMENTS = 1 << 17
 
-_Keyed: TypeAlias = tuple[NDArray[np.int64], NDArray[Any]]  # rising numbers, and a key of each
+_Keyed: TypeAlias = tuple[NDArray[np.int64], NDArray[Any]]  # sorted numbers, and the key of each
 
 
 def write_array(path: Path, array: NDArray[Any]) -> FileInfo:
-    """Write an array into the folder of a unit, and describe the file."""
+    """Write an array as a .npy file, and return the file's entry."""
     data = npy(array)
     path.write_bytes(data)
     return describe_file(path.name, data)
 
 
 class KeySegment(BaseModel):
-    """Tables of keys of a run of documents, as files of the unit's folder.
-
-    Attributes:
-        first: number in the unit of the document that the tables call 0.
-        tables: the files, by kind: "ids" and "texts" (`TEXT_KEY`), "bands" (`BAND_KEY`) and
-            "signatures" (uint16 [documents, permutations]).
-    """
+    """Tables of the keys of consecutive documents, as files in the unit's folder."""
 
     first: int
+    """Number in the unit of the document that is number 0 in the tables."""
     tables: dict[str, FileInfo]
+    """The files, by kind: "ids" and "texts" (`TEXT_KEY`), "bands" (`BAND_KEY`) and "signatures"
+    (uint16 [documents, permutations])."""
 
 
 class KeyWriter:
-    """Finds the keys that the settings ask for, and writes them in segments.
+    """Computes the keys that the settings need, and writes them in segments.
 
-    Segments bound the memory: a single compressed file can hold any number of documents. None
-    spans more than `SEGMENT_DOCUMENTS` records, however few of them stay.
+    Segments bound the memory, because a single compressed file can hold any number of documents. A
+    segment spans at most `SEGMENT_DOCUMENTS` records, even if few of them stay.
 
     Args:
-        folder: where the tables go.
+        folder: folder for the tables.
         settings: the build's settings.
     """
 
@@ -63,10 +60,10 @@ class KeyWriter:
     def add(
         self, numbers: NDArray[np.int64], texts: Sequence[str], ids: Sequence[str | None]
     ) -> None:
-        """Take the next D documents.
+        """Add the next D documents.
 
         Args:
-            numbers: their numbers in the unit, int64 [D], rising from call to call.
+            numbers: their numbers in the unit, int64 [D], increasing over all calls.
             texts: their cleaned texts.
             ids: their ids; None where the corpus has none.
         """
@@ -78,7 +75,7 @@ class KeyWriter:
             found["texts"] = numbers, text_keys(texts)
         if self.near:
             found["signatures"] = numbers, signatures(texts, self.near)
-        # Only when nothing can fail any more: a batch that failed is tried document by document.
+        # Stored only after all computations: a failed batch is tried again document by document.
         place = 0
         while place < len(numbers):
             if not self._keys:
@@ -94,7 +91,7 @@ class KeyWriter:
             place = end
 
     def close(self) -> list[KeySegment]:
-        """Write what is left; returns all segments."""
+        """Write the last segment; return all segments."""
         if self._keys:
             self._close_segment()
         return self.segments

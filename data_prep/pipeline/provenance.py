@@ -1,7 +1,7 @@
-"""What a corpus was built from, kept beside its manifest.
+"""Records what a corpus was built from, in a file next to its manifest.
 
-The manifest describes the content, so it names no input; this record lets a repeated build
-see that there is nothing to do, and a person see where a corpus came from.
+The manifest describes only the content and names no input. With this record a repeated build sees
+that there is nothing to do, and a person sees where a corpus came from.
 """
 
 import os
@@ -35,26 +35,23 @@ def library_versions() -> dict[str, str]:
 
 
 class BuildRecord(BaseModel):
-    """Inputs, tokenizer and settings of a build, and what came out.
-
-    Attributes:
-        inputs: the files that were read.
-        tokenizer_sha256: checksum of the tokenizer.
-        settings: what shaped the content.
-        versions: of the libraries that shaped it.
-        fingerprint: of the corpus.
-        examples: by reason, the places of the first documents that were left out as faulty,
-            poisonous or unreadable.
-    """
+    """Inputs, tokenizer and settings of a build, and its result."""
 
     model_config = ConfigDict(frozen=True)
 
     inputs: list[InputFile]
+    """The files that were read."""
     tokenizer_sha256: str
+    """Checksum of the tokenizer."""
     settings: dict[str, JsonValue]
+    """The settings that shaped the content."""
     versions: dict[str, str]
+    """Versions of the libraries that shaped the content."""
     fingerprint: str = ""
+    """Fingerprint of the corpus."""
     examples: dict[str, list[str]] = {}
+    """Places of the first documents that were rejected as faulty, poisonous or unreadable, by
+    reason."""
 
     def save(self, folder: Path, fingerprint: str, examples: dict[str, list[str]]) -> None:
         """Write `folder`/build.json for a corpus with this fingerprint."""
@@ -62,7 +59,7 @@ class BuildRecord(BaseModel):
         write_atomically(folder / RECORD_NAME, complete.model_dump_json(indent=1).encode())
 
     def difference(self, other: "BuildRecord") -> str | None:
-        """What makes `other` another build than this one, or None."""
+        """Return how the build `other` differs from this one, or None."""
         if self.inputs != other.inputs:
             return "other input files"
         if self.tokenizer_sha256 != other.tokenizer_sha256:
@@ -74,10 +71,10 @@ class BuildRecord(BaseModel):
 
 
 def check_apart(output: Path, corpora: Iterable[InputSettings]) -> None:
-    """See that no input folder holds the output, which the next build would take for input.
+    """Check that the output is in no input folder, where the next build would read it as input.
 
     Raises:
-        PrepError: one does.
+        PrepError: an input folder contains it.
     """
     real = Path(os.path.realpath(output))
     for path in (path for corpus in corpora for path in corpus.paths):
@@ -86,10 +83,10 @@ def check_apart(output: Path, corpora: Iterable[InputSettings]) -> None:
 
 
 def read_record(folder: Path) -> BuildRecord:
-    """What a corpus folder says that it was built from.
+    """Read the build record of a corpus folder.
 
     Raises:
-        PrepError: the folder is no corpus.
+        PrepError: the folder is not a corpus.
     """
     try:
         return BuildRecord.model_validate_json((folder / RECORD_NAME).read_bytes())
@@ -98,13 +95,13 @@ def read_record(folder: Path) -> BuildRecord:
 
 
 def find_corpus(output: Path, record: BuildRecord, *, overwrite: bool) -> Manifest | None:
-    """The corpus in `output` if it is the one that `record` would build.
+    """Look for the corpus of `record` in `output`.
 
     Returns:
-        None if `output` is absent or empty, or is a corpus and may be overwritten.
+        Its manifest; None if `output` is absent or empty, or is a corpus and may be overwritten.
 
     Raises:
-        PrepError: `output` holds another corpus, or something that is none.
+        PrepError: `output` holds another corpus, or something that is not a corpus.
     """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return None

@@ -1,8 +1,8 @@
-"""A unit of input to shards of its own: the work of one process.
+"""Turns one unit of input into its own shards, in one process.
 
-Documents are read, cleaned, tokenized, marked and keyed for the search for duplicates in one
-pass; sides of the split stay apart from here on. What comes out is a folder with a small shard
-a side, tables of keys and an account; no list of tokens travels between processes.
+One pass reads, cleans, tokenizes and marks the documents, and computes their keys for the search
+for duplicates. From here on the splits are separate. The result is a folder with one small shard
+per split, tables of keys and an account. No list of tokens is sent between processes.
 """
 
 import hashlib
@@ -50,48 +50,42 @@ class UnitTask:
 
 
 class UnitShard(BaseModel):
-    """The shard of one side of a unit, and what is needed of it to plan others.
-
-    Attributes:
-        info: the shard.
-        table: its blocks; see `Shard`.
-        lengths: number in the unit and tokens of each of its documents, int64 [D, 2].
-    """
+    """The shard of one split of a unit, and what the plan of the final shards needs of it."""
 
     info: ShardInfo
+    """The shard."""
     table: FileInfo
+    """The blocks of the shard; see `Shard`."""
     lengths: FileInfo
+    """Number in the unit and token count of each of its documents, int64 [D, 2]."""
 
 
 class UnitAccount(BaseModel):
-    """What came of a unit.
-
-    Attributes:
-        records: records read, those rejected included.
-        rejected: records left out, by reason.
-        changed: documents, or places in them, that were changed, by step.
-        examples: places of the first records left out as faulty, by reason.
-        labels: label names in the order of their first appearance; the labels in the shards
-            are indices in this list.
-        label_kinds: the JSON types of labels, each with the place of the first of its kind.
-        shards: by side of the split; a side without documents has none.
-        keys: the tables of keys.
-        resumed: whether an earlier build did the work.
-    """
+    """The result of a unit."""
 
     records: int = 0
+    """Number of records read, including rejected ones."""
     rejected: dict[str, int] = {}
+    """Number of records rejected, by reason."""
     changed: dict[str, int] = {}
+    """Number of documents that a step changed, or of places that it changed in them, by step."""
     examples: dict[str, list[str]] = {}
+    """Places of the first records that were rejected as faulty, by reason."""
     labels: list[str] = []
+    """Label names in the order of their first appearance; the labels in the shards are indices in
+    this list."""
     label_kinds: dict[str, Place] = {}
+    """The JSON types of labels, each with the place of the first of its kind."""
     shards: dict[str, UnitShard] = {}
+    """The shards by split; a split without documents has none."""
     keys: list[KeySegment] = []
+    """The tables of keys."""
     resumed: bool = False
+    """Whether the result is that of an earlier build."""
 
     @property
     def files(self) -> list[FileInfo]:
-        """Every file of the unit's folder beside the account."""
+        """All files of the unit's folder except the account."""
         of_shards = [
             file
             for shard in self.shards.values()
@@ -102,7 +96,7 @@ class UnitAccount(BaseModel):
 
 
 class _Encoded(NamedTuple):
-    """A document that stays: its number in the unit, its cleaned text, its tokens, its side."""
+    """A document that is kept: its number in the unit, its cleaned text, its tokens, its split."""
 
     number: int
     document: Document
@@ -113,24 +107,24 @@ class _Encoded(NamedTuple):
 
 
 def side_of(group: bytes, valid_fraction: float, seed: int) -> str:
-    """The side of the split of a group: a pure function of these three, nothing else."""
+    """Return the split of a group: "train" or "valid", a pure function of the arguments."""
     digest = hashlib.blake2b(group, digest_size=8, key=seed.to_bytes(8, "little")).digest()
     is_valid = int.from_bytes(digest, "little") < valid_fraction * 2.0**64
     return "valid" if is_valid else "train"
 
 
-def _id_in_corpus(document: Document) -> str | None:
-    """What tells a document from all others: corpora may count from 0 each."""
+def _unique_id(document: Document) -> str | None:
+    """Return an id that is unique over all corpora, each of which may count from 0."""
     return None if document.id is None else f"{document.corpus} {document.id}"
 
 
 class UnitWorker:
-    """Works units off; made once in each process.
+    """Processes units; created once in each process.
 
     Args:
         tokenizer: path of the tokenizer's file.
         settings: the build's settings.
-        folder: existing folder for the results; each is a folder under its task's key.
+        folder: existing folder for the results; each result is a folder named by its task's key.
     """
 
     def __init__(self, tokenizer: Path, settings: BuildSettings, folder: Path) -> None:
@@ -141,31 +135,31 @@ class UnitWorker:
         self.folder = folder
 
     def __call__(self, task: UnitTask, context: Context) -> UnitAccount:
-        """Work a unit off, or find that it was done before.
+        """Process a unit, or return the result of an earlier build.
 
-        Its folder appears when it is complete. It is not forced onto the disk: every file in it
-        is checked before it is used by a later build.
+        The unit's folder appears when it is complete. It is not synced to disk: a later build
+        checks every file in it before it uses them.
 
         Raises:
-            PrepError: a record is faulty and the settings say to stop; names file and line.
+            PrepError: a record is faulty and `errors` is "stop"; names file and line.
             OSError: an input file cannot be read or the disk is full.
         """
         if account := self._finished(task.key):
             return account
-        # Another process may be at the same unit: at a file with the same content, for one.
+        # Another process may be at a unit with the same key, such as a file with the same content.
         partial = Path(tempfile.mkdtemp(".partial", f"{task.key}.", self.folder))
         try:
             account = _UnitRun(self, partial, context).run(task.unit)
-            # Or else the result would be taken for that of the content that was hashed.
+            # Otherwise the result would be stored under the hash of other content.
             check_unchanged([span.file for span in task.unit.spans])
             (partial / ACCOUNT_NAME).write_bytes(account.model_dump_json().encode())
-            self._put(partial, task.key)
+            self._publish(partial, task.key)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return account
 
-    def _put(self, partial: Path, key: str) -> None:
-        """Give a complete folder its name, where there may be one that is not good any more."""
+    def _publish(self, partial: Path, key: str) -> None:
+        """Give a complete folder its name, and replace an invalid folder of this name."""
         folder = self.folder / key
         try:
             os.rename(partial, folder)
@@ -175,10 +169,10 @@ class UnitWorker:
                 os.rename(partial, folder)
 
     def _finished(self, key: str) -> UnitAccount | None:
-        """The account of a unit whose folder is there and sound.
+        """Return the account of a unit if its folder exists and is sound, else None.
 
-        One with poisonous documents is done again: more time may be allowed now, or the fault
-        that made them so may be mended.
+        A unit with poisonous documents is processed again: there may be more time now, or the cause
+        may be fixed.
         """
         folder = self.folder / key
         try:
@@ -187,14 +181,14 @@ class UnitWorker:
                 check_size(folder / file.file, file)
                 check_sum(folder / file.file, file)
         except (FileNotFoundError, ValidationError, PrepError):
-            return None  # not there; or damaged by a power cut, or written by another version
+            return None  # missing, damaged by a power failure, or written by another version
         if POISONOUS in account.rejected:
             return None
         return account.model_copy(update={"resumed": True})
 
 
 class _UnitRun:
-    """One run through one unit."""
+    """Processes one unit once."""
 
     def __init__(self, worker: UnitWorker, folder: Path, context: Context) -> None:
         self.worker = worker
@@ -209,7 +203,7 @@ class _UnitRun:
         self.lengths: dict[str, list[NDArray[np.int64]]] = {side: [] for side in SPLITS}
 
     def run(self, unit: Unit) -> UnitAccount:
-        """Read and work off all records of the unit."""
+        """Read and process all records of the unit."""
         settings, context, tally = self.settings, self.context, self.tally
         corpora = list(settings.corpora.values())
         batch: list[_Encoded] = []
@@ -217,14 +211,14 @@ class _UnitRun:
         with ExitStack() as stack:
             for number, document in read_documents(unit, corpora, settings.errors, tally):
                 if number in context.poisoned:
-                    self._poisonous(document.place, context.poisoned[number])
+                    self._reject_poisonous(document.place, context.poisoned[number])
                     continue
                 context.enter(number, len(document.utf8))
                 if encoded := self._encode(number, document):
                     batch.append(encoded)
                     held += len(encoded.tokens)
                 if not context.careful:
-                    # A death in a batch of many documents would be this one's by chance only.
+                    # A death later in the batch must not be attributed to this document.
                     context.leave()
                 if batch and (context.careful or held >= settings.block_tokens):
                     self._flush_in_time(batch, stack)
@@ -255,7 +249,7 @@ class _UnitRun:
         )
 
     def _encode(self, number: int, document: Document) -> _Encoded | None:
-        """Clean and tokenize a document; None if nothing of it stays."""
+        """Clean and tokenize a document; return None if it is rejected."""
         try:
             cleaned = self.worker.cleaner.clean(document.text)
             if isinstance(cleaned, Removed):
@@ -265,9 +259,9 @@ class _UnitRun:
         except PrepError:
             raise
         except Exception as error:
-            self._poisonous(document.place, f"{type(error).__name__}: {error}")
+            self._reject_poisonous(document.place, f"{type(error).__name__}: {error}")
             return None
-        if not len(tokens):  # cleaning, or a tokenizer that drops characters, left nothing
+        if not len(tokens):  # cleaning or the tokenizer dropped all characters
             self.tally.rejected["empty"] += 1
             return None
         if cleaned.changes:
@@ -278,7 +272,7 @@ class _UnitRun:
         side = side_of(group, self.settings.valid_fraction, self.settings.seed)
         return _Encoded(number, document, cleaned.text, utf8, tokens, side)
 
-    def _poisonous(self, place: Place, how: str) -> None:
+    def _reject_poisonous(self, place: Place, how: str) -> None:
         self.tally.rejected[POISONOUS] += 1
         self.tally.examples.setdefault(POISONOUS, []).append(f"{place} ({how})")
 
@@ -288,13 +282,13 @@ class _UnitRun:
         self._flush(batch, stack)
 
     def _flush(self, batch: Sequence[_Encoded], stack: ExitStack) -> None:
-        """Mark and key a batch, and write a block of it to each side.
+        """Mark a batch, compute its keys, and write a block of it to each split.
 
-        If something in it makes a step fail, the documents are tried one by one.
+        If a step fails, the documents are tried one by one.
         """
         try:
             block = self._block(batch)
-            ids = [_id_in_corpus(one.document) for one in batch]
+            ids = [_unique_id(one.document) for one in batch]
             self.keys.add(block.documents, [one.text for one in batch], ids)
         except (PrepError, OSError):
             raise
@@ -303,9 +297,9 @@ class _UnitRun:
                 for one in batch:
                     self._flush([one], stack)
             else:
-                self._poisonous(batch[0].document.place, f"{type(error).__name__}: {error}")
+                self._reject_poisonous(batch[0].document.place, f"{type(error).__name__}: {error}")
             return
-        self.context.leave()  # that a disk is slow is no document's fault
+        self.context.leave()  # a slow disk must not count against a document's time limit
         sides = np.array([one.side for one in batch])
         for side in SPLITS:
             if len(part := keep_documents(block, sides == side)):
@@ -316,7 +310,7 @@ class _UnitRun:
                 self.lengths[side].append(np.stack([part.documents, part.lens], axis=1))
 
     def _layout(self) -> Layout:
-        """Labels always: whether any document of the corpus has one is known at the end only."""
+        """Return the layout; always with labels, as a later document may have the first label."""
         size = self.worker.tokenizer.vocabulary.size
         return Layout(
             size, labels=True, ids=self.settings.keeps_ids, corpora=bool(self.settings.names)

@@ -1,4 +1,4 @@
-"""Copying a finished corpus to an object store."""
+"""Copies a finished corpus to an object store."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from data_prep.progress import ByteProgress
 
 
 class _Uploaded(BaseModel):
-    """What of a corpus is at a URL already, kept beside the local corpus until all is."""
+    """The files of a corpus that are already at a URL; stored next to the local corpus."""
 
     url: str
     fingerprint: str
@@ -27,20 +27,20 @@ class _Uploaded(BaseModel):
 def upload_corpus(folder: Path, url: str, executor: Executor, *, overwrite: bool = False) -> bool:
     """Copy the corpus `folder` to `url`, file by file, the manifest last.
 
-    A corpus at a URL is there once its manifest is. An upload that was interrupted goes on
-    where it was.
+    A corpus at a URL is complete once its manifest exists. An interrupted upload resumes where it
+    stopped.
 
     Args:
         folder: a corpus on disk.
-        url: where to, for any protocol that fsspec writes, such as s3://bucket/corpus.
-        executor: what copies; one file a task.
+        url: the target, for any protocol that fsspec writes, such as s3://bucket/corpus.
+        executor: runs the work, one file per task.
         overwrite: replace another corpus at `url`.
 
     Returns:
-        Whether anything was copied; False if this corpus is there already.
+        Whether anything was copied; False if this corpus is already there.
 
     Raises:
-        PrepError: another corpus is there, or the store refuses.
+        PrepError: another corpus is there, or the store reports an error.
     """
     manifest = Manifest.load(folder)
     url = url.rstrip("/")
@@ -54,7 +54,7 @@ def upload_corpus(folder: Path, url: str, executor: Executor, *, overwrite: bool
                 f"{url}: holds another corpus (fingerprint {found[:12]}…); choose another "
                 "--output, or replace it with --overwrite"
             )
-        _tried(url, "be removed", system.rm, f"{url}/{MANIFEST_NAME}")
+        _call(url, "be removed", system.rm, f"{url}/{MANIFEST_NAME}")
     listed = folder.with_name(f"{folder.name}.uploaded.json")
     done = _read_list(listed, url, manifest.fingerprint)
     _make_folder(system, url)
@@ -83,49 +83,51 @@ class _Uploader:
 
 
 def _make_folder(system: Any, url: str) -> None:
-    """Make the folder of a corpus, but never a bucket: its name may be a slip of the keyboard."""
+    """Create the folder of a corpus, but never a bucket, whose name may be mistyped."""
     protocol, _, path = url.partition("://")
     top = f"{protocol}://{'/' * path.startswith('/')}{path.lstrip('/').partition('/')[0]}"
-    if not _tried(url, "be listed", system.exists, top):
-        raise PrepError(f"{url}: there is no {top}; make it first")
-    _tried(url, "be written", lambda: system.makedirs(url, exist_ok=True))
+    if not _call(url, "be listed", system.exists, top):
+        raise PrepError(f"{url}: {top} does not exist; create it first")
+    _call(url, "be written", lambda: system.makedirs(url, exist_ok=True))
 
 
 def _put(system: Any, path: Path, url: str) -> None:
-    """Copy a file, and see that as many bytes arrived."""
-    _tried(url, "be written", system.put_file, str(path), url)
+    """Copy a file, and check that all bytes arrived."""
+    _call(url, "be written", system.put_file, str(path), url)
     system.invalidate_cache()
-    size = _tried(url, "be read", system.info, url)["size"]
+    size = _call(url, "be read", system.info, url)["size"]
     if size != path.stat().st_size:
-        raise PrepError(f"{url}: {size} bytes arrived of {path.stat().st_size}; upload it again")
+        raise PrepError(f"{url}: {size} of {path.stat().st_size} bytes arrived; upload it again")
 
 
-def _tried(url: str, what: str, call: Callable[..., Any], *arguments: str) -> Any:
-    """Call the file system, whose every failure becomes an error that names the URL.
+def _call(url: str, what: str, call: Callable[..., Any], *arguments: str) -> Any:
+    """Call the file system, and turn every failure into an error that names the URL.
 
-    Each raises errors of its own, and some name nothing.
+    Every file system raises its own errors, and some of them name no file.
     """
     try:
         return call(*arguments)
     except Exception as error:
-        told = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise PrepError(f"{url}: cannot {what} ({told})") from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise PrepError(f"{url}: cannot {what} ({reason})") from error
 
 
 def _fingerprint_at(system: Any, url: str) -> str | None:
-    """The fingerprint of the corpus at a URL, or None if there is none."""
+    """Return the fingerprint of the corpus at a URL, or None if there is no corpus."""
     path = f"{url}/{MANIFEST_NAME}"
-    if not _tried(url, "be listed", system.exists, path):
+    if not _call(url, "be listed", system.exists, path):
         return None
     try:
-        fingerprint = json.loads(_tried(path, "be read", system.cat_file, path))["fingerprint"]
+        fingerprint = json.loads(_call(path, "be read", system.cat_file, path))["fingerprint"]
     except (ValueError, KeyError, TypeError):
-        raise PrepError(f"{path}: exists and is not a corpus's; choose another --output") from None
+        raise PrepError(
+            f"{path}: exists and is not the manifest of a corpus; choose another --output"
+        ) from None
     return str(fingerprint)
 
 
 def _read_list(path: Path, url: str, fingerprint: str) -> _Uploaded:
-    """What an interrupted upload of this corpus to this URL has copied."""
+    """Return what an interrupted upload of this corpus to this URL has copied."""
     new = _Uploaded(url=url, fingerprint=fingerprint)
     try:
         found = _Uploaded.model_validate_json(path.read_bytes())

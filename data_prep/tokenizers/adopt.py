@@ -1,10 +1,10 @@
-"""Bringing one's own tokenizer: giving a finished one the reserved pieces it lacks.
+"""Adopt an existing tokenizer: add the reserved pieces that it lacks.
 
-Each reserved piece is there already under our name; or is a special piece of the tokenizer
-under another name, which is renamed and keeps its id; or is appended with a new id after the
-last one. The ids of ordinary pieces never change. Every reserved piece has an id of its own,
-because one id can carry one name only: of GPT-2's <|endoftext|>, which serves as both, [EOS]
-takes the id, and [BOS] is appended.
+There are three cases for each reserved piece. The tokenizer already has it under our name. Or it
+has a special piece under another name, which is renamed and keeps its id. Or the piece is appended
+with a new id after the last one. The ids of ordinary pieces never change. Every reserved piece has
+its own id, because an id can have only one name. For example, GPT-2 uses <|endoftext|> for both
+[BOS] and [EOS]: here [EOS] gets its id, and [BOS] is appended.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ from data_prep.tokenizers.loading import is_json, read_tokenizer_file
 from data_prep.tokenizers.sentencepiece_file import SentencePieceFile
 from data_prep.tokenizers.sentencepiece_model import SentencePieceTokenizer
 
-# Names under which other tokenizers have our pieces; the first that is found is taken. What
-# stands for [UNK] is not guessed: both kinds of file say it.
+# Names of our pieces in other tokenizers; the first one that exists is used. [UNK] is not in the
+# list, because both kinds of file name their piece for unknown text.
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "[PAD]": ("<pad>", "<PAD>", "<|pad|>", "<|padding|>"),
     "[BOS]": ("<s>", "<bos>", "<BOS>", "<|begin_of_text|>", "<|startoftext|>", "<|bos|>"),
@@ -36,31 +36,31 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 
 
 class TokenizerFile(Protocol):
-    """A tokenizer's file while its pieces are renamed and added to."""
+    """A tokenizer's file whose pieces can be renamed and to which pieces can be added."""
 
     @property
     def spells_everything(self) -> bool:
-        """Whether no text is beyond the tokenizer, so that it needs no piece for that."""
+        """Whether the tokenizer encodes every text, so that it needs no piece for unknown text."""
 
     @property
     def unknown(self) -> str | None:
-        """The name of the piece for what the tokenizer cannot write; None if it has none."""
+        """The name of the piece for text that the tokenizer cannot encode; None if it has none."""
 
     @property
     def ids(self) -> Mapping[str, int]:
         """The id of every piece."""
 
     def is_special(self, piece: str) -> bool:
-        """Whether an existing piece is no ordinary text."""
+        """Return whether an existing piece is not ordinary text."""
 
     def reserve(self, piece: str, name: str) -> None:
-        """Call a piece `name` from now on, and keep it out of the encoding of texts."""
+        """Rename a piece to `name`, and exclude it from the encoding of texts."""
 
     def append(self, name: str) -> None:
         """Add a reserved piece with the next id."""
 
     def pack(self) -> bytes:
-        """The content of the file."""
+        """Return the content of the file."""
 
 
 def adopt_tokenizer(
@@ -70,16 +70,16 @@ def adopt_tokenizer(
 
     Args:
         path: a SentencePiece model, a `tokenizer.json`, or a folder with one of them.
-        output: folder for the tokenizer.model or tokenizer.json; made if absent.
-        special: which piece of the tokenizer serves as which of ours, such as
-            {"MASK": "<mask>"}; pieces that are not named are looked for under `ALIASES`.
+        output: folder for the tokenizer.model or tokenizer.json; created if missing.
+        special: the pieces of the tokenizer to use for our pieces, for example
+            {"MASK": "<mask>"}; for other pieces, the names in `ALIASES` are searched.
         sentinels: number of <extra_id_N> pieces.
 
     Returns:
-        The tokenizer; its `lost` tells what it does not give back.
+        The tokenizer; its `lost` lists the kinds of text that it does not preserve.
 
     Raises:
-        PrepError: the file is neither, a piece cannot serve, or the tokenizer has no [UNK].
+        PrepError: the file is not a tokenizer, a piece cannot be used, or there is no [UNK].
         OSError: the file cannot be written.
     """
     source, data = read_tokenizer_file(path)
@@ -100,7 +100,7 @@ def adopt_tokenizer(
 
 
 def _named(special: Mapping[str, str], sentinels: int, name: str) -> dict[str, str]:
-    """`special` with the full names of our pieces as keys."""
+    """Return `special` with the full names of our pieces as keys."""
     full = {piece.strip("[]<>"): piece for piece in reserved_pieces(sentinels)}
     found: dict[str, str] = {}
     for key, piece in special.items():
@@ -113,8 +113,8 @@ def _named(special: Mapping[str, str], sentinels: int, name: str) -> dict[str, s
         if piece in found.values():
             other = next(name for name, value in found.items() if value == piece)
             raise PrepError(
-                f"{name}: {piece!r} cannot be both {other} and {ours}, which need an id each; "
-                "leave one out, and it is appended"
+                f"{name}: {piece!r} cannot be both {other} and {ours}, which need different ids; "
+                "omit one of them, and it is appended"
             )
         found[ours] = piece
     return found
@@ -123,7 +123,7 @@ def _named(special: Mapping[str, str], sentinels: int, name: str) -> dict[str, s
 def _reserve(
     file: TokenizerFile, special: Mapping[str, str], sentinels: int, name: str
 ) -> dict[str, str]:
-    """Reserve or append every piece; the new names of pieces by their old ones."""
+    """Reserve or append every piece; return the new name of each renamed piece by its old name."""
     ours = reserved_pieces(sentinels)
     wanted = dict(special)
     if (unknown := file.unknown) is not None:
@@ -133,7 +133,7 @@ def _reserve(
             )
     elif not file.spells_everything:
         raise PrepError(
-            f"{name}: has no piece for unknown characters, which would be lost without a trace; "
+            f"{name}: has no piece for unknown characters, which would be lost silently; "
             "[UNK] cannot be appended"
         )
     for piece, old in wanted.items():

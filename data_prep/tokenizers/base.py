@@ -1,4 +1,4 @@
-"""What every tokenizer offers, and the reserved pieces that objectives need of it."""
+"""The interface of all tokenizers, and the reserved pieces that objectives need."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from data_prep.errors import PrepError
 from data_prep.vocabulary import Vocabulary
 
-# The order is that of the ids, from 0, in a tokenizer that is trained here.
+# In the order of the ids, from 0, in a tokenizer that is trained here.
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "[CLS]", "[SEP]", "[MASK]")
 MODE_PIECES = ("[NLU]", "[NLG]", "[S2S]")
 INFILLING_PIECES = ("[PRE]", "[SUF]", "[MID]")
 
-WORD_MARK = "▁"  # SentencePiece, and Metaspace of Hugging Face, write a space as this
+WORD_MARK = "▁"  # represents a space in SentencePiece and in Hugging Face's Metaspace
 
-# What a tokenizer must give back unchanged to be called lossless.
+# A tokenizer that decodes all of these texts unchanged counts as lossless.
 PROBES: Mapping[str, str] = {
     "English": "The river wasn't wide.",
     "Chinese": "我们去北京，好吗？",
@@ -33,44 +33,42 @@ Kind = Literal["sentencepiece", "huggingface"]
 
 
 def sentinel_piece(number: int) -> str:
-    """The name of sentinel `number`, as T5 has it."""
+    """Return the name of sentinel `number`, as in T5."""
     return f"<extra_id_{number}>"
 
 
 def reserved_pieces(sentinels: int) -> list[str]:
-    """The names of all reserved pieces, in the order of ids of a tokenizer trained here."""
+    """Return the names of all reserved pieces, in the order of ids of a tokenizer trained here."""
     named = [*SPECIAL_PIECES, *MODE_PIECES, *INFILLING_PIECES]
     return named + [sentinel_piece(number) for number in range(sentinels)]
 
 
 class Tokenizer(ABC):
-    """Text to ids and back, and what the ids mean. The object can be pickled.
+    """Encodes text to ids, decodes ids to text, and describes the ids. It can be pickled.
 
-    Text never yields a reserved id: "[MASK]" in a text is encoded letter by letter or as
-    ordinary pieces. The one exception is [UNK], where a tokenizer knows no other way to write
-    a character.
+    The encoding of a text never contains a reserved id: "[MASK]" in a text is encoded letter by
+    letter or as ordinary pieces. The one exception is [UNK], for characters that a tokenizer
+    cannot encode in any other way.
 
     Args:
         data: content of the tokenizer's file.
-        name: what error messages call it, usually its path.
-
-    Attributes:
-        kind: the library behind it.
-        file_name: what its file is called in a corpus.
-        vocabulary: the ids that objectives need.
-        pieces: the name of every piece, by id; "" for an id without a piece.
-        surfaces: the UTF-8 bytes that every piece stands for in a text, by id, the space at
-            its beginning included. A piece may hold a part of a character.
+        name: its name in error messages, usually the path.
 
     Raises:
-        PrepError: `data` is no such tokenizer, or lacks reserved pieces.
+        PrepError: `data` is not such a tokenizer, or lacks reserved pieces.
     """
 
     kind: ClassVar[Kind]
+    """The library of the tokenizer."""
     file_name: ClassVar[str]
+    """Name of the tokenizer's file in a corpus."""
     vocabulary: Vocabulary
+    """The ids that objectives need, and the number of ids."""
     pieces: list[str]
+    """Name of every piece, by id; "" for an id without a piece."""
     surfaces: list[bytes]
+    """UTF-8 bytes of every piece in a text, by id, including a space at its beginning. A piece may
+    contain a part of a character."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self.data = data
@@ -81,42 +79,44 @@ class Tokenizer(ABC):
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the tokenizer's file."""
+        """Return the checksum of the tokenizer's file."""
         return hashlib.sha256(self.data).hexdigest()
 
     @cached_property
     def lost(self) -> list[str]:
-        """Which of `PROBES` do not come back from `decode(encode(text))` as they were."""
+        """Return the names of the `PROBES` that `decode(encode(text))` changes."""
         return [what for what, text in PROBES.items() if self.decode(self.encode(text)) != text]
 
     @property
     def lossless(self) -> bool:
-        """Whether text comes back as it was, as far as `PROBES` can tell."""
+        """Whether `decode(encode(text))` returns every text of `PROBES` unchanged."""
         return not self.lost
 
     def piece(self, id_: int) -> str:
-        """The name of one piece."""
+        """Return the name of one piece."""
         return self.pieces[id_]
 
     @abstractmethod
     def is_byte(self, id_: int) -> bool:
-        """Whether a piece is a single byte, used where a character has no piece of its own."""
+        """Return whether a piece is a single byte, used for characters that have no piece."""
 
     @abstractmethod
     def encode(self, text: str) -> NDArray[np.int32]:
-        """The ids of a text, int32 [T], read-only or not; T is 0 for the empty text.
+        """Return the ids of a text, int32 [T]; T is 0 for the empty text.
+
+        The array may be read-only.
 
         Raises:
-            UnicodeEncodeError: the text holds half a surrogate pair, which is no character.
+            UnicodeEncodeError: the text contains half a surrogate pair, which is not a character.
         """
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer], *, inside: bool = False) -> str:
-        """The text of ids; reserved ids have none and are left out.
+        """Return the text of ids; reserved ids have no text and are skipped.
 
         Args:
             ids: ids of consecutive tokens.
-            inside: the tokens stand inside a text, so that a space before the first of them
-                is a part of it. At the beginning of a text it may be the tokenizer's own.
+            inside: whether the tokens are inside a text. Then a space before the first token is
+                kept. At the beginning of a text, the tokenizer may have added that space.
         """
         listed = [int(id_) for id_ in ids]
         text = self._decode(listed)
@@ -124,29 +124,30 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _decode(self, ids: list[int]) -> str:
-        """The text that the library makes of ids."""
+        """Return the text that the library decodes from ids."""
 
     @abstractmethod
     def _loses_space(self, id_: int) -> bool:
-        """Whether `_decode` takes a space from this piece when it comes first."""
+        """Return whether `_decode` drops the space of this piece if it is the first one."""
 
     @abstractmethod
     def align(self, text: str, ids: NDArray[np.int32]) -> tuple[str, NDArray[np.int64]]:
-        """Find where tokens end in a text that their surfaces do not add up to.
+        """Find where tokens end in a text that differs from their joined surfaces.
 
         Returns:
-            The text as the tokens have it, and the character after each token, int64 [T].
+            The text as the tokens represent it, and the character position after each token,
+            int64 [T].
         """
 
 
 def make_vocabulary(
     name: str, ids: Mapping[str, int], size: int, other_reserved: Iterable[int]
 ) -> Vocabulary:
-    """The vocabulary of a tokenizer.
+    """Return the vocabulary of a tokenizer.
 
     Args:
-        name: what error messages call the tokenizer.
-        ids: the id of each piece that text never yields, and of [UNK], by the piece's name.
+        name: name of the tokenizer in error messages.
+        ids: by name, the ids of [UNK] and of all pieces that the encoding of a text never contains.
         size: number of ids.
         other_reserved: ids without a piece.
 

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 _BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 
-# Pre-tokenizers of byte-level BPE by their pattern: GPT-2 (inside ByteLevel), GPT-4 and
-# Llama 3, Qwen. All of them begin a new part at a space before a letter where no space stands
-# before it, and at a punctuation mark after a Chinese character.
+# Patterns of the pre-tokenizers of byte-level BPE: GPT-2 (inside ByteLevel), GPT-4 and Llama 3,
+# Qwen. All of them start a new part at a space before a letter, unless another space precedes it,
+# and at a punctuation mark after a Chinese character.
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _KNOWN_PATTERNS = {_PATTERN % "", _PATTERN % "{1,3}"}
 _SAFE_CUT = re.compile("(?<=[!-~])(?= [A-Za-z])|(?<=[\u4e00-\u9fa5])(?=[，。、！？；：])")
-# The library needs some 90 bytes a character: of a long text, only parts are held at a time.
+# The library needs about 90 bytes per character, so a long text is encoded in parts.
 _LONG_CHARACTERS = 1 << 20
 _BATCH_PARTS = 1 << 12
 
@@ -37,11 +37,11 @@ class HuggingFaceTokenizer(Tokenizer):
 
     Args:
         data: content of the `tokenizer.json`.
-        name: what error messages call it, usually its path.
+        name: its name in error messages, usually the path.
 
     Raises:
-        PrepError: `data` is no such file, is of a kind that is not supported, or lacks
-            reserved pieces.
+        PrepError: `data` is not such a file, its kind is not supported, or it lacks reserved
+            pieces.
     """
 
     kind = "huggingface"
@@ -50,7 +50,7 @@ class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data, name)
         self._tokenizer = load_library_tokenizer(data, name)
-        self._tokenizer.encode_special_tokens = True  # "[MASK]" in a text is text
+        self._tokenizer.encode_special_tokens = True  # encodes "[MASK]" in a text as ordinary text
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         settings: dict[str, Any] = json.loads(data)
@@ -61,8 +61,8 @@ class HuggingFaceTokenizer(Tokenizer):
             self.pieces[id_] = piece
         special = {t["content"] for t in settings["added_tokens"] if t["special"]}
         holes = set(range(size)).difference(ids.values())
-        silent = {piece: ids[piece] for piece in sorted(special & ids.keys())}
-        self.vocabulary = make_vocabulary(name, silent, size, holes)
+        reserved = {piece: ids[piece] for piece in sorted(special & ids.keys())}
+        self.vocabulary = make_vocabulary(name, reserved, size, holes)
         style = _Style(settings, name)
         added = {t["id"] for t in settings["added_tokens"]}
         self.surfaces = [
@@ -73,9 +73,9 @@ class HuggingFaceTokenizer(Tokenizer):
             self.surfaces[self.vocabulary.unk] = b" " + self.pieces[self.vocabulary.unk].encode()
         self._is_byte = [style.is_byte(piece) for piece in self.pieces]
         self._takes_space = self._find_takes_space()
-        self._spelled: dict[int, list[int]] = {}
-        self._never = self.vocabulary.reserved_table.copy()
-        self._never[self.vocabulary.unk] = False
+        self._spellings: dict[int, list[int]] = {}
+        self._forbidden = self.vocabulary.reserved_table.copy()
+        self._forbidden[self.vocabulary.unk] = False
         self._cache = WordCache(self._encode_parts) if _cuts_at_spaces(settings) else None
 
     def is_byte(self, id_: int) -> bool:
@@ -84,8 +84,10 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """See `Tokenizer.encode`."""
-        size = len(text.encode())  # the library would take half a surrogate pair for U+FFFD
-        # Parts of Chinese seldom repeat.
+        size = len(
+            text.encode()
+        )  # refuses half a surrogate pair, which the library would replace by U+FFFD
+        # Parts of Chinese text rarely repeat.
         chinese = size > 2 * len(text)
         if self._cache is None or (chinese and len(text) <= _LONG_CHARACTERS):
             return self._encode_parts([text])[0]
@@ -100,23 +102,23 @@ class HuggingFaceTokenizer(Tokenizer):
         return found
 
     def _spell_out(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Replace reserved ids, which some models find in a text that spells their names.
+        """Replace reserved ids, which some models produce for a text that contains their names.
 
-        The library does not look for special pieces here, but a model that has their names
-        among its pieces may: the Unigram model does, and WordPiece if spaces stand around.
+        The library does not search for special pieces here. But a model may find them if their
+        names are among its pieces: Unigram does, and WordPiece does between spaces.
         """
-        if not self._never[ids].any():
+        if not self._forbidden[ids].any():
             return ids
-        parts = [self._spelling(id_) if self._never[id_] else [id_] for id_ in ids.tolist()]
+        parts = [self._spelling(id_) if self._forbidden[id_] else [id_] for id_ in ids.tolist()]
         return np.array([id_ for part in parts for id_ in part], dtype=np.int32)
 
     def _spelling(self, id_: int) -> list[int]:
-        if id_ not in self._spelled:
+        if id_ not in self._spellings:
             model = self._tokenizer.model
             tokens = [token for c in self.pieces[id_] for token in model.tokenize(c)]
-            known = [token.id for token in tokens if not self._never[token.id]]
-            self._spelled[id_] = known or [self.vocabulary.unk]
-        return self._spelled[id_]
+            known = [token.id for token in tokens if not self._forbidden[token.id]]
+            self._spellings[id_] = known or [self.vocabulary.unk]
+        return self._spellings[id_]
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
@@ -129,23 +131,23 @@ class HuggingFaceTokenizer(Tokenizer):
         return self.surfaces[id_].startswith(b" ")
 
     def _find_takes_space(self) -> bool:
-        """Whether decoding takes the space from the first piece."""
+        """Return whether decoding drops the space of the first piece."""
         for id_ in self.vocabulary.ordinary.tolist():
             if self._begins_with_space(id_) and self.surfaces[id_].strip():
                 return not self._tokenizer.decode([id_]).startswith(" ")
         return False
 
     def align(self, text: str, ids: NDArray[np.int32]) -> tuple[str, NDArray[np.int64]]:
-        """See `Tokenizer.align`; the text is the original one. Encodes it once more."""
+        """See `Tokenizer.align`; returns the original text, which it encodes again."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         ends: list[int] = []
         for id_, (_, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            ends += [end] * (len(self._spelling(id_)) if self._never[id_] else 1)
+            ends += [end] * (len(self._spelling(id_)) if self._forbidden[id_] else 1)
         return text, np.array(ends, dtype=np.int64)
 
 
 class _Style:
-    """How the pieces of a `tokenizer.json` write spaces and bytes."""
+    """How the pieces of a `tokenizer.json` represent spaces and bytes."""
 
     def __init__(self, settings: dict[str, Any], name: str) -> None:
         model = settings["model"]
@@ -163,7 +165,7 @@ class _Style:
         return self._byte_fallback and _BYTE_PIECE.fullmatch(piece) is not None
 
     def surface(self, piece: str) -> bytes:
-        """The bytes of a piece in a text."""
+        """Return the bytes of a piece in a text."""
         if self._bytes:
             return bytes(self._bytes[c] for c in piece if c in self._bytes)
         if self._byte_fallback and (match := _BYTE_PIECE.fullmatch(piece)):
@@ -175,10 +177,10 @@ class _Style:
 
 
 def byte_characters() -> dict[str, int]:
-    """The byte for which each character of a byte-level piece stands.
+    """Return the byte that each character of a byte-level piece represents.
 
-    Printable bytes of Latin-1 stand for themselves, the others for U+0100 and on (Radford et
-    al. 2019, the code of GPT-2).
+    Printable bytes of Latin-1 are represented by themselves, the others by the characters from
+    U+0100 on (Radford et al. 2019, the code of GPT-2).
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
@@ -187,12 +189,12 @@ def byte_characters() -> dict[str, int]:
 
 
 def is_byte_level(settings: dict[str, Any]) -> bool:
-    """Whether the pieces of a `tokenizer.json` are bytes."""
+    """Return whether the pieces of a `tokenizer.json` are bytes."""
     return any(part["type"] == "ByteLevel" for part in _parts(settings["pre_tokenizer"]))
 
 
 def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The members of a normalizer or pre-tokenizer, in order."""
+    """Return the members of a normalizer or pre-tokenizer, in order."""
     if component is None:
         return []
     if component["type"] == "Sequence":
@@ -202,11 +204,11 @@ def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _cuts_at_spaces(settings: dict[str, Any]) -> bool:
-    """Whether `_SAFE_CUT` cuts a text only where its pre-tokenizer does, with nothing changed."""
+    """Return whether `_SAFE_CUT` cuts texts only where the pre-tokenizer does, and none changes."""
     if settings["model"]["type"] != "BPE" or _parts(settings["normalizer"]):
         return False
     if any(not token["special"] for token in settings["added_tokens"]):
-        return False  # such a piece is found before the text is cut, and may hold spaces
+        return False  # such a piece is found before the text is cut, and may contain spaces
     match _parts(settings["pre_tokenizer"]):
         case [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]:
             return True
@@ -219,13 +221,13 @@ def _cuts_at_spaces(settings: dict[str, Any]) -> bool:
 
 
 def load_library_tokenizer(data: bytes, name: str) -> "tokenizers.Tokenizer":
-    """The library's own object.
+    """Return the library's tokenizer object.
 
     Raises:
-        MissingPackageError: the library is missing.
-        PrepError: `data` is no `tokenizer.json`.
+        MissingPackageError: the library is not installed.
+        PrepError: `data` is not a `tokenizer.json`.
     """
-    # Work is spread over processes; threads of each of them would only get in the way.
+    # The work is already distributed over processes; threads in each of them would slow it down.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from tokenizers import Tokenizer as LibraryTokenizer
@@ -235,6 +237,6 @@ def load_library_tokenizer(data: bytes, name: str) -> "tokenizers.Tokenizer":
         ) from None
     try:
         return LibraryTokenizer.from_str(data.decode())
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # the library raises no more specific class
         reason = str(error).splitlines()[0] if str(error) else "it cannot be read"
         raise PrepError(f"{name}: not a tokenizer.json of Hugging Face: {reason}") from None

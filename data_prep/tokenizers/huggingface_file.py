@@ -1,4 +1,4 @@
-"""A `tokenizer.json` while its pieces are renamed and added to."""
+"""A `tokenizer.json` whose pieces can be renamed and to which pieces can be added."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ class HuggingFaceFile:
     """A `tokenizer.json` to be adopted; see `TokenizerFile`.
 
     Raises:
-        PrepError: `data` is no `tokenizer.json`, or numbers its pieces with gaps.
+        PrepError: `data` is not a `tokenizer.json`, or the ids of its pieces have gaps.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -27,12 +27,12 @@ class HuggingFaceFile:
             )
         byte_level = is_byte_level(self._settings)
         if byte_level:
-            self._model["unk_token"] = None  # some name one, but no byte is unknown
+            self._model["unk_token"] = None  # some files set it, but no byte is unknown
         self.spells_everything = byte_level or bool(self._model.get("byte_fallback"))
 
     @property
     def unknown(self) -> str | None:
-        """The name of the piece for what the tokenizer cannot write."""
+        """The name of the piece for text that the tokenizer cannot encode; None if it has none."""
         if self._model["type"] == "Unigram":
             id_ = self._model.get("unk_id")
             return None if id_ is None else str(self._model["vocab"][id_][0])
@@ -40,11 +40,11 @@ class HuggingFaceFile:
         return name if name in self.ids else None
 
     def is_special(self, piece: str) -> bool:
-        """Whether an existing piece is no ordinary text."""
+        """Return whether an existing piece is not ordinary text."""
         return any(token["content"] == piece for token in self._added)
 
     def reserve(self, piece: str, name: str) -> None:
-        """Call a piece `name` from now on, and keep it out of the encoding of texts."""
+        """Rename a piece to `name`, and exclude it from the encoding of texts."""
         if self._model.get("unk_token") == piece:
             self._model["unk_token"] = name
         vocab = self._model["vocab"]
@@ -65,7 +65,7 @@ class HuggingFaceFile:
         self._added.append(_special(self.ids[name], name))
 
     def pack(self) -> bytes:
-        """The content of the file; nothing is added to a text, cut off it or padded to it."""
+        """Return the content of the file, without truncation, padding and post-processing."""
         self._added.sort(key=lambda token: int(token["id"]))
         self._settings.update(truncation=None, padding=None, post_processor=None)
         return (json.dumps(self._settings, ensure_ascii=False, indent=1) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Opening a tokenizer of either kind by its path."""
+"""Load a tokenizer of either kind by its path."""
 
 import re
 from pathlib import Path
@@ -13,26 +13,26 @@ TOKENIZER_NAMES = (SentencePieceTokenizer.file_name, HuggingFaceTokenizer.file_n
 
 
 def find_tokenizer_file(path: str | Path) -> Path:
-    """The file of a tokenizer: `path` itself, or the one in the folder `path`.
+    """Return the file of a tokenizer: `path` itself, or the file in the folder `path`.
 
     Raises:
-        PrepError: there is none, or a folder with more than one.
+        PrepError: the folder contains no tokenizer, or more than one.
     """
     path = Path(path)
     if not path.is_dir():
         return path
-    held = [path / name for name in TOKENIZER_NAMES if (path / name).is_file()]
-    if len(held) != 1:
-        found = "more than one" if held else "no"
+    files = [path / name for name in TOKENIZER_NAMES if (path / name).is_file()]
+    if len(files) != 1:
+        found = "more than one" if files else "no"
         raise PrepError(
             f"{path}: is a folder with {found} tokenizer in it; "
             f"give the path of a {' or a '.join(TOKENIZER_NAMES)}"
         )
-    return held[0]
+    return files[0]
 
 
 def read_tokenizer_file(path: str | Path) -> tuple[Path, bytes]:
-    """The file of a tokenizer and its content.
+    """Return the file of a tokenizer and its content.
 
     Raises:
         PrepError: there is no such file.
@@ -47,7 +47,7 @@ def read_tokenizer_file(path: str | Path) -> tuple[Path, bytes]:
 
 
 def is_json(data: bytes) -> bool:
-    """Whether the content of a tokenizer's file is a JSON object."""
+    """Return whether the content of a tokenizer's file is a JSON object."""
     return _JSON_OBJECT.match(data) is not None
 
 
@@ -58,7 +58,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         path: a SentencePiece model, a `tokenizer.json`, or a folder with one of them.
 
     Raises:
-        PrepError: there is no such file, it is neither, or it lacks reserved pieces.
+        PrepError: the file does not exist, is not a tokenizer, or lacks reserved pieces.
     """
     file, data = read_tokenizer_file(path)
     if is_json(data):

@@ -1,9 +1,8 @@
 """The file of a SentencePiece model, read and changed field by field.
 
-It is a protocol buffer (sentencepiece_model.proto). The `protobuf` package could read it, but
-the module of messages that SentencePiece ships demands the very newest version of that
-package; the few fields needed here do not justify that. Fields that are not named here are
-kept as they are, byte for byte.
+The file is a protocol buffer (sentencepiece_model.proto). The `protobuf` package could read it,
+but the message module of SentencePiece requires the newest version of that package, which the few
+fields needed here do not justify. All other fields are kept unchanged, byte for byte.
 """
 
 import struct
@@ -15,13 +14,13 @@ from functools import cached_property
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _PIECE, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of ModelProto
 _BPE = 2  # TrainerSpec.ModelType
-# Fields of TrainerSpec that name the pieces of these ids.
+# Fields of TrainerSpec with the names of special pieces.
 _UNK_PIECE, _BOS_PIECE, _EOS_PIECE, _PAD_PIECE = 45, 46, 47, 48
 _NAMED = {"[UNK]": _UNK_PIECE, "[BOS]": _BOS_PIECE, "[EOS]": _EOS_PIECE, "[PAD]": _PAD_PIECE}
 
 
 class PieceType(IntEnum):
-    """SentencePiece.Type."""
+    """Types of pieces: SentencePiece.Type of the protocol buffer."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -40,7 +39,7 @@ class ModelPiece:
     type: PieceType = PieceType.CONTROL
 
     def pack(self) -> bytes:
-        """The piece as a message."""
+        """Return the piece as a protocol buffer message."""
         name = self.name.encode()
         score = struct.pack("<f", self.score)
         return b"".join(
@@ -54,25 +53,22 @@ class ModelPiece:
 
 @dataclass
 class ModelFile:
-    """The parts of a model that are asked for or changed.
-
-    Attributes:
-        is_bpe: whether the model is BPE.
-        byte_fallback: whether characters without a piece are written in bytes.
-        identity: whether it takes text as it is: no normalization, every space kept and a
-            piece's space at its beginning.
-    """
+    """The parts of a model that are read or changed."""
 
     is_bpe: bool
+    """Whether the model is BPE."""
     byte_fallback: bool
+    """Whether characters without a piece are encoded as bytes."""
     identity: bool
+    """Whether the model leaves text unchanged: no normalization, all spaces are kept, and the space
+    of a piece is at its beginning."""
     _messages: list[bytes]
     _trainer: bytes
     _rest: bytes
 
     @cached_property
     def pieces(self) -> list[ModelPiece]:
-        """All pieces, by id; read when they are asked for, which most users of a model do not."""
+        """Return all pieces, by id; parsed on first use, because most callers do not need them."""
         return [_piece(message) for message in self._messages]
 
     @classmethod
@@ -80,7 +76,7 @@ class ModelFile:
         """Read a model that SentencePiece itself has accepted.
 
         Raises:
-            ValueError: `data` is no protocol buffer.
+            ValueError: `data` is not a protocol buffer.
         """
         messages: list[bytes] = []
         trainer = b""
@@ -90,7 +86,7 @@ class ModelFile:
             if number == _PIECE and isinstance(value, bytes):
                 messages.append(value)
             elif number == _TRAINER and isinstance(value, bytes):
-                trainer += value  # messages of one field are merged, says the format
+                trainer += value  # the format merges repeated messages of one field
             else:
                 rest.append(raw)
                 if number == _NORMALIZER and isinstance(value, bytes):
@@ -109,9 +105,9 @@ class ModelFile:
         )
 
     def pack(self) -> bytes:
-        """The model as a file, with its special pieces named as they are among `pieces`."""
-        held = {piece.name for piece in self.pieces}
-        named = {number: name for name, number in _NAMED.items() if name in held}
+        """Return the content of the file, with the special names of TrainerSpec from `pieces`."""
+        names = {piece.name for piece in self.pieces}
+        named = {number: name for name, number in _NAMED.items() if name in names}
         trainer = b"".join(raw for n, _, raw in _fields(self._trainer) if n not in named)
         for number, name in sorted(named.items()):
             trainer += _field(number, _LENGTH) + _varint(len(name)) + name.encode()
@@ -134,7 +130,7 @@ def _piece(message: bytes) -> ModelPiece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes | int, bytes]]:
-    """(number, value, the whole field as bytes) of each field of a message."""
+    """Yield the number, the value and all bytes of each field of a message."""
     place = 0
     while place < len(data):
         begin = place

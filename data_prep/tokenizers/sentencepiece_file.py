@@ -1,4 +1,4 @@
-"""The file of a SentencePiece model while its pieces are renamed and added to."""
+"""The file of a SentencePiece model whose pieces can be renamed and added to."""
 
 from data_prep.tokenizers.model_proto import ModelFile, ModelPiece, PieceType
 from data_prep.tokenizers.sentencepiece_model import load_processor
@@ -11,7 +11,7 @@ class SentencePieceFile:
         PrepError: `data` is not a SentencePiece model.
     """
 
-    spells_everything = False  # but every model has a piece for the unknown
+    spells_everything = False  # but every model has a piece for unknown text
 
     def __init__(self, data: bytes, name: str) -> None:
         load_processor(data, name)
@@ -25,16 +25,16 @@ class SentencePieceFile:
 
     @property
     def unknown(self) -> str | None:
-        """The name of the piece for what the tokenizer cannot write."""
+        """The name of the piece for text that the tokenizer cannot encode; None if it has none."""
         names = {piece.type: piece.name for piece in self._model.pieces}
         return names.get(PieceType.UNKNOWN)
 
     def is_special(self, piece: str) -> bool:
-        """Whether an existing piece is no ordinary text."""
+        """Return whether an existing piece is not ordinary text."""
         return self._pieces[piece].type not in (PieceType.NORMAL, PieceType.BYTE)
 
     def reserve(self, piece: str, name: str) -> None:
-        """Call a piece `name` from now on, and keep it out of the encoding of texts."""
+        """Rename a piece to `name`, and exclude it from the encoding of texts."""
         found = self._pieces.pop(piece)
         found.name = name
         if found.type != PieceType.UNKNOWN:
@@ -47,5 +47,5 @@ class SentencePieceFile:
         self._model.pieces.append(self._pieces[name])
 
     def pack(self) -> bytes:
-        """The content of the file."""
+        """Return the content of the file."""
         return self._model.pack()

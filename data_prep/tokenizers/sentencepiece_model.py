@@ -11,16 +11,16 @@ from data_prep.tokenizers.base import WORD_MARK, Tokenizer, make_vocabulary
 from data_prep.tokenizers.model_proto import ModelFile
 from data_prep.tokenizers.word_cache import Neighbors, WordCache, code_points
 
-# SentencePiece needs about 30 bytes a character, and BPE more than linear time, so a longer
+# SentencePiece needs about 30 bytes per character, and BPE needs more than linear time, so a longer
 # text is encoded in parts.
 PART_CHARACTERS = 1 << 20
 _CJK_START = 0x2E80  # the first of the blocks of Chinese, Japanese and Korean characters
 
 
 def cut_text(text: str, limit: int) -> Iterator[str]:
-    """Cut a text into parts of at most `limit` characters; joined they are the text again.
+    """Cut a text into parts of at most `limit` characters, whose concatenation is the text.
 
-    A cut falls before a newline or a space if there is one in the second half of the part.
+    A cut is before a newline or a space, if there is one in the second half of the part.
     """
     start = 0
     while len(text) - start > limit:
@@ -37,12 +37,12 @@ def cut_text(text: str, limit: int) -> Iterator[str]:
 class SentencePieceTokenizer(Tokenizer):
     """A SentencePiece model.
 
-    `decode(encode(text)) == text` for every text under a model that is trained here, with one
-    exception: U+2581 ("▁") comes back as a space.
+    With a model that is trained here, `decode(encode(text)) == text` for every text, with one
+    exception: U+2581 ("▁") is decoded as a space.
 
     Args:
         data: the serialized model.
-        name: what error messages call it, usually its path.
+        name: its name in error messages, usually the path.
 
     Raises:
         PrepError: `data` is not a SentencePiece model, or lacks reserved pieces.
@@ -59,16 +59,16 @@ class SentencePieceTokenizer(Tokenizer):
         ids = range(size)
         self.pieces = [processor.id_to_piece(id_) for id_ in ids]
         self.surfaces = [self._surface(id_) for id_ in ids]
-        silent = {self.pieces[id_]: id_ for id_ in ids if not self._is_text(id_)}
-        self.vocabulary = make_vocabulary(name, silent, size, ())
+        reserved = {self.pieces[id_]: id_ for id_ in ids if not self._is_text(id_)}
+        self.vocabulary = make_vocabulary(name, reserved, size, ())
         self._anchor = self._find_anchor()
-        # What the model puts before every text, beside what the anchor itself is.
+        # The space that the model adds before every text, if the ids of the anchor show one.
         self._begin = " " if self._anchor and len(self._anchor) > 1 else ""
         self._cache = self._make_cache()
 
     @property
     def is_cached(self) -> bool:
-        """Whether parts of texts are looked up rather than encoded again."""
+        """Whether repeated parts of texts are looked up instead of encoded again."""
         return self._cache is not None
 
     def _is_text(self, id_: int) -> bool:
@@ -97,16 +97,16 @@ class SentencePieceTokenizer(Tokenizer):
         return np.concatenate([self._encode_part(first), *parts])
 
     def _encode_part(self, text: str, *, inside: bool = False) -> NDArray[np.int32]:
-        """The ids of a text, or of a part of one that is not its beginning."""
+        """Return the ids of a text, or of a part of one that is not its beginning."""
         whole = self._encode_inside if inside else self._encode_whole
         if self._cache is None or not text:
             return whole(text)
-        # A "▁" in a text is a space to SentencePiece. A space begins every text.
+        # SentencePiece treats "▁" in a text as a space, and adds a space before every text.
         spaced = ("" if inside else self._begin) + text.replace(WORD_MARK, " ")
         codes = code_points(spaced)
         if 2 * np.count_nonzero(codes >= _CJK_START) > len(spaced):
-            # Few words of Chinese repeat as they are cut here, and few characters merge, so
-            # that SentencePiece itself is faster.
+            # The parts of Chinese text rarely repeat, and few of its characters merge, so
+            # SentencePiece itself is faster than the cache.
             return whole(text)
         cache, neighbors = self._cache
         return cache.encode(neighbors.cut(spaced, codes))
@@ -116,25 +116,25 @@ class SentencePieceTokenizer(Tokenizer):
         return ids
 
     def _encode_inside(self, text: str) -> NDArray[np.int32]:
-        """The ids of a part of a text that is not its beginning."""
+        """Return the ids of a part of a text that is not its beginning."""
         assert self._anchor is not None
         return self._encode_whole("\n" + text)[len(self._anchor) :]
 
     def _find_anchor(self) -> list[int] | None:
-        """The ids of "\\n", if no piece joins it with others.
+        """Return the ids of a newline, if no piece joins it with other characters, else None.
 
-        Text after it is encoded as if it stood in the middle of a text: without the space that
-        begins every text. Some models drop newlines; they get every text whole.
+        Text after a newline is encoded like text inside a document, without the space that the
+        model adds before every text. Some models drop newlines; their texts are encoded whole.
         """
         ids: list[int] = self._processor.encode("\n")
         alone = not any("\n" in piece and piece != "\n" for piece in self.pieces)
         return ids if alone and ids and self.surfaces[ids[-1]] == b"\n" else None
 
     def _make_cache(self) -> tuple[WordCache, Neighbors] | None:
-        """A cache for BPE, where it gives the ids of the model.
+        """Return a cache for BPE models with which the ids are exactly those of the model.
 
-        Not for unigram: it adds up scores along the whole text in float32, so the rounding,
-        and with it the choice between pieces of nearly equal score, depends on what stands
+        There is none for unigram models. They sum scores along the whole text in float32. So the
+        rounding, and the choice between pieces with almost equal scores, depends on the text
         before a word.
         """
         model = ModelFile.parse(self.data)
@@ -155,15 +155,15 @@ class SentencePieceTokenizer(Tokenizer):
         return self.pieces[id_].startswith(WORD_MARK)
 
     def align(self, text: str, ids: NDArray[np.int32]) -> tuple[str, NDArray[np.int64]]:
-        """See `Tokenizer.align`; the text is the one that the model made of it."""
-        # A character in bytes is shown by its first byte alone.
+        """See `Tokenizer.align`; returns the text as the model normalized it."""
+        # A character that is encoded as bytes counts at its first byte only.
         surfaces = [self.surfaces[id_] for id_ in ids.tolist()]
         shown = ["" if b"\x80" <= s < b"\xc0" else s.decode(errors="replace") for s in surfaces]
         return "".join(shown), np.cumsum([len(surface) for surface in shown])
 
 
 def load_processor(data: bytes, name: str) -> spm.SentencePieceProcessor:
-    """SentencePiece's own object of a model.
+    """Return SentencePiece's processor of a model.
 
     Raises:
         PrepError: `data` is not a SentencePiece model.

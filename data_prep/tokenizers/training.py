@@ -1,4 +1,4 @@
-"""Training a tokenizer on a sample of the input."""
+"""Train a tokenizer on a sample of the input."""
 
 import hashlib
 import heapq
@@ -21,15 +21,14 @@ from data_prep.tokenizers.sentencepiece_model import SentencePieceTokenizer, cut
 
 ModelType = Literal["unigram", "bpe"]
 
-# SentencePiece drops training lines over its limit in bytes; a character takes at most 4.
+# SentencePiece drops training lines beyond its limit in bytes; a character takes at most 4.
 LINE_BYTES = 4192
 LINE_CHARACTERS = LINE_BYTES // 4
-# The model depends on the number of threads (sums are rounded in another order), so it is
-# fixed: the same model comes out of every machine.
+# The model depends on the number of threads, because it changes the order of rounded sums. The
+# number is fixed, so that every machine trains the same model.
 THREADS = 4
 
-
-# Of a large input, so many times the sample is read, from units drawn by hash.
+# From a large input, this many times the size of the sample is read, from units drawn by hash.
 READ_AHEAD = 20
 
 
@@ -47,19 +46,20 @@ def train_tokenizer(
     """Train a SentencePiece model on the inputs and write `output`/tokenizer.model.
 
     Args:
-        settings: the input, what is done about a faulty document, and the cleaning steps; the
-            rest has no say.
-        output: folder for the model; made if absent.
-        vocab_size: number of pieces, the reserved ones included.
+        settings: the input, the handling of faulty documents, and the cleaning steps; other
+            settings have no effect.
+        output: folder for the model; created if missing.
+        vocab_size: number of pieces, including the reserved ones.
         model: "unigram" or "bpe".
-        coverage: share of the sample's characters that get a piece of their own; all others
-            are written in bytes. 0.9995 suits Chinese, 1.0 small alphabets.
+        coverage: share of the sample's characters that get their own piece; other characters are
+            encoded as bytes. Use 0.9995 for Chinese and 1.0 for small alphabets.
         sentinels: number of <extra_id_N> pieces.
-        sample_bytes: at most this much text is used, drawn by hash of seed and text.
-        seed: of the sample.
+        sample_bytes: maximum size of the sample, drawn by the hash of seed and text.
+        seed: seed of the sample.
 
     Raises:
-        PrepError: wrong input, no text, or a vocabulary too small or too large for the text.
+        PrepError: the input is faulty, there is no text, or the vocabulary is too small or too
+            large for the text.
         OSError: the model cannot be written.
     """
     sample = draw_sample(_texts(settings, READ_AHEAD * sample_bytes, seed), sample_bytes, seed)
@@ -75,48 +75,48 @@ def train_tokenizer(
 
 
 def draw_sample(texts: Iterable[str], sample_bytes: int, seed: int) -> list[str]:
-    """Draw texts of at most `sample_bytes` UTF-8 bytes together.
+    """Draw texts of at most `sample_bytes` UTF-8 bytes in total.
 
-    The texts with the smallest hashes of (seed, text) are taken, so the sample does not
-    depend on the order of the input; a text that fills more than what is left by smaller
-    hashes ends it, cut to fit. Memory is bounded by the sample.
+    The sample consists of the texts with the smallest hashes of (seed, text), so it does not
+    depend on the order of the input. The last text is cut to fit. Memory is bounded by the size
+    of the sample.
 
     Returns:
-        The texts by rising hash.
+        The texts, by ascending hash.
     """
     key = seed.to_bytes(8, "little")
-    heap: list[tuple[int, bytes]] = []  # largest hash first, so hashes are negated
-    held = 0
+    heap: list[tuple[int, bytes]] = []  # the largest hash must be first, so hashes are negated
+    total = 0
     for text in texts:
         data = text.encode()
         rank = -int.from_bytes(hashlib.blake2b(data, digest_size=8, key=key).digest(), "big")
         heapq.heappush(heap, (rank, data))
-        held += len(data)
-        while held - len(heap[0][1]) >= sample_bytes:
-            held -= len(heapq.heappop(heap)[1])
+        total += len(data)
+        while total - len(heap[0][1]) >= sample_bytes:
+            total -= len(heapq.heappop(heap)[1])
     ranked = [data for _, data in sorted(heap, reverse=True)]
-    if held > sample_bytes:
-        ranked[-1] = ranked[-1][: len(ranked[-1]) - (held - sample_bytes)]
+    if total > sample_bytes:
+        ranked[-1] = ranked[-1][: len(ranked[-1]) - (total - sample_bytes)]
     return [data.decode(errors="ignore") for data in ranked]
 
 
 def training_lines(texts: Iterable[str]) -> Iterator[str]:
-    """Cut texts into lines that SentencePiece does not drop for their length."""
+    """Cut texts into lines that are short enough for SentencePiece."""
     for text in texts:
         for line in text.split("\n"):
             if line and not line.isspace():
-                # A part begins with the space before it, which SentencePiece adds by itself.
+                # A part begins with the space before it, but SentencePiece adds a space anyway.
                 yield from (part.removeprefix(" ") for part in cut_text(line, LINE_CHARACTERS))
 
 
-def _texts(settings: BuildSettings, most_bytes: int, seed: int) -> Iterator[str]:
-    """The cleaned texts of the input, or of units of it of about `most_bytes` together."""
+def _texts(settings: BuildSettings, max_bytes: int, seed: int) -> Iterator[str]:
+    """Yield the cleaned texts of the input, or of units of about `max_bytes` in total."""
     cleaner = Cleaner(settings.cleaning)
-    # A fault of a field that training does not need is none here.
+    # Faults of fields that training does not need are ignored.
     only_text = {"label_field": "", "id_field": None, "group_field": None}
     corpora = [corpus.model_copy(update=only_text) for corpus in settings.corpora.values()]
     units = _draw_units(
-        plan_units(find_files(settings.corpora), errors=settings.errors), most_bytes, seed
+        plan_units(find_files(settings.corpora), errors=settings.errors), max_bytes, seed
     )
     with ByteProgress("read text", sum(unit.bytes for unit in units)) as progress:
         for unit in units:
@@ -127,8 +127,8 @@ def _texts(settings: BuildSettings, most_bytes: int, seed: int) -> Iterator[str]
             progress.advance(unit.bytes)
 
 
-def _draw_units(units: Sequence[Unit], most_bytes: int, seed: int) -> list[Unit]:
-    """All units, or of more than `most_bytes` those with the smallest hashes of their number."""
+def _draw_units(units: Sequence[Unit], max_bytes: int, seed: int) -> list[Unit]:
+    """Return all units, or about `max_bytes` of them with the smallest hashes of their numbers."""
     key = seed.to_bytes(8, "little")
 
     def rank(unit: Unit) -> bytes:
@@ -136,19 +136,19 @@ def _draw_units(units: Sequence[Unit], most_bytes: int, seed: int) -> list[Unit]
         return hashlib.blake2b(number, digest_size=8, key=key).digest()
 
     drawn: list[Unit] = []
-    held = 0
+    total = 0
     for unit in sorted(units, key=rank):
-        if held >= most_bytes:
+        if total >= max_bytes:
             break
         drawn.append(unit)
-        held += unit.bytes
+        total += unit.bytes
     return sorted(drawn, key=lambda unit: unit.number)
 
 
 def train_model(
     sample: Iterable[str], vocab_size: int, model: ModelType, coverage: float, sentinels: int
 ) -> bytes:
-    """Train a model on a sample; the arguments are those of `train_tokenizer`.
+    """Train a model on a sample; see `train_tokenizer` for the arguments.
 
     Returns:
         The serialized model.
@@ -170,7 +170,7 @@ def train_model(
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             add_dummy_prefix=True,
-            # SentencePiece would turn a newline or tab into bytes; as pieces they are one token.
+            # Otherwise SentencePiece would encode a newline or tab as bytes.
             user_defined_symbols=["\n", "\t"],
             control_symbols=controls,
             pad_id=0,
@@ -186,12 +186,12 @@ def train_model(
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise _explained(str(error), vocab_size) from None
+        raise _training_error(str(error), vocab_size) from None
     return buffer.getvalue()
 
 
-def _explained(message: str, vocab_size: int) -> PrepError:
-    """SentencePiece's reason in our words; both patterns are of its own messages."""
+def _training_error(message: str, vocab_size: int) -> PrepError:
+    """Return an error for a message of SentencePiece, reworded for the known messages."""
     if match := re.search(r"too high.*<= (\d+)", message):
         return PrepError(
             f"--vocab-size {vocab_size} is too large for this text: at most {match[1]} fits"

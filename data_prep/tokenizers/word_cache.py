@@ -1,9 +1,9 @@
-"""Encoding a text in small parts, each of which is encoded once and then looked up.
+"""Encode a text in small parts, each of which is encoded once and then looked up.
 
-A merge of BPE makes a piece of the vocabulary out of two that touch. So where two characters
-are neighbors in no piece, no merge ever crosses the place between them: the ids of a text
-are those of its parts, one after another, exactly. In English these parts are words, and most
-words of a text have been seen before.
+A merge of BPE joins two adjacent pieces to a piece of the vocabulary. If two characters are
+adjacent in no piece, no merge ever crosses the boundary between them. So the ids of a text are
+exactly the concatenated ids of its parts. In English text these parts are words, and most words
+of a text occurred before.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 
 Encode = Callable[[Sequence[str]], Sequence[NDArray[np.int32]]]
 
-# With these limits a full cache of English words takes some 40 MB.
+# With these limits, a full cache of English words takes about 40 MB.
 CACHED_PARTS = 1 << 18
 CACHED_CHARACTERS = 32
-_BITS = 22  # of the table of neighbors: 4 MiB
+_BITS = 22  # of the index of the table of neighbors, which takes 4 MiB
 
 
 class WordCache:
-    """The ids of parts of texts. It is emptied when it is full, which no result depends on.
+    """A cache of the ids of parts of texts.
+
+    It is cleared when it is full. The results do not depend on its content.
 
     Args:
-        encode: gives the ids of each of some parts as they are inside a text, int32.
-        parts: number of parts that are kept at most.
+        encode: returns the ids of each part as they are inside a text, int32.
+        parts: maximum number of parts in the cache.
     """
 
     def __init__(self, encode: Encode, parts: int = CACHED_PARTS) -> None:
@@ -37,7 +39,7 @@ class WordCache:
         return len(self._known)
 
     def encode(self, parts: Sequence[str]) -> NDArray[np.int32]:
-        """The ids of parts, one after another, int32 [T]."""
+        """Return the concatenated ids of parts, int32 [T]."""
         known = self._known
         found = [known.get(part) for part in parts]
         if None in found:
@@ -58,13 +60,13 @@ class WordCache:
 
 
 class Neighbors:
-    """Which characters are neighbors in a piece of a vocabulary.
+    """The pairs of characters that are adjacent in a piece of a vocabulary.
 
-    The pairs are kept as bits of a hash table. Two pairs may share a bit, and a place is then
-    taken for one that must not be cut: parts become longer, never wrong.
+    The pairs are stored as flags of a hash table. If two pairs share a flag, a text may not be cut
+    at a place where it could be. Then parts are longer, but never wrong.
 
     Args:
-        pieces: the pieces of ordinary text, with spaces as spaces.
+        pieces: the pieces of ordinary text, with spaces instead of "▁".
     """
 
     def __init__(self, pieces: Iterable[str]) -> None:
@@ -73,14 +75,14 @@ class Neighbors:
             self._joined[_hash_pairs(code_points(piece))] = True
 
     def cut(self, text: str, codes: NDArray[np.uint32]) -> list[str]:
-        """Cut a text, given also as code points [T], wherever no piece joins two characters."""
+        """Cut a text (`codes` are its code points [T]) wherever no piece joins two characters."""
         cuts = np.flatnonzero(~self._joined[_hash_pairs(codes)]) + 1
         places = [0, *cuts.tolist(), len(text)]
         return [text[start:stop] for start, stop in pairwise(places)]
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
-    """The characters of a text as numbers, uint32 [T]."""
+    """Return the code points of a text, uint32 [T]."""
     return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checked when they are read, loaded on any ranks."""
+"""Checkpoints: written atomically, verified when read, loaded on any number of ranks."""
 
 from megapt.checkpoint.events import Event
 from megapt.checkpoint.finding import branch_start

@@ -1,4 +1,4 @@
-"""What `megapt checkpoint` does: look at the checkpoints of a run, and make other files of them."""
+"""The commands of `megapt checkpoint`: they inspect the checkpoints of a run and convert them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from megapt.errors import ConfigError, DamagedError, MegaptError
 
 
 def list_checkpoints(run: str) -> list[dict[str, Any]]:
-    """Return what there is to say of each checkpoint of a run, the oldest first.
+    """Return one description per checkpoint of a run, the oldest first.
 
     Raises:
         ConfigError: the folder holds no run.
@@ -69,12 +69,12 @@ def verify(run: str, step: int | None) -> dict[int, list[str]]:
     """Hash the files of one checkpoint of a run, or of all.
 
     Returns:
-        Step -> what is wrong with it, one line each.
+        Step -> its problems, one line each.
 
     Raises:
         ConfigError: the folder holds no such checkpoint.
     """
-    folder, _ = _opened(run)
+    folder, _ = _open_run(run)
     chosen = choose_step(folder, step)
     steps = steps_saved(folder) if step is None else [chosen]
     found: dict[int, list[str]] = {}
@@ -102,13 +102,13 @@ def convert(run: str, step: int | None, output: Path) -> int:
 
     Raises:
         ConfigError: there is no such checkpoint, or `output` exists.
-        DamagedError: the checkpoint is damaged.
+        DamagedError: the checkpoint is corrupt.
     """
-    folder, model = _opened(run)
+    folder, model = _open_run(run)
     step = choose_step(folder, step)
-    path = _whole(folder, step)
+    path = _verified(folder, step)
     moved = moved_rows(path, model)
-    with _new(output) as hidden:
+    with _new_output(output) as hidden:
         hidden.mkdir()
         with ByteProgress("convert", read_manifest(path).size) as progress:
             write_universal(path, hidden, progress.advance, moved)
@@ -122,15 +122,15 @@ def convert(run: str, step: int | None, output: Path) -> int:
 def consolidate(run: str, step: int | None, output: Path, dtype: str) -> int:
     """Write the weights of a checkpoint into one safetensors file; return its step.
 
-    With `optimizer.ema_decay` they are the moving average.
+    With `optimizer.ema_decay` the weights are the moving average.
 
     Raises:
         ConfigError: there is no such checkpoint, or `output` exists.
-        DamagedError: the checkpoint is damaged.
+        DamagedError: the checkpoint is corrupt.
     """
-    folder, model = _opened(run)
+    folder, model = _open_run(run)
     step = choose_step(folder, step)
-    weights = open_weights(_whole(folder, step, WEIGHTS), model)
+    weights = open_weights(_verified(folder, step, WEIGHTS), model)
     _save({name: tensor.to(DTYPES[dtype]) for name, tensor in weights.items()}, output)
     return step
 
@@ -139,10 +139,10 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
     """Write the mean of the weights of several checkpoints; return their steps.
 
     Raises:
-        ConfigError: there are no such checkpoints, or less than two, or `output` exists.
-        DamagedError: one of them is damaged.
+        ConfigError: there are no such checkpoints or fewer than two, or `output` exists.
+        DamagedError: one of them is corrupt.
     """
-    folder, model = _opened(run)
+    folder, model = _open_run(run)
     if bool(steps) == (last is not None):
         raise ConfigError("average: give either steps or --last")
     chosen = [choose_step(folder, step) for step in dict.fromkeys(steps)]
@@ -153,7 +153,7 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
         raise ConfigError(
             f"average: {run} has {len(chosen)} of these checkpoints; give two or more"
         )
-    files = [open_weights(_whole(folder, step, WEIGHTS), model) for step in chosen]
+    files = [open_weights(_verified(folder, step, WEIGHTS), model) for step in chosen]
     mean: dict[str, Tensor] = {}
     for name in files[0]:
         total = sum(file[name].double() for file in files)
@@ -163,8 +163,8 @@ def average(run: str, steps: Sequence[int], last: int | None, output: Path) -> l
     return chosen
 
 
-def _opened(run: str) -> tuple[Path, ModelConfig]:
-    """Return the folder of a run's checkpoints, and what model they are of.
+def _open_run(run: str) -> tuple[Path, ModelConfig]:
+    """Return the checkpoint folder of a run, and the configuration of its model.
 
     Raises:
         ConfigError: the folder holds no run.
@@ -173,11 +173,11 @@ def _opened(run: str) -> tuple[Path, ModelConfig]:
     return folder.checkpoints, folder.load_config().model
 
 
-def _whole(folder: Path, step: int, only: str | None = None) -> Path:
-    """Return the path of a checkpoint, after its files, or one of them, were hashed.
+def _verified(folder: Path, step: int, only: str | None = None) -> Path:
+    """Hash the files of a checkpoint, or only one of them, and return its path.
 
     Raises:
-        DamagedError: it is damaged.
+        DamagedError: the checkpoint is corrupt.
     """
     path = checkpoint_path(folder, step)
     try:
@@ -193,17 +193,17 @@ def _whole(folder: Path, step: int, only: str | None = None) -> Path:
 
 
 def _save(weights: dict[str, Tensor], output: Path) -> None:
-    with _new(output) as hidden:
+    with _new_output(output) as hidden:
         save_file(weights, hidden)
         sync(hidden)
 
 
 @contextmanager
-def _new(output: Path) -> Iterator[Path]:
-    """Yield where a file or folder grows; it appears as `output` when it is complete.
+def _new_output(output: Path) -> Iterator[Path]:
+    """Yield a hidden path to write to; it is renamed to `output` when it is complete.
 
     Raises:
-        ConfigError: `output` exists, or its folder does not.
+        ConfigError: `output` exists, or its parent folder does not.
     """
     if output.exists():
         raise ConfigError(f"--output {output}: exists already; choose another name")

@@ -1,4 +1,4 @@
-"""What happens to checkpoints beside being saved and loaded: told once, kept for the records."""
+"""Checkpoint faults that do not end the run: each is logged once and kept for the records."""
 
 from __future__ import annotations
 
@@ -7,38 +7,37 @@ from dataclasses import dataclass
 from typing import Literal
 
 log = logging.getLogger("megapt.checkpoints")
-"""Where faults that were overcome are reported, one line each, as warnings."""
-
+"""Logger of these faults: one line each, as a warning."""
 
 Kind = Literal["damaged", "unsaved", "uncopied", "unremoved"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """A fault that was overcome."""
+    """A fault that did not end the run."""
 
     step: int
-    """Of the checkpoint."""
+    """Step of the checkpoint."""
     kind: Kind
     text: str
     """One line."""
 
 
 class Events:
-    """The events since they were last taken.
+    """Collects the events since they were last taken.
 
     Args:
-        shown: whether this rank warns of them.
+        logged: whether this rank logs them.
     """
 
-    def __init__(self, shown: bool) -> None:
-        self._shown = shown
+    def __init__(self, logged: bool) -> None:
+        self._logged = logged
         self._events: list[Event] = []
 
-    def tell(self, step: int, kind: Kind, text: str) -> None:
-        """Warn of an event and keep it. May be called in any thread."""
+    def add(self, step: int, kind: Kind, text: str) -> None:
+        """Log an event as a warning, and keep it. Any thread may call this."""
         self._events.append(Event(step, kind, text))
-        if self._shown:
+        if self._logged:
             log.warning("%s", text)
 
     def take(self) -> list[Event]:

@@ -1,11 +1,11 @@
-"""Finding a checkpoint that can be trusted."""
+"""Finds a checkpoint that is complete and intact."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from megapt.checkpoint.events import Events
-from megapt.checkpoint.manifest import damage, mend, read_manifest
+from megapt.checkpoint.manifest import damage, read_manifest, restore_replaced
 from megapt.checkpoint.remote import Copies
 from megapt.checkpoint.state import Saved, checkpoint_path, read_state, steps_saved
 from megapt.config import BranchConfig
@@ -14,16 +14,16 @@ from megapt.errors import ConfigError, DamagedError, MegaptError
 
 
 class Finder:
-    """Looks for checkpoints; every file is hashed by one of the ranks.
+    """Looks for checkpoints. Each file is hashed by one of the ranks.
 
-    All ranks call the same methods in the same order, and find the same.
+    All ranks call the same methods in the same order, and get the same result.
 
     Args:
-        folder: of a run's checkpoints; it need not exist.
-        ranks: of the job.
-        events: are told of what is passed over.
-        copies: where else to look.
-        run: whose checkpoints are expected; empty for those of any run.
+        folder: checkpoint folder of a run; it need not exist.
+        ranks: ranks of the job.
+        events: receives the checkpoints that are skipped.
+        copies: copies to use if the folder has no intact checkpoint.
+        run: digest of the run whose checkpoints are expected; empty for any run.
     """
 
     def __init__(
@@ -41,19 +41,19 @@ class Finder:
         self._copies = copies
 
     def newest(self, before: int | None = None, fetching: bool = True) -> Saved | None:
-        """Return the newest checkpoint that is whole; None if there is none at all.
+        """Return the newest intact checkpoint; None if there are no checkpoints.
 
         Args:
-            before: only those of earlier steps than this.
+            before: consider only checkpoints of earlier steps than this.
             fetching: whether copies may be used.
 
         Raises:
             ConfigError: on all ranks, if another run or another version of megapt wrote one.
-            DamagedError: on all ranks, if all checkpoints are damaged.
+            DamagedError: on all ranks, if all checkpoints are corrupt.
             UnavailableError: on all ranks, if copies are needed and cannot be read.
         """
         if self._ranks.main:
-            mend(self._folder)
+            restore_replaced(self._folder)
         saved, problem = self._search(before)
         if self._copies is not None:
             self._check_copies(self._copies, needed=saved is None, fetching=fetching)
@@ -63,7 +63,7 @@ class Finder:
         if saved is None and problem:
             raise DamagedError(
                 f"{self._folder}: none of the checkpoints can be used ({problem}); restore one "
-                f"from a copy, or remove the folder to start anew"
+                f"from a copy, or remove the folder to start from scratch"
             )
         return saved
 
@@ -71,25 +71,25 @@ class Finder:
         """Return the checkpoint of a step.
 
         Raises:
-            DamagedError: on all ranks, if there is none, or it is damaged.
+            DamagedError: on all ranks, if there is none, or it is corrupt.
             ConfigError: on all ranks, if another version of megapt wrote it.
         """
         path = checkpoint_path(self._folder, step)
-        if problem := self._damage(path):
+        if problem := self._problem(path):
             raise DamagedError(f"{path}: {problem}")
         return self._saved(step)
 
     def _check_copies(self, copies: Copies, needed: bool, fetching: bool) -> None:
-        """Refuse a place that holds the copies of another run, which ours would replace.
+        """Refuse a location with copies that this run would overwrite.
 
         Args:
-            copies: the place.
-            needed: whether it must be read; what is not needed may be out of reach for now.
-            fetching: whether copies of this run would be used.
+            copies: copies at the location.
+            needed: whether a copy must be read. Otherwise the location may be unavailable.
+            fetching: whether copies of this run may be used.
 
         Raises:
-            ConfigError: on all ranks.
-            MegaptError: on all ranks, if what is needed cannot be read.
+            ConfigError: on all ranks, if the copies are of another run or may not be used.
+            MegaptError: on all ranks, if a copy must be read and cannot be.
         """
         with self._ranks.together():
             if not self._ranks.main:
@@ -105,48 +105,48 @@ class Finder:
             if self._run and owner != self._run:
                 raise ConfigError(
                     f"checkpoint.copy_to: {copies.where} holds checkpoints of another run, or of "
-                    f"this one under other settings; choose another place"
+                    f"this run with other settings; choose another location"
                 )
             if not fetching:
                 raise ConfigError(
                     f"checkpoint.copy_to: {copies.where} holds checkpoints of this run, and "
-                    f"checkpoint.resume is 'never'; choose another place, or remove them"
+                    f"checkpoint.resume is 'never'; choose another location, or remove them"
                 )
 
     def _search(self, before: int | None) -> tuple[Saved | None, str]:
-        """Return the newest that is whole, or what is wrong with the oldest."""
+        """Return the newest intact checkpoint, or None and the problem of the oldest one."""
         steps: list[int] = self._ranks.gather(steps_saved(self._folder))[0]
         steps = [step for step in steps if before is None or step < before]
         problem = ""
         for step in reversed(steps):
             path = checkpoint_path(self._folder, step)
-            if not (problem := self._damage(path)):
+            if not (problem := self._problem(path)):
                 return self._saved(step), ""
             problem = f"{path}: {problem}"
-            self._events.tell(step, "damaged", f"{problem}; it is passed over")
+            self._events.add(step, "damaged", f"{problem}; it is skipped")
         return None, problem
 
     def _fetch(self, copies: Copies) -> None:
-        """Bring the newest copy that is whole.
+        """Fetch the newest intact copy.
 
         Raises:
-            MegaptError: on all ranks, if the place cannot be read; see `Copies.fetch`.
+            MegaptError: on all ranks, if the location cannot be read; see `Copies.fetch`.
         """
         with self._ranks.together():
-            passed_over = copies.fetch(self._folder) if self._ranks.main else {}
-        for step, problem in passed_over.items():
-            text = f"{copies.where}: step {step}: {problem}; it is passed over"
-            self._events.tell(step, "damaged", text)
+            skipped = copies.fetch(self._folder) if self._ranks.main else {}
+        for step, problem in skipped.items():
+            text = f"{copies.where}: step {step}: {problem}; it is skipped"
+            self._events.add(step, "damaged", text)
 
-    def _damage(self, path: Path) -> str:
-        """Return what is wrong with a checkpoint, in one line; the same on all ranks."""
+    def _problem(self, path: Path) -> str:
+        """Return the problem of a checkpoint, in one line, or nothing; the same on all ranks."""
         problems: list[str] = []
         with self._ranks.together():
             try:
                 manifest = read_manifest(path)
                 if self._run and manifest.run != self._run:
                     raise ConfigError(
-                        f"{path}: is of another run, or of this one under other settings"
+                        f"{path}: is of another run, or of this run with other settings"
                     )
                 problems = damage(path, manifest, self._ranks.rank, self._ranks.world)
             except ValueError as error:
@@ -164,15 +164,19 @@ class Finder:
 
 
 def branch_start(branch: BranchConfig, ranks: Ranks) -> Saved:
-    """Return the checkpoint of another run that a run begins with.
+    """Return the checkpoint of another run from which a branch starts.
+
+    Args:
+        branch: names the run and, if it is not the newest, the step.
+        ranks: ranks of the job.
 
     Raises:
         ConfigError: on all ranks, if there is none.
-        DamagedError: on all ranks, if it is damaged.
+        DamagedError: on all ranks, if it is corrupt.
     """
     run = Path(branch.run)
-    there, steps = ranks.gather((run.is_dir(), steps_saved(run / "checkpoints")))[0]
-    if not there:
+    exists, steps = ranks.gather((run.is_dir(), steps_saved(run / "checkpoints")))[0]
+    if not exists:
         raise ConfigError(f"branch.run: there is no folder {run}")
     finder = Finder(run / "checkpoints", ranks, Events(ranks.main))
     saved = None
@@ -186,5 +190,5 @@ def branch_start(branch: BranchConfig, ranks: Ranks) -> Saved:
             f"{', '.join(map(str, steps))}"
         )
     if saved is None:
-        raise ConfigError(f"branch.run: {run} has no checkpoint to begin with")
+        raise ConfigError(f"branch.run: {run} has no checkpoint to start from")
     return saved

@@ -1,4 +1,4 @@
-"""Which checkpoints are kept."""
+"""Decides which checkpoints are kept."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from megapt.config import CheckpointConfig
 
 
 def kept(scores: Mapping[int, float | None], config: CheckpointConfig) -> dict[int, list[str]]:
-    """Return step -> why it is kept ("last", "every", "best"), of those that are kept.
+    """Return step -> why it is kept ("last", "every", "best"), for each kept step.
 
     Args:
-        scores: step -> held-out value, the less the better, or None if it has none.
-        config: the policy.
+        scores: step -> validation score, lower is better, or None if it has none.
+        config: the retention policy.
     """
     steps = sorted(scores)
-    # Of equal scores the earlier step wins: it was as good with less.
+    # Of equal scores the earlier step wins: it was as good after less training.
     rated = sorted((score, step) for step, score in scores.items() if score is not None)
     reasons = {
         "last": steps[-config.keep_last :],

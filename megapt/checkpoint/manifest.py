@@ -1,4 +1,4 @@
-"""The list of a checkpoint's files, written last: what is whole, and what is damaged."""
+"""The manifest of a checkpoint lists its files. It is written last, and shows what is corrupt."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from megapt.files import write_json
 
 MANIFEST = "checkpoint.json"
 FORMAT = 2
-"""Of checkpoints that are written; a higher number is a later version of megapt.
+"""Format in which checkpoints are written. Later versions of megapt may have higher ones.
 
-1: the rows of fused matrices lie in another order; see `megapt.model.layout`.
+Format 1 has another row order in fused matrices; see `megapt.model.layout`.
 """
 FORMATS = (1, 2)
-"""That are read."""
+"""Formats that are read."""
 
 
 class FileRecord(Section):
-    """What a file should be."""
+    """Expected size and hash of a file."""
 
     size: NonNegativeInt
     """Bytes."""
@@ -38,19 +38,20 @@ class Manifest(Section):
     """A checkpoint's `checkpoint.json`."""
 
     format: PositiveInt
+    """See `FORMAT`."""
     megapt: str
-    """Version that wrote it."""
+    """Version of megapt that wrote it."""
     date: str
-    """When it was written; ISO 8601, UTC."""
+    """Time at which it was written; ISO 8601, UTC."""
     run: str
-    """Digest of what makes a run this one: its settings and its corpus."""
+    """Digest that identifies the run; see `RunFolder.identity`."""
     step: PositiveInt
     score: float | None
-    """Held-out value that `checkpoint.keep_best` goes by, if there was one."""
+    """Validation score that `checkpoint.keep_best` compares, if there was one."""
     average: bool
     """Whether model.safetensors holds the moving average of the weights."""
     files: dict[str, FileRecord]
-    """By name inside the checkpoint."""
+    """Size and hash of each file, by name inside the checkpoint."""
 
     @property
     def size(self) -> int:
@@ -59,7 +60,7 @@ class Manifest(Section):
 
 
 def record_of(file: Path) -> FileRecord:
-    """Return what `file` is now.
+    """Return the current size and hash of `file`.
 
     Raises:
         OSError: it cannot be read.
@@ -71,29 +72,33 @@ def read_manifest(path: Path) -> Manifest:
     """Return the manifest of the checkpoint at `path`.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is none, or it is corrupt.
         ConfigError: another version of megapt wrote it.
     """
     file = path / MANIFEST
     try:
         return parse_manifest(file.read_bytes(), str(path))
     except FileNotFoundError:
-        raise ValueError(f"has no {MANIFEST}; damaged, or of an earlier megapt") from None
+        raise ValueError(f"has no {MANIFEST}; corrupt, or of an earlier megapt") from None
     except OSError as error:
         raise ValueError(f"{MANIFEST} cannot be read: {error.strerror}") from None
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
-    """Return the manifest in the content of its file, which is that of the checkpoint `where`.
+    """Return the manifest in the content of its file.
+
+    Args:
+        content: content of the file.
+        where: path or URL of the checkpoint, for errors.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: it is corrupt.
         ConfigError: another version of megapt wrote it.
     """
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError:
-        raise ValueError(f"{MANIFEST} is damaged, or of another version of megapt") from None
+        raise ValueError(f"{MANIFEST} is corrupt, or of another version of megapt") from None
     if manifest.format not in FORMATS:
         raise ConfigError(
             f"{where}: was written by megapt {manifest.megapt} in format {manifest.format}; this "
@@ -102,17 +107,18 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     return manifest
 
 
-def give_name(hidden: Path, path: Path, manifest: Manifest) -> None:
-    """Complete the checkpoint that has grown in `hidden`, and make it appear at `path`, durably.
+def publish(hidden: Path, path: Path, manifest: Manifest) -> None:
+    """Write the manifest of the checkpoint in `hidden`, and rename the folder to `path`, durably.
 
     Raises:
-        OSError: the disk is full, say; what was at `path` is there.
+        OSError: for example, the disk is full. An earlier checkpoint at `path` is not lost; see
+            `restore_replaced`.
     """
     write_json(hidden / MANIFEST, manifest.model_dump())
-    for folder, _, _ in os.walk(hidden):  # The files themselves were flushed one by one.
+    for folder, _, _ in os.walk(hidden):  # Each file was flushed when it was written.
         sync(Path(folder))
     replaced = replaced_path(path)
-    if path.exists():  # damaged, or of a time line that a rollback has left
+    if path.exists():  # corrupt, or from before a rollback
         path.rename(replaced)
     hidden.rename(path)
     sync(path.parent)
@@ -120,7 +126,7 @@ def give_name(hidden: Path, path: Path, manifest: Manifest) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove the checkpoint at `path`; at no moment there is half of it under its name.
+    """Remove the checkpoint at `path`. It is never half removed under its name.
 
     Raises:
         OSError: it cannot be removed.
@@ -130,8 +136,8 @@ def remove(path: Path) -> None:
     shutil.rmtree(removed)
 
 
-def mend(folder: Path) -> None:
-    """Give a checkpoint its name back if its replacement was killed in between."""
+def restore_replaced(folder: Path) -> None:
+    """Restore under its name each checkpoint whose replacement was killed halfway."""
     for replaced in folder.glob(".step-*.replaced"):
         path = replaced.with_name(replaced.name.removeprefix(".").removesuffix(".replaced"))
         if not path.exists():
@@ -139,9 +145,9 @@ def mend(folder: Path) -> None:
 
 
 def damage(path: Path, manifest: Manifest, rank: int = 0, world: int = 1) -> list[str]:
-    """Return what is wrong with this rank's share of the files, one line each.
+    """Return the problems of this rank's share of the files, one line each.
 
-    Every file's size and SHA-256 are compared; the shares are about equally many bytes.
+    The size and SHA-256 of each file are compared. All shares have about the same number of bytes.
     """
     by_size = sorted(manifest.files, key=lambda name: (manifest.files[name].size, name))
     found = [damage_of(path, name, manifest.files[name]) for name in by_size[rank::world]]
@@ -149,7 +155,7 @@ def damage(path: Path, manifest: Manifest, rank: int = 0, world: int = 1) -> lis
 
 
 def missing_or_short(path: Path, manifest: Manifest) -> list[str]:
-    """Return what is wrong with the files by their sizes alone, one line each; it takes no time."""
+    """Return the problems that the sizes of the files show, one line each, without hashing."""
     found = [_size_problem(path, name, record.size) for name, record in manifest.files.items()]
     return [line for line in found if line]
 
@@ -174,4 +180,4 @@ def damage_of(path: Path, name: str, record: FileRecord) -> str:
         return f"{name} cannot be read: {error.strerror}"
     if digest == record.sha256:
         return ""
-    return f"{name} is damaged: its sha256 is {digest}, not {record.sha256}"
+    return f"{name} is corrupt: its sha256 is {digest}, not {record.sha256}"

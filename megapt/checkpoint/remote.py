@@ -1,4 +1,4 @@
-"""Copies of checkpoints in another folder or an object store, through fsspec."""
+"""Copies checkpoints to another folder or an object store and back, through fsspec."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from megapt.checkpoint.manifest import (
     MANIFEST,
     Manifest,
     damage,
-    give_name,
     parse_manifest,
+    publish,
 )
 from megapt.checkpoint.state import checkpoint_path, hidden_path, step_of
 from megapt.config import CheckpointConfig
 from megapt.errors import ConfigError, DamagedError, MegaptError, UnavailableError
 
 _TRANSFERS = 8
-"""Files on their way at once."""
+"""Files that are transferred at the same time."""
 
 
 class Copies:
     """The copies of a run's checkpoints at `checkpoint.copy_to`.
 
-    A copy is complete once its manifest is there, which is written last and removed first.
+    A copy is complete if it has its manifest, which is written last and removed first.
 
     Args:
         where: folder or URL.
 
     Raises:
-        ConfigError: nobody knows the URL's protocol, or a package for it is missing.
+        ConfigError: the URL's protocol is unknown, or a package for it is missing.
     """
 
     def __init__(self, where: str) -> None:
@@ -54,7 +54,7 @@ class Copies:
         """Return the steps of all complete copies, ascending.
 
         Raises:
-            Exception: the place cannot be read; file systems have errors of their own.
+            Exception: the location cannot be read; each file system has its own errors.
         """
         self._system.invalidate_cache()
         try:
@@ -84,10 +84,10 @@ class Copies:
         self._system.put_file(str(path / MANIFEST), self._at(step, MANIFEST))
 
     def get(self, step: int, path: Path) -> None:
-        """Bring a copy to `path`, where it appears once it is complete and checked.
+        """Fetch a copy to `path`, where it appears once it is complete and verified.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: it is corrupt.
             Exception: it cannot be read.
         """
         manifest = self._manifest(step)
@@ -103,15 +103,15 @@ class Copies:
                 done.result()
         if problems := damage(hidden, manifest):
             raise ValueError(problems[0])
-        give_name(hidden, path, manifest)
+        publish(hidden, path, manifest)
 
     def owner(self) -> str | None:
-        """Return the run that the newest copy is of; None if there is none that can be told.
+        """Return the run of the newest copy with a readable manifest; None if there is none.
 
         Raises:
-            ConfigError: another version of megapt wrote it, or the place may not be read.
+            ConfigError: another version of megapt wrote it, or access is denied.
             DamagedError: a file of it is missing.
-            UnavailableError: the place cannot be read.
+            UnavailableError: the location cannot be read.
         """
         try:
             for step in reversed(self.steps()):
@@ -119,40 +119,44 @@ class Copies:
                     return self._manifest(step).run
         except MegaptError:
             raise
-        except Exception as error:  # each file system has errors of its own
+        except Exception as error:  # Each file system has its own errors.
             raise self._unreadable(error) from error
         return None
 
     def fetch(self, folder: Path) -> dict[int, str]:
-        """Bring the newest copy that is whole to its name in `folder`, if there is one.
+        """Fetch the newest intact copy, if there is one, to its name in `folder`.
 
         Returns:
-            Step of a newer copy that was passed over -> what is wrong with it.
+            Step of each newer copy that was skipped -> what is wrong with it.
 
         Raises:
-            ConfigError: another version of megapt wrote it, or the place may not be read.
+            ConfigError: another version of megapt wrote it, or access is denied.
             DamagedError: a file of it is missing.
-            UnavailableError: the place cannot be read.
+            UnavailableError: the location cannot be read.
         """
-        passed_over: dict[int, str] = {}
+        skipped: dict[int, str] = {}
         try:
             for step in reversed(self.steps()):
                 try:
                     self.get(step, checkpoint_path(folder, step))
                     break
                 except ValueError as error:
-                    passed_over[step] = str(error)
+                    skipped[step] = str(error)
         except MegaptError:
             raise
-        except Exception as error:  # each file system has errors of its own
+        except Exception as error:  # Each file system has its own errors.
             raise self._unreadable(error) from error
-        return passed_over
+        return skipped
 
     def prune(self, config: CheckpointConfig, newest: int) -> None:
         """Remove the copies that the policy does not keep.
 
+        Args:
+            config: the retention policy.
+            newest: step of the newest checkpoint of the run; later copies are left as they are.
+
         Raises:
-            Exception: the place cannot be read or written.
+            Exception: the location cannot be read or written.
         """
         scores = {step: self._manifest(step).score for step in self.steps() if step <= newest}
         for step in scores.keys() - kept(scores, config).keys():
@@ -171,7 +175,7 @@ class Copies:
 
     def _unreadable(self, error: Exception) -> MegaptError:
         kind: type[MegaptError] = UnavailableError
-        if isinstance(error, FileNotFoundError):  # The manifest has named the file.
+        if isinstance(error, FileNotFoundError):  # The manifest names the file.
             kind = DamagedError
         elif refuses(error):
             kind = ConfigError
@@ -188,13 +192,13 @@ class Copies:
 class Copier:
     """Copies one checkpoint after another, in the background or at once.
 
-    If copying is slower than saving, only the newest of those that wait is copied.
+    If copying is slower than saving, only the newest waiting checkpoint is copied.
 
     Args:
-        copies: where to.
-        config: what is kept there.
-        asynchronous: whether in the background.
-        told: takes the step and one line of text for a copy that has failed; in any thread.
+        copies: destination.
+        config: the retention policy of the copies.
+        asynchronous: whether to copy in the background.
+        on_failure: called with the step and one line of text if a copy has failed; in any thread.
     """
 
     def __init__(
@@ -202,23 +206,23 @@ class Copier:
         copies: Copies,
         config: CheckpointConfig,
         asynchronous: bool,
-        told: Callable[[int, str], None],
+        on_failure: Callable[[int, str], None],
     ) -> None:
         self._copies = copies
         self._config = config
         self._asynchronous = asynchronous
-        self._told = told
+        self._on_failure = on_failure
         self._lock = threading.Lock()
         self._next: tuple[int, Path, Manifest] | None = None
         self._thread: threading.Thread | None = None
         self._copying = 0
 
     def copy(self, step: int, path: Path, manifest: Manifest) -> None:
-        """Copy the checkpoint at `path`, now or soon."""
+        """Copy the checkpoint at `path`, now or in the background."""
         with self._lock:
             self._next = (step, path, manifest)
             if self._thread is not None:
-                return  # It takes this one next.
+                return  # The thread takes this one next.
             self._thread = threading.Thread(target=self._run, name="copies", daemon=True)
             self._thread.start()
         if not self._asynchronous:
@@ -232,7 +236,7 @@ class Copier:
             return waiting | ({self._copying} if self._copying else set())
 
     def finish(self) -> None:
-        """Wait until all is copied."""
+        """Wait until everything is copied."""
         with self._lock:
             thread = self._thread
         if thread is not None:
@@ -249,6 +253,6 @@ class Copier:
             try:
                 self._copies.put(path, step, manifest)
                 self._copies.prune(self._config, step)
-            except Exception as error:  # each file system has errors of its own
-                told = str(error).strip().partition("\n")[0]
-                self._told(step, f"{self._copies.where}: {type(error).__name__}: {told}")
+            except Exception as error:  # Each file system has its own errors.
+                line = str(error).strip().partition("\n")[0]
+                self._on_failure(step, f"{self._copies.where}: {type(error).__name__}: {line}")

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was asked to do, with what, and what it left."""
+"""The folder of a run: its configuration, its environment, its corpus and its results."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import megapt
 from data_prep.files import write_atomically
 from data_prep.tokenizers import TOKENIZER_NAMES
 from megapt.config import ObjectiveSection, Origins, RunConfig, validate
-from megapt.config.migration import migrated
+from megapt.config.migration import migrated, original
 from megapt.data import AnyCorpus, TextFacts, Vocabulary
 from megapt.errors import ConfigError, DamagedError
 from megapt.files import write_json, write_text
 from megapt.objectives import Context, Objective, build_objective
 from megapt.registry import PartError, read_source
 
-_FREE = (
+_MAY_CHANGE = (
     "output",
     "data.corpus",
     "data.num_workers",
@@ -39,9 +39,9 @@ _FREE = (
     "training.compile",
     "training.deterministic",
 )
-"""Settings that may change when a run is resumed: they do not touch what it computes. A corpus
-may move; its fingerprint is what counts."""
-_FREE_PATTERNS = (
+"""Settings that may change when a run is resumed, because they do not change what it computes. A
+corpus may move; its fingerprint is compared instead of its path."""
+_MAY_CHANGE_PATTERNS = (
     "data.reading.*",
     "data.mixture.corpora.*.path",
     "parallel.*",
@@ -49,15 +49,13 @@ _FREE_PATTERNS = (
     "faults.*",
     "monitor.*",
 )
-
-
-_BEGUN = {"corpus.json", *TOKENIZER_NAMES, "environment.json", "config.yaml", "checkpoints"}
-"""What a run that was killed at its very beginning leaves, at most; copies of checkpoints may have
-been fetched."""
+_FIRST_FILES = {"corpus.json", *TOKENIZER_NAMES, "environment.json", "config.yaml", "checkpoints"}
+"""All that a run may leave if it is killed at its start, when it may have fetched copies of
+checkpoints."""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted path -> value of a configuration's sections."""
+    """Return dotted path -> value, for all settings in the sections of a configuration."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -68,10 +66,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _read_json(file: Path, *keys: str) -> dict[str, Any]:
-    """Return the JSON object in a file of a run, which has these keys.
+    """Return the JSON object in a file of a run, which must have these keys.
 
     Raises:
-        DamagedError: it is missing or damaged.
+        DamagedError: the file is missing or corrupt.
     """
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -80,12 +78,12 @@ def _read_json(file: Path, *keys: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise DamagedError(f"{file}: missing from the run") from None
     except (ValueError, AttributeError):
-        raise DamagedError(f"{file}: damaged: not what megapt wrote") from None
+        raise DamagedError(f"{file}: corrupt: not what megapt wrote") from None
     return values
 
 
 def _sections(section: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (dotted path, settings) of an objective and of all that it is a mixture of."""
+    """Yield (dotted path, settings) of an objective and of all members of mixtures in it."""
     if not isinstance(section, dict):
         return
     yield path, section
@@ -95,10 +93,10 @@ def _sections(section: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parts(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (dotted path, settings) of all that may come from a Python file of the user's own."""
+    """Yield (dotted path, settings) of all parts that a user's Python file may define."""
     yield from _sections(values.get("objective"), "objective")
     yield "optimizer", values["optimizer"]
-    # A part without settings is a name alone.
+    # A part without settings is only a name.
     if isinstance(values["training"]["attention"], dict):
         yield "training.attention", values["training"]["attention"]
     for tracker in values["monitor"]["trackers"]:
@@ -107,22 +105,22 @@ def _parts(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
-    """Return what is to be the same when a run is resumed, by dotted path."""
+    """Return the values that are compared when a run is resumed, by dotted path."""
     flat = flatten(values)
     flat["corpus fingerprint"] = fingerprint
     for path, section in _sections(values.get("objective"), "objective"):
-        if isinstance(section.get("members"), dict):  # A window's draw goes by their order.
+        if isinstance(section.get("members"), dict):  # Draws depend on their order.
             flat[f"order of {path}.members"] = ", ".join(section["members"])
     return flat
 
 
 def is_free(key: str) -> bool:
-    """Whether the setting at a dotted path may change when a run is resumed."""
-    return key in _FREE or any(fnmatchcase(key, pattern) for pattern in _FREE_PATTERNS)
+    """Return whether the setting at a dotted path may change when a run is resumed."""
+    return key in _MAY_CHANGE or any(fnmatchcase(key, pattern) for pattern in _MAY_CHANGE_PATTERNS)
 
 
 def objective_context(corpus: TextFacts, config: RunConfig) -> Context:
-    """Return what objectives are told of a corpus and of the run that reads it."""
+    """Return what objectives know of a corpus and of the run that reads it."""
     return Context(
         corpus.vocabulary,
         config.data.window,
@@ -136,7 +134,7 @@ def objective_context(corpus: TextFacts, config: RunConfig) -> Context:
 
 
 def keep_sources(folder: Path, sources: Mapping[str, bytes]) -> None:
-    """Write the Python files of the user's own parts into a folder, named by their dotted paths."""
+    """Write the Python files of user-defined parts to a folder, named by their dotted paths."""
     for path, source in sources.items():
         write_atomically(folder / f"{path}.py", source)
 
@@ -160,26 +158,29 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run reached the end of its budget."""
+        """Whether the run has reached the end of its budget."""
         return self.summary_file.is_file()
 
     def summary(self) -> dict[str, Any]:
-        """Return the last figures of a finished run.
+        """Return the final results of a finished run.
 
         Raises:
-            DamagedError: if they are not what megapt wrote.
+            DamagedError: the file is missing or corrupt.
         """
-        return _read_json(self.summary_file)
+        summary = _read_json(self.summary_file)
+        if "heldout" in summary:  # of an earlier version
+            summary["validation"] = summary.pop("heldout")
+        return summary
 
     def check(self, config: RunConfig, fingerprint: str) -> None:
-        """Refuse a folder that holds a run of another configuration or corpus, or no run at all.
+        """Refuse a folder with a run of another configuration or corpus, or with other files.
 
-        The Python files of the user's own parts are read here, and `create` keeps them as
-        they are now, however long it is until then.
+        The Python files of user-defined parts are read here. `create` writes this content into the
+        folder, even if the files have changed since.
 
         Raises:
-            ConfigError: naming what differs.
-            DamagedError: a file of the run is missing or damaged.
+            ConfigError: the folder is refused; the text names what differs.
+            DamagedError: a file of the run is missing or corrupt.
         """
         now = compared(config.model_dump(), fingerprint)
         self._sources = self._read_sources(config)
@@ -189,9 +190,9 @@ class RunFolder:
         if existing != self.folder:
             return
         if not self.config_file.is_file():
-            # Nothing, or what `create` had written when it was killed.
-            begun = _BEGUN | {self._copy(path).name for path in self._sources}
-            if {path.name.removesuffix(".partial") for path in self.folder.iterdir()} <= begun:
+            # The folder is empty, or a run was killed while `create` wrote it.
+            first = _FIRST_FILES | {self._source_file(path).name for path in self._sources}
+            if {path.name.removesuffix(".partial") for path in self.folder.iterdir()} <= first:
                 return
             raise ConfigError(
                 f"{self.folder}: holds files but no run; choose another folder for 'output'"
@@ -206,7 +207,7 @@ class RunFolder:
             file = f"{path}.file"
             if before.get(file) is None:
                 continue
-            copy = self._copy(path)
+            copy = self._source_file(path)
             if not copy.is_file():
                 raise DamagedError(f"{copy}: missing from the run")
             if copy.read_bytes() != source:
@@ -214,7 +215,7 @@ class RunFolder:
                     f"{self.folder}: holds a run whose {file} was as in {copy}, and {now[file]} "
                     f"differs; choose another folder for 'output', or remove this one"
                 )
-            now[file] = before[file]  # It may move; its content is what counts.
+            now[file] = before[file]  # The file may move; its content was compared.
         for key in sorted({*before, *now}):
             if not is_free(key) and before.get(key) != now.get(key):
                 raise ConfigError(
@@ -223,31 +224,40 @@ class RunFolder:
                 )
 
     def identity(self, config: RunConfig, fingerprint: str) -> str:
-        """Return a digest of what makes a run this one, wherever its files are."""
+        """Return a digest that identifies the run, wherever its files are."""
+        values = config.model_dump()
+        keys = compared(values, fingerprint)
         same = {
-            key: value
-            for key, value in compared(config.model_dump(), fingerprint).items()
+            first: value
+            for (key, value), first in zip(
+                keys.items(), compared(original(values), fingerprint), strict=True
+            )
             if not (is_free(key) or key.endswith(".file") or key == "branch.run")
         }
         return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
-    def _copy(self, path: str) -> Path:
-        """Return where the Python file of the part at a dotted path is kept."""
+    def _source_file(self, path: str) -> Path:
+        """Return the path of the kept Python file of the part at a dotted path."""
         return self.folder / f"{path}.py"
 
     def _read_sources(self, config: RunConfig) -> dict[str, bytes]:
-        """Return dotted path of a part of the user's own -> content of its Python file."""
+        """Return dotted path of each user-defined part -> content of its Python file."""
         sources = {}
         for path, section in _parts(config.model_dump()):
             if section.get("file") is not None:
-                with suppress(PartError):  # told when the part is built
+                with suppress(PartError):  # reported when the part is built
                     sources[path] = read_source(section["file"])
         return sources
 
     def create(self, config: RunConfig, corpus: AnyCorpus, world: int) -> None:
-        """Write down the configuration, the versions and what later use needs of the corpus.
+        """Write the configuration, the versions and what later commands need of the corpus.
 
-        Also the Python files of the user's own parts, as `check` read them.
+        Also write the Python files of user-defined parts, as `check` has read them.
+
+        Args:
+            config: configuration of the run.
+            corpus: corpus that the run is trained on.
+            world: number of ranks.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(
@@ -280,11 +290,11 @@ class RunFolder:
         write_text(self.config_file, text)
 
     def load_config(self) -> RunConfig:
-        """Read the run's own configuration.
+        """Read the configuration of the run.
 
         Raises:
-            ConfigError: if the folder holds no run, or one of another version of megapt.
-            DamagedError: if what it holds is damaged.
+            ConfigError: the folder holds no run, or a run of another version of megapt.
+            DamagedError: the file is corrupt.
         """
         if not self.config_file.is_file():
             raise ConfigError(f"{self.folder}: no run here (it has no config.yaml)")
@@ -296,24 +306,24 @@ class RunFolder:
         except (yaml.YAMLError, UnicodeDecodeError):
             values = None
         if not isinstance(values, dict):
-            raise DamagedError(f"{self.config_file}: damaged: not the YAML that megapt wrote")
+            raise DamagedError(f"{self.config_file}: corrupt: not the YAML that megapt wrote")
         return migrated(values)
 
     @property
     def fingerprint(self) -> str:
-        """Of the corpus that the run was trained on.
+        """Fingerprint of the corpus that the run was trained on.
 
         Raises:
-            DamagedError: the file that tells is missing or damaged.
+            DamagedError: the file that records it is missing or corrupt.
         """
         return str(self._corpus()["fingerprint"])
 
     @property
     def ranks(self) -> int:
-        """How many ranks trained the run.
+        """Number of ranks that trained the run.
 
         Raises:
-            DamagedError: the file that tells is missing or damaged.
+            DamagedError: the file that records it is missing or corrupt.
         """
         return int(_read_json(self.environment_file, "ranks")["ranks"])
 
@@ -322,11 +332,11 @@ class RunFolder:
         return _read_json(self.corpus_file, *keys)
 
     def objective(self, config: RunConfig) -> Objective:
-        """Build the run's objective without its corpus, from the Python files that it keeps."""
+        """Build the run's objective without its corpus, from the Python files in the run folder."""
         values = config.objective.model_dump()
         for path, section in _sections(values, "objective"):
             if section.get("file") is not None:
-                section["file"] = str(self._copy(path))
+                section["file"] = str(self._source_file(path))
         kept = ObjectiveSection.model_validate(values)
         corpus = self._corpus()
         vocabulary = Vocabulary.model_validate(corpus["vocabulary"])

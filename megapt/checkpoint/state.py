@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside DeepSpeed's state, and where everything of it lies."""
+"""The trainer's part of a checkpoint, and the paths of checkpoint folders and files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PlainSerializer, PlainValidator, field_validator
+from pydantic import AliasChoices, Field, PlainSerializer, PlainValidator, field_validator
 
 from megapt.config import Section
 from megapt.config.section import NonNegativeFloat, PositiveInt
@@ -27,29 +27,29 @@ _Data = Annotated[LoaderState, PlainValidator(_data_state), PlainSerializer(Load
 
 
 class TrainerState(Section):
-    """Where a run stands; with DeepSpeed's state, all that a checkpoint holds."""
+    """State of the trainer. A checkpoint holds it and DeepSpeed's state."""
 
     step: PositiveInt
     """Global batches consumed."""
     spent: dict[str, NonNegativeFloat]
-    """On each axis."""
+    """Amount spent on each budget axis."""
     ranks: PositiveInt
-    """That wrote it."""
+    """Number of ranks that wrote the checkpoint."""
     sequence: PositiveInt = 1
-    """Ranks among them that shared each micro-batch."""
+    """Number of ranks that shared each micro-batch."""
     zero_stage: Annotated[int, Field(ge=0, le=3)]
     precision: str
     data: _Data
-    validation: _Data
-    """Only which shards are left out."""
+    validation: _Data = Field(validation_alias=AliasChoices("validation", "heldout"))
+    """Only the shards that are skipped."""
     guard: dict[str, Any] = Field(default_factory=dict)
-    """What the judge of updates remembers."""
+    """See `Guard.state`."""
 
     @field_validator("spent")
     @classmethod
     def _check_axes(cls, spent: dict[str, float]) -> dict[str, float]:
         if spent.keys() != Spent().as_dict().keys():
-            raise ValueError("not the axes that runs are counted on")
+            raise ValueError("not the budget axes")
         return spent
 
 
@@ -66,9 +66,9 @@ def read_state(path: Path) -> TrainerState:
     """Return the trainer's state in the checkpoint at `path`.
 
     Raises:
-        ConfigError: if it is not what this version of megapt writes.
-        DamagedError: if it cannot be read.
-        UnavailableError: if its storage is away.
+        ConfigError: another version of megapt wrote it.
+        DamagedError: it cannot be read.
+        UnavailableError: its storage is unavailable.
     """
     file = path / STATE
     try:
@@ -89,21 +89,21 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def hidden_path(path: Path) -> Path:
-    """Return the hidden folder in which the checkpoint at `path` grows."""
+    """Return the hidden folder in which the checkpoint at `path` is written."""
     return path.with_name(f".{path.name}.partial")
 
 
 def replaced_path(path: Path) -> Path:
-    """Return where the checkpoint at `path` lies for the moment in which another takes its name."""
+    """Return the hidden folder that keeps the checkpoint at `path` while another replaces it."""
     return path.with_name(f".{path.name}.replaced")
 
 
 def step_of(name: str) -> int:
-    """Return the step of the checkpoint in a folder of this name; 0 if it is none."""
+    """Return the step of a checkpoint folder with this name; 0 if it is none."""
     found = re.fullmatch(r"step-(\d+)", name)
     return int(found[1]) if found else 0
 
 
 def steps_saved(folder: Path) -> list[int]:
-    """Return the steps of all checkpoints that have their name, ascending."""
+    """Return the steps of all checkpoints, ascending, without hidden folders."""
     return sorted(step for path in folder.glob("step-*") if (step := step_of(path.name)))

@@ -1,4 +1,4 @@
-"""The checkpoints of one run: saved whole or not at all, and found again."""
+"""Saves the checkpoints of one run atomically, finds them and loads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from megapt.checkpoint.manifest import (
     FORMAT,
     FileRecord,
     Manifest,
-    give_name,
-    mend,
+    publish,
     read_manifest,
     remove,
+    restore_replaced,
 )
 from megapt.checkpoint.remote import Copier, Copies
 from megapt.checkpoint.state import (
@@ -47,7 +47,7 @@ from megapt.errors import CheckpointError, ConfigError
 from megapt.files import write_json
 
 FAILURES = 3
-"""So many saves that fail one after another end the run."""
+"""Failed saves in a row that end the run."""
 
 
 @dataclass
@@ -66,16 +66,16 @@ class _Pending:
 class Checkpoints:
     """The checkpoints of one run. All ranks call the same methods in the same order.
 
-    A save that fails, because the disk is full say, leaves the checkpoints before it as they
-    were. Training goes on with a warning, because a later save may succeed; the run ends if
-    `FAILURES` saves fail one after another, or if its last one does.
+    If a save fails, for example on a full disk, the earlier checkpoints stay as they were. Training
+    continues with a warning, because a later save may succeed. The run ends if `FAILURES` saves in
+    a row fail, or if its last one fails.
 
     Args:
-        folder: of the run's checkpoints; it need not exist.
-        config: when they are written and what is kept.
-        model: that the run trains.
-        ranks: of the job.
-        run: digest of what makes the run this one; see `RunFolder.identity`.
+        folder: checkpoint folder of the run; it need not exist.
+        config: when checkpoints are written and which are kept.
+        model: model that the run trains.
+        ranks: ranks of the job.
+        run: digest that identifies the run; see `RunFolder.identity`.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class Checkpoints:
         copies = Copies(config.copy_to) if config.copy_to else None
         self._copier: Copier | None = None
         if copies is not None and ranks.main:
-            self._copier = Copier(copies, config, config.async_save, self._uncopied)
+            self._copier = Copier(copies, config, config.async_save, self._warn_uncopied)
         self._finder = Finder(folder, ranks, self._events, copies, run)
 
     def take_events(self) -> list[Event]:
-        """Return what happened since the last call; on the main rank all of it."""
+        """Return the events since the last call. Only the main rank has all of them."""
         return self._events.take()
 
     def save(
@@ -113,38 +113,41 @@ class Checkpoints:
         score: float | None = None,
         pruning: bool = True,
     ) -> float:
-        """Save the state of training; it appears under its name once it is complete.
+        """Save the state of training. The checkpoint appears under its name once it is complete.
 
         Args:
-            engine: with the model.
-            state: the trainer's.
-            score: held-out value, the less the better, if there was a validation.
-            pruning: whether older ones may be removed; not if this one may be worth less.
+            engine: engine with the model.
+            state: state of the trainer.
+            score: validation score, lower is better, if there was a validation.
+            pruning: whether older checkpoints may be removed; False if this one may be worse.
 
         Returns:
-            Seconds that training stood still.
+            Seconds for which training was blocked.
 
         Raises:
-            CheckpointError: too many saves have failed one after another.
+            CheckpointError: too many saves in a row have failed.
         """
         began = time.perf_counter()
-        self._settle()
-        if state != self._latest:  # A resumed run that is at its end comes by the same state.
-            self._begin(engine, state, score, pruning)
+        self._publish_pending()
+        if state != self._latest:  # Equal if a run is resumed at its end.
+            self._start_saving(engine, state, score, pruning)
         return time.perf_counter() - began
 
     def poll(self) -> bool:
-        """Return whether this rank's part of a pending save is written. It costs nothing."""
+        """Return whether this rank's part of a pending save is written, without waiting."""
         return self._pending is not None and self._pending.writing.done
 
     def settle(self, all_written: bool) -> None:
-        """Publish the pending save if `poll` held on all ranks.
+        """Publish the pending save if all ranks have written their parts.
+
+        Args:
+            all_written: whether `poll` returned True on all ranks.
 
         Raises:
-            CheckpointError: too many saves have failed one after another.
+            CheckpointError: too many saves in a row have failed.
         """
         if all_written:
-            self._settle()
+            self._publish_pending()
 
     def finish(self) -> None:
         """Wait for a pending save, and for its copy.
@@ -152,13 +155,13 @@ class Checkpoints:
         Raises:
             CheckpointError: the last save has failed.
         """
-        self._settle()
+        self._publish_pending()
         if self._copier is not None:
             self._copier.finish()
         if self._failures:
             raise CheckpointError(self._failure)
 
-    def _begin(
+    def _start_saving(
         self, engine: Engine, state: TrainerState, score: float | None, pruning: bool
     ) -> None:
         folder = hidden_path(checkpoint_path(self._folder, state.step))
@@ -181,20 +184,20 @@ class Checkpoints:
         if asynchronous:
             writing.start()
         else:
-            self._settle()
+            self._publish_pending()
 
     def _prepare(self, folder: Path) -> str:
-        """Make an empty folder, after removing what dead runs have left; return what fails."""
+        """Remove what killed runs have left and create `folder`; return the problem, or nothing."""
         try:
-            for left in self._folder.glob(".step-*"):
-                shutil.rmtree(left)
+            for unfinished in self._folder.glob(".step-*"):
+                shutil.rmtree(unfinished)
             folder.mkdir(parents=True)
         except OSError as error:
             return f"{error.filename or folder}: {error.strerror}"
         return ""
 
-    def _settle(self) -> None:
-        """Wait for the pending save of all ranks, and publish it."""
+    def _publish_pending(self) -> None:
+        """Wait until all ranks have written the pending save, and publish it."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
@@ -211,11 +214,11 @@ class Checkpoints:
             self._latest = pending.state
 
     def _publish(self, pending: _Pending, files: dict[str, FileRecord]) -> str:
-        """Give the checkpoint its name, then remove older ones; return what fails."""
+        """Publish a checkpoint, then remove older ones; return the problem, or nothing."""
         manifest = Manifest(
             format=FORMAT,
             megapt=megapt.__version__,
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
             run=self._run,
             step=pending.state.step,
             score=pending.score,
@@ -224,9 +227,9 @@ class Checkpoints:
         )
         path = checkpoint_path(self._folder, pending.state.step)
         try:
-            give_name(pending.folder, path, manifest)
+            publish(pending.folder, path, manifest)
         except OSError as error:
-            mend(self._folder)
+            restore_replaced(self._folder)
             return f"{error.filename or path}: {error.strerror}"
         if self._copier is not None:
             self._copier.copy(manifest.step, path, manifest)
@@ -235,10 +238,10 @@ class Checkpoints:
         return ""
 
     def _prune(self, newest: int) -> None:
-        """Remove what the policy does not keep.
+        """Remove the checkpoints that the policy does not keep.
 
-        Also checkpoints beyond the newest: the run has passed over them as damaged and gone
-        another way, on which they are no longer.
+        Also remove those of later steps than `newest`. The run has skipped them as corrupt and has
+        resumed from an earlier checkpoint, so they no longer belong to it.
         """
         scores = {}
         for step in steps_saved(self._folder):
@@ -254,13 +257,13 @@ class Checkpoints:
             try:
                 remove(path)
             except OSError as error:
-                self._events.tell(step, "unremoved", f"{path} cannot be removed: {error.strerror}")
+                self._events.add(step, "unremoved", f"{path} cannot be removed: {error.strerror}")
 
     def _failed(self, step: int, problem: str) -> bool:
-        """Agree whether a save has failed on some rank; tell it, and end the run if it must.
+        """Return whether a save has failed on any rank, and warn of it.
 
         Raises:
-            CheckpointError: too many saves have failed one after another.
+            CheckpointError: too many saves in a row have failed.
         """
         if not self._ranks.any(bool(problem)):
             return False
@@ -273,21 +276,21 @@ class Checkpoints:
         )
         if self._failures == FAILURES:
             raise CheckpointError(f"{FAILURES} times in a row: {self._failure}")
-        self._events.tell(step, "unsaved", f"{self._failure}; training goes on")
+        self._events.add(step, "unsaved", f"{self._failure}; training continues")
         return True
 
-    def _uncopied(self, step: int, problem: str) -> None:
+    def _warn_uncopied(self, step: int, problem: str) -> None:
         text = f"the checkpoint of step {step} was not copied: {problem}"
-        self._events.tell(step, "uncopied", text)
+        self._events.add(step, "uncopied", text)
 
     def newest(self, before: int | None = None) -> Saved | None:
-        """Return the newest checkpoint that is complete and undamaged; None if there is none.
+        """Return the newest intact checkpoint; None if there is none.
 
-        Damaged ones are passed over with a warning. If the run has none, the newest copy is
+        Corrupt ones are skipped with a warning. If no intact one is left, the newest intact copy is
         fetched.
 
         Args:
-            before: only those of earlier steps than this.
+            before: consider only checkpoints of earlier steps than this.
 
         Raises:
             MegaptError: on all ranks; see `Finder.newest`.
@@ -295,15 +298,15 @@ class Checkpoints:
         return self._finder.newest(before, fetching=self._config.resume == "auto")
 
     def load(self, saved: Saved, engine: Engine) -> None:
-        """Load weights and optimizer states, whatever ranks and ZeRO stage they were saved with.
+        """Load weights and optimizer states. The ranks and the ZeRO stage may have changed.
 
         Args:
-            saved: of `newest`, `at` or `branch_start`.
-            engine: with the model.
+            saved: checkpoint from `newest` or `branch_start`.
+            engine: engine with the model.
 
         Raises:
-            ConfigError: they do not fit the engine.
-            DamagedError: they are not whole.
+            ConfigError: the states do not fit the engine.
+            DamagedError: the checkpoint is incomplete or corrupt.
         """
         engine.load_state(saved.path, moved_rows(saved.path, self._model))
         average = read_manifest(saved.path).average

@@ -1,4 +1,4 @@
-"""Plain weights in a file, and loaded for later use."""
+"""Reads the plain weights of checkpoints."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from megapt.model.layout import fused_rows
 
 
 class WeightsFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when it is asked for.
+    """The tensors of a safetensors file. Each is read from the file at every access.
 
     Args:
-        file: to read.
-        moved: name -> place in the file of each row, where it is another than in the tensor.
+        file: file to read.
+        moved: name -> index in the file of each row of the tensor, int64 [rows]; only for tensors
+            whose rows are in another order there.
 
     Raises:
-        DamagedError: the file is missing or damaged.
+        DamagedError: the file is missing or corrupt.
     """
 
     def __init__(self, file: Path, moved: Mapping[str, Tensor] = {}) -> None:
@@ -34,7 +35,7 @@ class WeightsFile(Mapping[str, Tensor]):
         except FileNotFoundError:
             raise DamagedError(f"{file}: missing from the checkpoint") from None
         except (SafetensorError, OSError) as error:
-            raise DamagedError(f"{file}: damaged: {error}") from None
+            raise DamagedError(f"{file}: corrupt: {error}") from None
         self._file = opened
         self._names: list[str] = list(opened.keys())
         self._moved = moved
@@ -53,23 +54,24 @@ class WeightsFile(Mapping[str, Tensor]):
 
     @property
     def shapes(self) -> dict[str, list[int]]:
-        """Of all tensors, by name."""
+        """Shapes of all tensors, by name."""
         return {name: self._file.get_slice(name).get_shape() for name in self._names}
 
 
 def moved_rows(path: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """Return where the rows lie in the files of a checkpoint of another order than the model's.
+    """Return where the files of a checkpoint have the rows of matrices in another order.
 
     Args:
-        path: of the checkpoint.
-        config: of the model that the run trained.
+        path: folder of the checkpoint.
+        config: model that the run trained.
 
     Returns:
-        Name of a parameter -> int64 [rows].
+        Name of a parameter -> index in the files of each row of the model, int64 [rows]. Empty if
+        the order is that of the model.
 
     Raises:
-        ConfigError: it is of a later version of megapt.
-        DamagedError: it is damaged.
+        ConfigError: a later version of megapt wrote the checkpoint.
+        DamagedError: the checkpoint is corrupt.
     """
     try:
         manifest = read_manifest(path)
@@ -89,20 +91,20 @@ def load_weights(
     """Load a checkpoint's weights into `model` and return its step.
 
     Args:
-        folder: of the run's checkpoints.
-        model: that the run trained.
-        config: of the model.
-        step: of the checkpoint; by default the newest.
+        folder: checkpoint folder of the run.
+        model: model that the run trained.
+        config: configuration of the model.
+        step: step of the checkpoint; by default the newest.
 
     Raises:
-        ConfigError: if there is no such checkpoint, or it is of another model.
-        DamagedError: if its weights are missing or damaged.
+        ConfigError: there is no such checkpoint, or it is of another model.
+        DamagedError: its weights are missing or corrupt.
     """
     step = choose_step(folder, step)
     file = checkpoint_path(folder, step) / WEIGHTS
     weights = open_weights(file.parent, config)
     missing, unexpected = model.load_state_dict(dict(weights), strict=False)
-    # A tied parameter stands in the file once, under the first of its names.
+    # The file has a tied parameter only once, under the first of its names.
     names = {name for name, _ in model.named_parameters()}
     wrong = [name for name in missing if name in names] + list(unexpected)
     if wrong:

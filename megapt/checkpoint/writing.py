@@ -1,4 +1,4 @@
-"""Writing a rank's files of a checkpoint, at once or in the background from a copy in memory."""
+"""Writes a rank's files of a checkpoint, at once or in the background from a copy in memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from data_prep.files import sync
 from megapt.checkpoint.manifest import FileRecord, record_of
 
 Write = Callable[[Path], None]
-"""Writes a file of that name."""
+"""Writes a file with this path."""
 
 
-class _Watched:
-    """A file that remembers why it could not be written: torch raises other errors over it."""
+class _FileWithError:
+    """A file that keeps the OSError of a failed write, which torch replaces by a RuntimeError."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -36,7 +36,7 @@ class _Watched:
             raise
 
     def flush(self) -> None:
-        """Hand what is buffered to the system."""
+        """Hand buffered data to the system."""
         try:
             self._file.flush()
         except OSError as error:
@@ -45,23 +45,23 @@ class _Watched:
 
 
 def torch_file(content: Any) -> Write:
-    """Return what writes `content` with `torch.save`."""
+    """Return a function that writes `content` with `torch.save`."""
 
     def write(path: Path) -> None:
         with open(path, "wb") as file:
-            watched = _Watched(file)
+            keeping = _FileWithError(file)
             try:
-                torch.save(content, watched)  # type: ignore[arg-type]
+                torch.save(content, keeping)  # type: ignore[arg-type]
             except RuntimeError:
-                if watched.error is not None:
-                    raise watched.error from None
+                if keeping.error is not None:
+                    raise keeping.error from None
                 raise
 
     return write
 
 
 def safetensors_file(weights: Mapping[str, Tensor]) -> Write:
-    """Return what writes `weights` with safetensors."""
+    """Return a function that writes `weights` with safetensors."""
 
     def write(path: Path) -> None:
         try:
@@ -76,17 +76,17 @@ class Writing:
     """This rank's files of one checkpoint, while they are written.
 
     Args:
-        folder: of the files.
-        files: name in it -> what writes it.
+        folder: folder of the files.
+        files: name in it -> function that writes the file.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, Write]) -> None:
         self._folder = folder
         self._files: dict[str, Write] = dict(files)
         self._thread: Thread | None = None
-        self._bug: BaseException | None = None
+        self._error: BaseException | None = None
         self.records: dict[str, FileRecord] = {}
-        """What was written."""
+        """Size and hash of each written file, by name."""
         self.problem = ""
         """Why a file could not be written, in one line; empty if all could."""
 
@@ -97,17 +97,17 @@ class Writing:
 
     @property
     def done(self) -> bool:
-        """Whether `finish` would not wait."""
+        """Whether `finish` returns without waiting."""
         return self._thread is not None and not self._thread.is_alive()
 
     def finish(self) -> None:
-        """Write now, or wait until all is written."""
+        """Write the files now, or wait until the background thread has written them."""
         if self._thread is None:
             self._run()
         else:
             self._thread.join()
-        if self._bug is not None:
-            raise self._bug
+        if self._error is not None:
+            raise self._error
 
     def _run(self) -> None:
         try:
@@ -115,11 +115,11 @@ class Writing:
                 name, write = self._files.popitem()
                 file = self._folder / name
                 write(file)
-                del write  # Its content is freed file by file.
+                del write  # Frees its content before the next file.
                 sync(file)
                 self.records[name] = record_of(file)
         except OSError as error:
             self._files.clear()
             self.problem = f"{file}: {error.strerror}"
-        except BaseException as error:  # told by `finish`, in the thread that can end the run
-            self._bug = error
+        except BaseException as error:  # `finish` raises it in the main thread.
+            self._error = error

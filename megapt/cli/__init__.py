@@ -1,4 +1,4 @@
-"""The command `megapt`: train, compare, and use what was trained."""
+"""The command `megapt`: training, comparison, and use of trained runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from megapt.cli.command import (
 )
 
 app = typer.Typer(
-    help="Pretrain Transformers under any objective, and compare the objectives honestly.",
+    help="Pretrain Transformers with any objective, and compare objectives on equal terms.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,13 +33,14 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all, do two updates, and write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check everything, compute two updates, and write nothing."),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what a dry run took as JSON.")
+        bool, typer.Option("--json", help="Print the result of a dry run as JSON.")
     ] = False,
 ) -> None:
-    """Train one run in this process. Over many: deepspeed --module megapt.training CONFIG …"""
+    """Train one run here (on many ranks: deepspeed --module megapt.training CONFIG …)."""
     if dry_run:
         from megapt.planning.command import rehearse_run
 
@@ -55,7 +56,7 @@ def train(
 
 @add_command(app, "compare")
 def compare(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Train and measure several objectives. Over many: deepspeed --module megapt.comparison …"""
+    """Compare several objectives (on many ranks: deepspeed --module megapt.comparison CONFIG …)."""
     from megapt.resilience.stopping import remember_requests
 
     remember_requests()
@@ -75,7 +76,7 @@ def show(
     html: Annotated[Path | None, typer.Option(help="Write an HTML page to this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print a window of text and what the objective makes of it."""
+    """Print a window of text and the examples that the objective makes of it."""
     from megapt.evaluation.show import show_window
 
     show_window(config, overrides or [], window, every=every, as_json=as_json, html=html)
@@ -85,17 +86,17 @@ def show(
 def plan(
     config: ConfigFile,
     cluster: Annotated[
-        str, typer.Option(help="YAML file with a section device; see configs/cluster/.")
+        str, typer.Option(help="YAML file with a section `device`; see configs/cluster/.")
     ],
     overrides: Overrides = None,
     vocabulary: Vocabulary = None,
     labels: Labels = 0,
     tokens_per_second: Annotated[
-        float | None, typer.Option(min=0, help="Measured raw tokens a second of one device.")
+        float | None, typer.Option(min=0, help="Measured raw tokens per second of one device.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a run will take on a cluster: memory, time, cost, and the settings to choose."""
+    """Estimate memory, time and cost of a run on a cluster, and recommend settings."""
     from megapt.planning.command import plan_run
 
     plan_run(
@@ -114,10 +115,13 @@ def status(
     folder: Annotated[str, typer.Argument(help="Folder of a run or comparison.", metavar="RUN")],
     as_json: Json = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Print it again every five seconds, until the end.")
+        bool,
+        typer.Option(
+            "--watch", help="Print it again every five seconds, until all runs are finished."
+        ),
     ] = False,
 ) -> None:
-    """Say how a run stands: its speed, losses, checkpoints, and what went wrong."""
+    """Print the status of a run: speed, losses, checkpoints, and faults."""
     from megapt.monitoring.status_view import show_status
 
     show_status(folder, as_json=as_json, watch=watch)
@@ -126,13 +130,11 @@ def status(
 @add_command(app, "eval")
 def evaluate(
     run: Run,
-    windows: Annotated[int, typer.Option(min=1, help="Held-out windows.")] = 512,
-    corpus: Annotated[
-        str | None, typer.Option(help="Corpus folder, if it is not where it was.")
-    ] = None,
+    windows: Annotated[int, typer.Option(min=1, help="Number of validation windows.")] = 512,
+    corpus: Annotated[str | None, typer.Option(help="Corpus folder, if it has moved.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a run on held-out text, beside the unigram baseline."""
+    """Score a run on the validation set, next to the unigram baseline."""
     from megapt.evaluation.evaluate import evaluate_run
 
     scores = evaluate_run(run, windows, corpus)
@@ -146,14 +148,16 @@ def evaluate(
 @add_command(app, "generate")
 def generate(
     run: Run,
-    prompt: Annotated[list[str], typer.Option(help="Text to continue, or to rewrite.")],
-    max_tokens: Annotated[int, typer.Option(min=1)] = 64,
-    temperature: Annotated[float, typer.Option(min=0, max=100, help="0 is greedy.")] = 0.8,
-    top_p: Annotated[float, typer.Option(min=0, max=1)] = 0.95,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    prompt: Annotated[list[str], typer.Option(help="Text to continue or to rewrite.")],
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help="0: greedy decoding.")] = 0.8,
+    top_p: Annotated[
+        float, typer.Option(min=0, max=1, help="Probability mass of nucleus sampling.")
+    ] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Continue the prompt, or write the whole text from its masked form (mgm, infilling)."""
+    """Continue the prompt, or rewrite a text with masks (mgm, infilling)."""
     from megapt.evaluation import generate, load_run
     from megapt.evaluation.fill_mask import encode_masked
 
@@ -170,11 +174,12 @@ def generate(
 def fill_mask(
     run: Run,
     text: Annotated[str, typer.Argument(help='Text with masks: "The [MASK] of the union".')],
-    top: Annotated[int, typer.Option(min=1, help="Candidates a mask.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Candidates per mask.")] = 5,
     rounds: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Rounds that fill the text, the surest masks first; default: one a mask."
+            min=1,
+            help="Rounds; each fills the most certain masks. Default: one round per mask.",
         ),
     ] = None,
     as_json: Json = False,
@@ -195,10 +200,10 @@ def fill_mask(
 @add_command(app, "classify")
 def classify(
     run: Run,
-    texts: Annotated[list[str], typer.Argument(help="Texts.")],
+    texts: Annotated[list[str], typer.Argument(help="Texts to classify.")],
     as_json: Json = False,
 ) -> None:
-    """Classify texts with the run's own class head (msc)."""
+    """Classify texts with the class head of the run (msc)."""
     from megapt.evaluation import classify, load_run
 
     results = classify(load_run(run), texts)
@@ -212,10 +217,10 @@ def classify(
 @add_command(app, "export")
 def export(
     run: Run,
-    to: Annotated[str, typer.Option(help="Format.", metavar="NAME")],
+    to: Annotated[str, typer.Option(help="Name of the format.", metavar="NAME")],
     output: Annotated[str, typer.Option(help="Folder to write.", metavar="DIR")],
     file: Annotated[
-        str | None, typer.Option(help="Python file of your own that defines the format.")
+        str | None, typer.Option(help="Python file that defines a custom format.")
     ] = None,
 ) -> None:
     """Write a run in the format of another tool."""

@@ -11,18 +11,20 @@ import typer
 from megapt.cli.command import Json, Run, add_command
 
 app = typer.Typer(
-    help="Look at the checkpoints of a run, and make other files of them.",
+    help="Inspect the checkpoints of a run, and write other files from them.",
     no_args_is_help=True,
     add_completion=False,
 )
 
-Step = Annotated[int | None, typer.Argument(min=1, help="Of the checkpoint; default: the newest.")]
-Output = Annotated[Path, typer.Option(help="What is written; must not exist yet.")]
+Step = Annotated[
+    int | None, typer.Argument(min=1, help="Step of the checkpoint; default: the newest.")
+]
+Output = Annotated[Path, typer.Option(help="File or folder to write; it must not exist.")]
 
 
 @add_command(app, "ls")
 def ls(run: Run, as_json: Json = False) -> None:
-    """List them: step, date, size, who wrote it, score, why it is kept, whether files lack."""
+    """List the checkpoints: step, date, size, ranks, score, why each is kept, corrupt ones."""
     from megapt.checkpoint.commands import list_checkpoints
 
     rows = list_checkpoints(run)
@@ -37,7 +39,7 @@ def ls(run: Run, as_json: Json = False) -> None:
 
 def _line(row: dict[str, Any]) -> str:
     if row["damage"]:
-        return f"{row['step']:>10,}  damaged: {row['damage'][0]}"
+        return f"{row['step']:>10,}  corrupt: {row['damage'][0]}"
     score = "-" if row["score"] is None else f"{row['score']:.4f}"
     return (
         f"{row['step']:>10,}  {row['date'][:16].replace('T', ' ')}  "
@@ -50,15 +52,15 @@ def _line(row: dict[str, Any]) -> str:
 def verify(
     run: Run,
     step: Annotated[
-        int | None, typer.Argument(min=1, help="Of the checkpoint; default: all.")
+        int | None, typer.Argument(min=1, help="Step of the checkpoint; default: all.")
     ] = None,
 ) -> None:
-    """Hash every file; exit code 1 if one is damaged."""
+    """Hash every file; exit with code 1 if one is corrupt."""
     from megapt.checkpoint.commands import verify
 
     found = verify(run, step)
     for each, problems in found.items():
-        for line in problems or ["whole"]:
+        for line in problems or ["intact"]:
             print(f"step {each}: {line}")
     if any(found.values()):
         raise typer.Exit(1)
@@ -66,7 +68,7 @@ def verify(
 
 @add_command(app, "convert")
 def convert(run: Run, output: Output, step: Step = None) -> None:
-    """Write one in DeepSpeed's universal format, for other DeepSpeed jobs. megapt needs no such."""
+    """Write a checkpoint in DeepSpeed's universal format, for other DeepSpeed jobs than megapt."""
     from megapt.checkpoint.commands import convert
 
     print(f"{output}: step {convert(run, step, output)}")
@@ -77,9 +79,11 @@ def consolidate(
     run: Run,
     output: Output,
     step: Step = None,
-    dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the weights.")] = "fp32",
+    dtype: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Data type of the weights.")
+    ] = "fp32",
 ) -> None:
-    """Write its weights, or their moving average, into one safetensors file."""
+    """Write the weights of a checkpoint, or their moving average, to one safetensors file."""
     from megapt.checkpoint.commands import consolidate
 
     print(f"{output}: step {consolidate(run, step, output, dtype)}, {dtype}")
@@ -89,10 +93,14 @@ def consolidate(
 def average(
     run: Run,
     output: Output,
-    steps: Annotated[list[int] | None, typer.Argument(min=1, help="Of the checkpoints.")] = None,
-    last: Annotated[int | None, typer.Option(min=2, help="The newest so many instead.")] = None,
+    steps: Annotated[
+        list[int] | None, typer.Argument(min=1, help="Steps of the checkpoints.")
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option(min=2, help="Number of newest checkpoints, instead of steps.")
+    ] = None,
 ) -> None:
-    """Write the mean of the weights of several into one safetensors file."""
+    """Write the mean of the weights of several checkpoints to one safetensors file."""
     from megapt.checkpoint.commands import average
 
     chosen = average(run, steps or [], last, output)

@@ -1,4 +1,4 @@
-"""What every command has in common: errors end in one line and an exit code."""
+"""Common parts of the commands: arguments, and errors as one line with an exit code."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ Overrides = Annotated[
 Run = Annotated[str, typer.Argument(help="Folder of a trained run.", metavar="RUN")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Vocabulary = Annotated[
-    int | None, typer.Option(min=1, help="Token ids, where the corpus is not there yet.")
+    int | None, typer.Option(min=1, help="Number of token ids, if the corpus does not exist yet.")
 ]
-Labels = Annotated[int, typer.Option(min=0, help="Document classes, likewise.")]
+Labels = Annotated[
+    int, typer.Option(min=0, help="Number of document classes, if the corpus does not exist yet.")
+]
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def add_command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
-    """Add a command to `app` whose errors end in one line and an exit code.
+    """Return a decorator that adds a command to `app`; errors become one line and an exit code.
 
-    Commands import what they need themselves: torch takes seconds to load, `--help` should not.
+    Commands do their own imports: torch takes seconds to load, and `--help` should be fast.
+
+    Args:
+        app: application that gets the command.
+        name: name of the command.
     """
 
     def add(function: Command) -> Command:

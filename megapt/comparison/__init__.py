@@ -1,1 +1,1 @@
-"""Compares objectives: same text, same trunk, same optimizer, a declared budget."""
+"""Comparison of objectives on the same text, trunk and optimizer, under a declared budget."""

@@ -6,9 +6,9 @@ from megapt.resilience.stopping import remember_requests
 
 
 def main() -> None:
-    """Compare on this rank."""
+    """Run this rank of a comparison."""
     remember_requests()
-    # Seconds pass here; a signal meanwhile must not kill the rank.
+    # These imports take seconds; a signal in this time must not kill the rank.
     from megapt.comparison.launch import compare
     from megapt.exits import guarded, leave
     from megapt.training.launch import arguments

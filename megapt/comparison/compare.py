@@ -1,4 +1,4 @@
-"""Trains every member of a comparison under one budget and measures all of them alike."""
+"""Training of every member of a comparison under one budget, with the same measures for all."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ _HELD_EQUAL = (
     "the text: the k-th window is the same for all members",
     "the trunk: architecture and initial weights",
     "the optimizer, the learning rate and its schedule over the budget",
-    "the number of windows an update, and the precision",
-    "the held-out windows, and the items of each measure",
+    "the global batch, in windows, and the precision",
+    "the validation windows, and the items of each measure",
 )
 
 
@@ -52,12 +52,12 @@ class Comparison:
     """One comparison on the ranks of this job.
 
     Args:
-        config: of the comparison.
-        ranks: of the job.
-        origins: of the configuration, for errors.
+        config: configuration of the comparison.
+        ranks: the ranks of the job.
+        origins: origins of the configuration, for errors.
 
     Raises:
-        ConfigError: before any member is trained, if one of them cannot be.
+        ConfigError: if a member cannot be trained, before any of them is.
         MegaptError: if the corpus or the run of a member cannot be read; see `prepare`.
     """
 
@@ -87,34 +87,34 @@ class Comparison:
     def run(self) -> Results:
         """Train and measure every member; write results.json and report.html.
 
-        A member that finished before is not trained again; the measures are taken anew, since
-        they cost little and their settings may have changed.
+        A finished member is not trained again. All measures are computed again: they are cheap,
+        and their settings may have changed.
         """
         if self.ranks.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             keep_sources(self.folder, self._measures.sources)
         members = []
         for name in self.runs:
-            # What it holds goes with it: a comparison takes the memory of one model.
+            # Without the reference its memory is freed: a comparison needs the memory of one model.
             prepared = self.prepared.pop(name)
             Trainer(prepared).train()
             members.append(self._measure(name, prepared.parts.objective))
-            self._say(members[-1])
+            self._print_summary(members[-1])
         results = self._results(members)
         if self.ranks.main:
             write_text(self.folder / RESULTS, dump(results))
-            # What is reported is what was written.
-            # matplotlib, which only the rank that writes the report has to wait for.
+            # This imports matplotlib; only the rank that writes the report waits for it.
             from megapt.comparison.report import render
 
+            # The report is made from the file, so that it shows what was written.
             write_text(self.folder / REPORT, render(load(self.folder / RESULTS)))
         self.ranks.barrier()
         return results
 
-    def _say(self, member: Member) -> None:
+    def _print_summary(self, member: Member) -> None:
         if self.ranks.main:
             print(
-                f"{member.name}: held-out loss {member.validation_loss:.3f} "
+                f"{member.name}: validation loss {member.validation_loss:.3f} "
                 f"(unigram {member.unigram_loss:.3f}), {member.tokens_per_second:,.0f} tokens/s",
                 flush=True,
             )
@@ -167,7 +167,7 @@ class Comparison:
         )
 
     def _untrained(self, members: list[Member]) -> dict[str, Score]:
-        """Return the scores of the trunk before its training, as the first that has one reads."""
+        """Return the untrained trunk's scores, read as by the first member that has a score."""
         scores: dict[str, Score] = {}
         wanted = [measure for measure in self._measures.chosen if measure.untrained]
         for member in members:
@@ -222,7 +222,7 @@ def _curve(folder: RunFolder) -> list[CurvePoint]:
 
 
 def _not_equal(config: CompareConfig, members: list[Member], measures: list[Measure]) -> list[str]:
-    """Say what differs between the members beside the objective, as far as it is known."""
+    """Return sentences on the known differences between the members, except the objective."""
     axis = config.training.budget.axis
     others = [name for name in Budget.model_fields if name != axis]
     spent = [
@@ -231,22 +231,24 @@ def _not_equal(config: CompareConfig, members: list[Member], measures: list[Meas
         f"{max(getattr(m.budget, name) for m in members):.3g})"
         for name in others
     ]
-    said = [
-        f"the budget is equal in {axis.replace('_', ' ')} alone; unequal are: {', '.join(spent)}",
-        "the learning rate is the same for all and was tuned for none of them",
-        "attention and the heads belong to the objective, so parameters differ by the heads",
-        "held-out losses of different objectives answer different questions",
-        "one run each: differences within the spread of seeds are not told apart",
+    notes = [
+        f"the budget is equal only in {axis.replace('_', ' ')}; these differ: {', '.join(spent)}",
+        "the learning rate is the same for all members and was not tuned for any of them",
+        "attention and heads belong to the objective, so parameter counts differ by the heads",
+        "validation losses of different objectives measure different tasks",
+        "each member is one run, and differences between seeds are not measured",
     ]
     ranks = {member.ranks for member in members}
     if len(ranks) > 1:
-        said.append(f"the number of ranks ({min(ranks)} to {max(ranks)}), and so tokens a second")
+        notes.append(
+            f"the number of ranks ({min(ranks)} to {max(ranks)}), and therefore tokens per second"
+        )
     labeled = [member.name for member in members if member.uses_labels]
     if labeled:
         asking = " and ".join(f"the {m.name}" for m in measures if m.uses_labels)
-        asked = f", which {asking} asks for" if asking else ""
-        said.append(
-            f"{', '.join(labeled)} saw the classes of the training documents{asked}; the others "
-            f"never saw a class before they were measured"
+        used = f", which {asking} uses" if asking else ""
+        notes.append(
+            f"{', '.join(labeled)} saw the classes of the training documents{used}; the others "
+            f"saw no class before they were measured"
         )
-    return said
+    return notes

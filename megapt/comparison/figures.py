@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG that stands inside the page."""
+"""The figures of a report, as SVG inside the page."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ AXES: dict[Axis, str] = {
     "wall_clock": "Training time",
 }
 
-_WIDTH = 7.5  # Inches of 72 points: the 720 CSS pixels that the page gives to a figure.
-_INK = "#012345"  # Stands for the page's text color, which is another one on a dark screen.
-# Okabe & Ito 2008, told apart by color-blind readers; without black and the too light yellow.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # Another number: pairs repeat after 42 members.
-_LINES = ("--", "-.", (0, (1, 3)))  # Of baselines; dots alone are the untrained trunk's.
+_WIDTH = 7.5  # Inches of 72 points; the page shows a figure 720 CSS pixels wide.
+_INK = "#012345"  # Replaced by the page's text color, which is different in dark mode.
+# Okabe & Ito 2008, safe for color-blind readers; without black and the pale yellow.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # With 6 colors: pairs repeat after 42 members.
+_LINES = ("--", "-.", (0, (1, 3)))  # Of baselines; the untrained trunk is dotted.
 _STYLE = {
-    # Text stays text: the reader's browser has fonts for Chinese, matplotlib's own has no glyphs.
+    # Keep text as text: browsers have fonts for Chinese, matplotlib's font has no such glyphs.
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 9.5,
@@ -47,7 +47,7 @@ _STYLE = {
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Apply the style of the figures alone, whatever matplotlibrc the user has."""
+    """Apply the style of the figures, independent of the user's matplotlibrc."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -56,15 +56,15 @@ def _style() -> Iterator[None]:
 
 
 def _svg(figure: Figure, label: str) -> str:
-    """Return `figure` as an element of the page, the same bytes for the same figure."""
+    """Return `figure` as an element of the page; equal figures give equal bytes."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # Ids of shapes are hashes: the same at every run, and different in every figure of a page.
+    # Ids of shapes are hashes: the same in every run, and different in every figure of a page.
     matplotlib.rcParams["svg.hashsalt"] = label
     figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     found = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)</svg>', stream.getvalue(), re.DOTALL)
     assert found is not None
-    # Ids of groups repeat from figure to figure, and nothing refers to them.
+    # Ids of groups repeat across figures, and nothing refers to them.
     drawing = re.sub(r'<g id="[^"]*"', "<g", found[2]).replace(_INK, "currentColor")
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     return f'<svg {spaces} role="img" aria-label="{html.escape(label)}" {found[1]}>{drawing}</svg>'
@@ -91,7 +91,7 @@ def amount(axis: Axis, value: float) -> str:
 
 
 def learning_curves(results: Results) -> str:
-    """Return held-out loss over unigram loss against what was spent on the budget's axis."""
+    """Return validation loss / unigram loss over the spent budget, on the axis of the budget."""
     axis: Axis = results.budget_axis
     with _style():
         figure = Figure(figsize=(_WIDTH, 3.6), layout="constrained")
@@ -101,14 +101,14 @@ def learning_curves(results: Results) -> str:
             axes.plot(
                 [getattr(point, axis) for point in member.curve],
                 [point.loss / member.unigram_loss for point in member.curve],
-                color=_COLOURS[i % len(_COLOURS)],
+                color=_COLORS[i % len(_COLORS)],
                 marker=_MARKERS[i % len(_MARKERS)],
                 markersize=4,
                 label=member.name,
             )
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(axis, value)))
         axes.set_xlabel(AXES[axis])
-        axes.set_ylabel("Held-out loss / unigram loss")
+        axes.set_ylabel("Validation loss / unigram loss")
         axes.grid(alpha=0.3)
         figure.legend(loc="outside right upper", frameon=False)
         ends = [
@@ -117,12 +117,12 @@ def learning_curves(results: Results) -> str:
             if member.curve
         ]
         return _svg(
-            figure, "Learning curves. Last held-out loss over unigram loss: " + ", ".join(ends)
+            figure, "Learning curves. Last validation loss / unigram loss: " + ", ".join(ends)
         )
 
 
 def measured(results: Results, measure: MeasureRecord) -> str:
-    """Return the score of every member that has one, with its interval, beside the baselines."""
+    """Return the scores of all members that have one, with their intervals and the baselines."""
     answered = [
         (i, member.name, member.scores[measure.name])
         for i, member in enumerate(results.members)
@@ -139,7 +139,7 @@ def measured(results: Results, measure: MeasureRecord) -> str:
             if untrained.interval is not None:
                 axes.axvspan(*untrained.interval, color=_INK, alpha=0.12, lw=0)
         for row, (i, _, score) in enumerate(answered):
-            color = _COLOURS[i % len(_COLOURS)]
+            color = _COLORS[i % len(_COLORS)]
             if score.interval is not None:
                 axes.plot(score.interval, (row, row), color=color, lw=2)
             axes.plot(score.value, row, color=color, marker=_MARKERS[i % len(_MARKERS)])
@@ -155,15 +155,15 @@ def measured(results: Results, measure: MeasureRecord) -> str:
         if measure.baselines or untrained is not None:
             figure.legend(loc="outside upper right", ncols=2, frameon=False)
         values = [f"{name} {in_unit(score.value, measure.unit)}" for _, name, score in answered]
-        whole = all(score.interval is not None for _, _, score in answered)
-        title = f"{measure.title} with 95 % intervals" if whole else measure.title
+        with_intervals = all(score.interval is not None for _, _, score in answered)
+        title = f"{measure.title} with 95 % intervals" if with_intervals else measure.title
         return _svg(figure, f"{title}: {', '.join(values)}")
 
 
 def budgets(results: Results) -> str:
-    """Return what every member spent on the five axes, as shares of the largest."""
+    """Return what every member spent on the five axes, relative to the largest."""
     names = [member.name for member in results.members]
-    colors = [_COLOURS[i % len(_COLOURS)] for i in range(len(names))]
+    colors = [_COLORS[i % len(_COLORS)] for i in range(len(names))]
     with _style():
         figure = Figure(figsize=(_WIDTH, 0.5 + 0.42 * len(names)), layout="constrained")
         columns = figure.subplots(1, len(AXES), sharey=True)

@@ -1,4 +1,4 @@
-"""The comparison as a job: one rank's part, and what is printed at its end."""
+"""The comparison as a job: the work of one rank, and the output at the end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from megapt.training.launch import begin
 
 
 def compare(config_file: str, overrides: Sequence[str]) -> None:
-    """Run the comparison that the file describes, on this process's rank."""
+    """Run the comparison of a configuration file on the rank of this process.
+
+    Args:
+        config_file: configuration of the comparison.
+        overrides: words ``key=value``.
+
+    Raises:
+        MegaptError: as `Comparison`.
+    """
     config, origins, ranks = begin(CompareConfig, config_file, overrides)
     comparison = Comparison(config, ranks, origins)
     results = comparison.run()
     if ranks.main:
-        # Where there is no terminal, Rich takes 80 columns and would cut the numbers.
+        # Without a terminal, Rich assumes 80 columns and would cut the numbers.
         console = Console() if sys.stdout.isatty() else Console(width=120)
         from megapt.comparison.report import table
 

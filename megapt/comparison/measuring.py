@@ -1,4 +1,4 @@
-"""The measures of one comparison: chosen before its members are trained, asked afterwards."""
+"""The measures of one comparison: chosen before the members are trained, computed afterwards."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from megapt.registry import read_source
 
 @dataclass(frozen=True)
 class Measures:
-    """What the members are asked."""
+    """The measures of the members."""
 
     chosen: list[Measure]
     records: list[MeasureRecord]
-    """What results say of each, without the score of the untrained model."""
+    """The record of each measure, without the score of the untrained model."""
     left_out: dict[str, str]
-    """Usual measure -> what the corpus lacks for it."""
+    """Default measure -> what the corpus lacks for it."""
     sources: dict[str, bytes]
-    """Dotted path of a measure of the user's own -> content of its Python file."""
+    """Dotted path of a custom measure -> content of its Python file."""
 
 
 def choose_measures(
@@ -39,9 +39,10 @@ def choose_measures(
     """Build the measures that the configuration names.
 
     Raises:
-        ConfigError: on every rank, if one of them is none, or the corpus lacks what it needs. If
-            the configuration names none, the usual ones that lack something are left out.
-        MegaptError: on every rank, if one cannot read the corpus.
+        ConfigError: on every rank, if a measure does not exist, or if the corpus lacks what a
+            named measure needs. If the configuration names no measures, the default measures that
+            lack something are skipped.
+        MegaptError: on every rank, if a rank cannot read the corpus.
     """
     named = "measures" in config.model_fields_set
     context = MeasureContext(corpus, config.data.window, config.seed, ranks)
@@ -80,7 +81,7 @@ def _record(measure: Measure, origins: Origins, path: str) -> MeasureRecord:
 
 
 def ask(measures: Iterable[Measure], run: LoadedRun) -> tuple[dict[str, Score], dict[str, str]]:
-    """Return the scores of a model by measure, and why it has no others, on all ranks."""
+    """Return the scores of a model by measure, and the reasons for missing scores, on all ranks."""
     scores, unanswered = {}, {}
     for measure in measures:
         problem = measure.problem(run.objective)

@@ -1,4 +1,4 @@
-"""Shows the results of a comparison: as one HTML page, in the terminal, in Markdown."""
+"""The results of a comparison as an HTML page and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from megapt.comparison.figures import (
     learning_curves,
     measured,
 )
-from megapt.comparison.reading import NONE, in_unit, percent, ranked, reading, written
+from megapt.comparison.reading import NONE, in_unit, percent, ranked, reading, score_text
 from megapt.comparison.results import MeasureRecord, Member, Results
 from megapt.evaluation.html_page import html_page
 
@@ -48,8 +48,7 @@ dd { margin: 0 0 0.5rem; overflow-wrap: anywhere; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } .wide { overflow: visible; }
   table { font-size: 8pt; } th, td { padding: 0.2rem 0.3rem; } }
 """
-# Nothing may be fetched or executed, whatever a model wrote into a sample.
-_LOSSES = ("Held-out loss", "Unigram loss", "Ratio")
+_LOSSES = ("Validation loss", "Unigram loss", "Ratio")
 
 
 def _losses(member: Member) -> list[str]:
@@ -66,12 +65,12 @@ def _speed(member: Member) -> str:
 
 
 def _title(results: Results, measure: MeasureRecord) -> str:
-    """Return what stands above the scores of a measure."""
+    """Return the column title of a measure."""
     return f"{measure.title} (95 %)" if ranked(results.members, measure) else measure.title
 
 
 def _score(member: Member, measure: MeasureRecord) -> str:
-    return written(member.scores.get(measure.name), measure.unit)
+    return score_text(member.scores.get(measure.name), measure.unit)
 
 
 def table(results: Results) -> Table:
@@ -88,6 +87,7 @@ def table(results: Results) -> Table:
 
 
 def _text(value: Any) -> str:
+    # A model can write anything into a sample; nothing of it may be fetched or executed.
     return html.escape(str(value))
 
 
@@ -144,16 +144,17 @@ def _scores(results: Results) -> str:
     for row, member in zip(rows, results.members, strict=True):
         row.append(_speed(member))
     captions = [
-        "Losses in nats a target on held-out text, weighted over the heads. Unigram loss: label "
-        "frequencies predicted everywhere. Ratio: the first divided by the second.",
+        "Losses are in nats per target on validation text, weighted over the heads. Unigram loss: "
+        "the loss of predicting the label frequencies everywhere. Ratio: validation loss divided "
+        "by unigram loss.",
         *(f"{measure.title}: {measure.about}." for measure in results.measures),
-        "Tokens/s: raw tokens in training.",
+        "Tokens/s: raw tokens per second in training.",
     ]
     return _html_table(" ".join(captions), [*header, "Tokens/s"], rows, texts=3)
 
 
 def _unanswered(results: Results) -> str:
-    """Say which scores there are not, and why."""
+    """Return the list of missing scores, with reasons."""
     reasons = [f"{name}: {why}" for name, why in results.left_out.items()]
     reasons += [
         f"{name} of {member.name}: {why}"
@@ -179,7 +180,7 @@ def _heads(results: Results) -> str:
         for member in results.members
         for head in member.heads
     ]
-    return _html_table("Every loss head on the held-out text", [*header, "Targets"], rows, 2)
+    return _html_table("Every loss head on the validation text", [*header, "Targets"], rows, 2)
 
 
 def _budget(results: Results) -> str:
@@ -193,7 +194,7 @@ def _budget(results: Results) -> str:
         for member in results.members
     ]
     limit = amount(results.budget_axis, results.budget_amount)
-    caption = f"Spent in training. The declared budget: {AXES[results.budget_axis]}, {limit}."
+    caption = f"Spent in training. Declared budget: {AXES[results.budget_axis]}, {limit}."
     return _html_table(caption, ["Member", *AXES.values(), "Steps", "Parameters"], rows)
 
 
@@ -201,21 +202,21 @@ def _figures(results: Results) -> str:
     parts = []
     if any(member.curve for member in results.members):
         caption = (
-            "Held-out loss during training, divided by the member's own unigram loss: absolute "
-            "losses of different objectives are not comparable. Below the dashed line a member "
-            "predicts better than unigram frequencies. Validations in training may use fewer "
-            "windows than the final loss of the table."
+            "Validation loss during training, divided by the member's unigram loss, because losses "
+            "of different objectives are not comparable. Below the dashed line, a member predicts "
+            "better than unigram frequencies. Validation during training may use fewer windows "
+            "than the final loss in the table."
         )
         parts.append(_figure(learning_curves(results), caption))
     for measure in results.measures:
         if ranked(results.members, measure):
             caption = f"{measure.title}: {measure.about}. Items: {measure.material}."
             if all(measure.name in member.scores for member in results.members):
-                caption += " All members share this measure."
+                caption += " All members have a score on this measure."
             if measure.untrained is not None and measure.untrained.interval is not None:
-                caption += " The band is the interval of the untrained trunk."
+                caption += " The gray band is the interval of the untrained trunk."
             parts.append(_figure(measured(results, measure), caption))
-    caption = "What each member spent; bars are shares of the largest member on that axis."
+    caption = "What each member spent. Bars are relative to the largest value on that axis."
     return "".join([*parts, _figure(budgets(results), caption)])
 
 
@@ -240,7 +241,7 @@ def _setup(results: Results) -> str:
         "Corpus": corpus.name or NONE,
         "Corpus fingerprint": corpus.fingerprint,
         "Training text": f"{corpus.train_documents:,} documents, {corpus.train_tokens:,} tokens",
-        "Held-out text": f"{corpus.valid_documents:,} documents, {corpus.valid_tokens:,} tokens",
+        "Validation text": f"{corpus.valid_documents:,} documents, {corpus.valid_tokens:,} tokens",
         "Labels": ", ".join(corpus.labels) or "none",
         "Windows": f"{results.window:,} positions, policy {results.policy}",
         "Model": _settings(results.model),
@@ -249,11 +250,11 @@ def _setup(results: Results) -> str:
         "megapt": results.megapt_version,
     }
     for measure in results.measures:
-        reached = [f"{name} {in_unit(v, measure.unit)}" for name, v in measure.baselines.items()]
+        references = [f"{name} {in_unit(v, measure.unit)}" for name, v in measure.baselines.items()]
         if measure.untrained is not None:
-            reached.append(f"untrained trunk {written(measure.untrained, measure.unit)}")
-        said = [measure.material, ", ".join(reached), _settings(measure.settings)]
-        values[measure.title] = "; ".join(filter(None, said))
+            references.append(f"untrained trunk {score_text(measure.untrained, measure.unit)}")
+        details = [measure.material, ", ".join(references), _settings(measure.settings)]
+        values[measure.title] = "; ".join(filter(None, details))
     for member in results.members:
         values[member.name] = (
             f"{member.objective}: {_settings(member.settings)}; run folder {member.run}"
@@ -262,20 +263,20 @@ def _setup(results: Results) -> str:
 
 
 def render(results: Results) -> str:
-    """Return the report: one HTML page that fetches nothing and runs nothing."""
+    """Return the report: one HTML page that fetches nothing and runs no script."""
     sections = {
         "Scores": _scores(results) + _unanswered(results) + _heads(results),
         "Budget": _budget(results),
         "Figures": _figures(results),
         "What was held equal": _list(results.held_equal),
-        "What was not": _list(results.not_equal),
+        "What was not held equal": _list(results.not_equal),
         "Generated samples": _samples(results),
         "Settings": _setup(results),
     }
     body = "".join(
         f"<section>\n<h2>{title}</h2>\n{content}</section>\n" for title, content in sections.items()
     )
-    # A percent sign does not stand alone at the beginning of a line.
+    # Keep the percent sign on the line of its number.
     summary = _text(reading(results)).replace(" %", "&nbsp;%")
     title = _text(results.title)
     return html_page(title, _CSS, f"<h1>{title}</h1>\n<p>{summary}</p>\n{body}")

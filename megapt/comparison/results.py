@@ -1,4 +1,4 @@
-"""What `results.json` holds: every number of a comparison, with its unit."""
+"""The content of `results.json`: every number of a comparison, with its unit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _NUMBERS = re.compile(r'\[\n([^][{}"]*)\]')
 
 
 class HeadScores(Record):
-    """What one loss head of a member reached on the held-out windows."""
+    """Scores of one loss head of a member on the validation windows."""
 
     head: str
     kind: HeadKind
     weight: NonNegativeFloat
     """Its weight in the member's loss."""
     loss: Loss
-    """Nats a target."""
+    """Nats per target."""
     unigram_loss: NonNegativeFloat
-    """Nats a target if the label frequencies of the training text are predicted everywhere."""
+    """Nats per target if the label frequencies of the training text are predicted everywhere."""
     accuracy: Fraction
     unigram_accuracy: Fraction
     """Accuracy of predicting the most frequent label everywhere."""
@@ -51,7 +51,7 @@ class CurvePoint(Record):
 
 
 class Budget(Record):
-    """What a member has spent, over all ranks."""
+    """What a member spent, over all ranks."""
 
     raw_tokens: NonNegativeFloat
     """Tokens of text that were read."""
@@ -65,7 +65,7 @@ class Budget(Record):
 
 
 class Member(Record):
-    """One objective of the comparison: what it was, what it reached, what it cost."""
+    """One objective of the comparison, with its scores and its cost."""
 
     name: str
     objective: str
@@ -77,14 +77,14 @@ class Member(Record):
     validation_loss: Loss
     """Nats, weighted over the heads. Not comparable between different objectives."""
     unigram_loss: PositiveFloat
-    """The same measure if label frequencies are predicted everywhere."""
+    """The same loss if label frequencies are predicted everywhere."""
     heads: list[HeadScores]
     scores: dict[str, Score]
-    """By measure."""
+    """Measure -> score."""
     unanswered: dict[str, str]
-    """Measure -> why the member has no score of it."""
+    """Measure -> why the member has no score."""
     tokens_per_second: NonNegativeFloat
-    """Raw tokens a second of training, over all ranks."""
+    """Raw tokens per second of training, over all ranks."""
     budget: Budget
     steps: NonNegativeInt
     parameters: NonNegativeInt
@@ -98,7 +98,7 @@ class Member(Record):
 
     @property
     def loss_ratio(self) -> float:
-        """Held-out loss as a share of the unigram loss; below 1 is better than frequencies."""
+        """Validation loss / unigram loss; below 1 is better than the unigram frequencies."""
         return self.validation_loss / self.unigram_loss
 
 
@@ -116,29 +116,29 @@ class CorpusRecord(Record):
 
 
 class MeasureRecord(Record):
-    """One measure: what was asked of all members alike."""
+    """One measure, which is the same for all members."""
 
     name: str
     title: str
-    """What tables call its value."""
+    """Name of the value in tables."""
     about: str
     """What the value is."""
     unit: str
-    """Of the value: `share`, or another."""
+    """Unit of the value: `share`, or another."""
     better: Literal["higher", "lower"]
     settings: dict[str, Any]
     items: NonNegativeInt
     material: str
-    """What was asked, in words."""
+    """Description of the items."""
     baselines: dict[str, Number]
-    """What is reached without a model -> value."""
+    """Baseline without a model -> value."""
     untrained: Score | None
-    """Of the model before its training, read as the first member that has a score then reads; None
-    if the measure does not ask for it, or none has."""
+    """Score of the model before its training, read as by the first member that has a score; None if
+    the measure does not use it or no member has a score."""
 
 
 class Results(Record):
-    """A whole comparison."""
+    """The results of a comparison."""
 
     format: Literal["megapt-comparison/3"]
     megapt_version: str
@@ -153,21 +153,21 @@ class Results(Record):
     ranks: NonNegativeInt
     device: str
     window: NonNegativeInt
-    """Positions a window."""
+    """Positions per window."""
     policy: str
-    """How documents are laid into windows."""
+    """How windows are filled with documents."""
     measures: list[MeasureRecord]
     left_out: dict[str, str]
-    """Measure that is usual -> what the corpus lacks for it."""
+    """Default measure -> what the corpus lacks for it."""
     held_equal: list[str]
     not_equal: list[str]
     members: list[Member]
 
 
 def dump(results: Results) -> str:
-    """Return the text of a results file. Lists of numbers stand on one line each."""
+    """Return the text of a results file. Each list of numbers is on one line."""
     text = results.model_dump_json(indent=2)
-    # No string holds a line break.
+    # No string contains a line break.
     return _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
 
 

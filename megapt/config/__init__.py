@@ -1,4 +1,4 @@
-"""Configuration: strict schemas, composition from YAML files, errors that name the place."""
+"""Configuration: strict schemas, composition from YAML files, errors with file and line."""
 
 from megapt.config.cluster import ClusterConfig, DeviceConfig, load_cluster
 from megapt.config.data import CorpusConfig, DataConfig, MixtureConfig, ReadingConfig

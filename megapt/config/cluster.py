@@ -1,4 +1,4 @@
-"""What a job asks of a cluster, and what its machines can do."""
+"""The resources that a job requests from a cluster, and the hardware of its machines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from megapt.config.section import NonNegativeFloat, PositiveFloat, Section
 from megapt.errors import ConfigError
 
 _SIGNAL_EARLY = 60
-"""SLURM may send the signal of `--signal` so many seconds before it is due."""
+"""Seconds by which SLURM may send the signal of `--signal` too early."""
 
-# SLURM reads the values of #SBATCH lines with quoting rules of its own, so nothing that would need
-# quotes is let in. Commands and environment are shell and may hold anything.
+# SLURM parses the values of #SBATCH lines by its own quoting rules. Therefore values that need
+# quotes are refused. Commands and environment are shell text and may hold anything.
 Word = Annotated[str, Field(pattern=r"^[^\s'\"\\#]+$")]
 Line = Annotated[str, Field(pattern=r"^[^\r\n]*$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -25,73 +25,81 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class DeviceConfig(Section):
-    """The device of one rank, what joins it to the others, and what it costs: for `megapt plan`."""
+    """The device of one rank, its links to others, and its price: only for `megapt plan`."""
 
     name: str
+    """Name that the plan shows."""
     memory: PositiveFloat
-    """Bytes."""
+    """Memory of the device in bytes."""
     usable: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of the memory that may be planned with. The rest is for the context of CUDA, the
-    buffers of NCCL, and what the allocator loses to fragmentation."""
+    """Share of the memory that the plan may use. The rest is for the CUDA context, the buffers of
+    NCCL, and fragmentation in the allocator."""
     peak_flops: dict[Literal["fp32", "bf16", "fp16"], PositiveFloat]
-    """Precision -> dense FLOPs a second on its data sheet."""
+    """Precision -> dense peak in FLOPs per second, from the data sheet."""
     utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
-    """Share of the peak that a run's model FLOPs are expected to reach (Chowdhery et al. 2022,
-    appendix B); MosaicML's llm-foundry publishes 0.41 to 0.46 for 1B to 70B on H100."""
+    """Expected model-FLOPs utilization, a share of the peak (Chowdhery et al. 2022, appendix B).
+    MosaicML's llm-foundry publishes 0.41 to 0.46 for 1B to 70B on H100."""
     interconnect: PositiveFloat
-    """Bytes a second from one device to another of its node, in one direction."""
+    """Bytes per second to another device of the same node, in one direction."""
     network: PositiveFloat | None = None
-    """Bytes a second of one device to another node, in one direction. None: a single node."""
+    """Bytes per second of one device to another node, in one direction. None: there is only one
+    node."""
     price: NonNegativeFloat = 0.0
-    """Of a device-hour, in any currency."""
+    """Price of one device-hour, in any currency."""
     mtbf_hours: PositiveFloat = 50_000.0
-    """Mean time between faults that end a job, of one device with its share of the rest. Llama 3
-    (Grattafiori et al. 2024, section 3.3.4): 419 in 54 days on 16,384 H100."""
+    """Mean time between faults that end a job, in hours, for one device with its share of the node
+    and network. Llama 3 (Grattafiori et al. 2024, section 3.3.4): 419 in 54 days on 16,384 H100."""
     storage: PositiveFloat = 1e9
-    """Bytes a second that one node writes to where checkpoints lie."""
+    """Bytes per second that one node writes to the storage of checkpoints."""
 
 
 class ClusterConfig(Section):
-    """What a job asks of the cluster, and what its nodes need before megapt starts."""
+    """The resources that a job requests, and the setup of its nodes before megapt starts."""
 
     nodes: Count = 1
+    """Number of nodes."""
     gpus_per_node: Annotated[int, Field(ge=0)]
-    """GPUs and ranks of a node. 0 for a job on CPUs."""
+    """GPUs of a node; each gets one rank. 0: the job runs on CPUs."""
     cpu_ranks_per_node: Count = 1
-    """Ranks of a node where gpus_per_node is 0."""
+    """Ranks of a node if gpus_per_node is 0."""
     cpus_per_node: Count
-    """Cores of a node that the ranks share."""
+    """CPU cores of a node, shared by its ranks."""
     time: str
-    """Limit of the job's run time, `HH:MM:SS` or `D-HH:MM:SS`, in quotes."""
+    """Time limit of the job, `HH:MM:SS` or `D-HH:MM:SS`, in quotes."""
     requeue_seconds: Annotated[int, Field(ge=0, validate_default=True)] = 180
-    """So long before the limit the run saves and the job is queued again. 0: it is not."""
+    """Seconds before the time limit at which the run saves and the job is requeued. 0: never."""
     exclusive: bool = True
-    """No other job on the nodes. DeepSpeed counts GPUs from 0, whichever the job was given."""
+    """Whether the job gets whole nodes. DeepSpeed numbers GPUs from 0, even if SLURM has given the
+    job others."""
     partition: Word | None = None
+    """`--partition` of sbatch."""
     account: Word | None = None
+    """`--account` of sbatch."""
     qos: Word | None = None
+    """`--qos` of sbatch."""
     log: Word = "%x-%j.log"
-    """The job's log, in SLURM's pattern; its folder must exist."""
+    """Log file of the job, a filename pattern of SLURM. Its folder must exist."""
     sbatch: tuple[Annotated[str, Field(pattern=r"^--[^\r\n]+$")], ...] = Field((), strict=False)
     """Further options of sbatch, such as `--constraint=h100`."""
     venv: Annotated[str, Field(pattern=r"^/[^\r\n]*$")] | None = None
-    """Virtual environment that holds megapt, on every node. None: the one on PATH."""
+    """Absolute path of the virtual environment with megapt, the same on every node. None: the one
+    on PATH."""
     interface: Word | None = None
-    """Network interface for NCCL and gloo, such as `ib0`. None: their own choice."""
+    """Network interface for NCCL and gloo, such as `ib0`. None: they choose."""
     setup: tuple[Line, ...] = Field((), strict=False)
-    """Shell lines that run first, such as `module load cuda`."""
+    """Shell lines that run before megapt, such as `module load cuda`."""
     environment: dict[Variable, str] = Field(default_factory=dict)
     """Environment variables of every rank."""
     device: DeviceConfig | None = None
-    """What `megapt plan` reckons with."""
+    """Hardware of one rank, for `megapt plan`."""
 
     @field_validator("time", mode="before")
     @classmethod
     def _time(cls, value: Any) -> Any:
         if isinstance(value, int):
-            raise ValueError("should stand in quotes, or YAML reads HH:MM:SS as a number")
+            raise ValueError("should be in quotes; YAML reads HH:MM:SS as a number")
         if not re.fullmatch(r"(\d+-)?\d+:[0-5]\d:[0-5]\d", str(value)):
-            raise ValueError("should read HH:MM:SS or D-HH:MM:SS")
+            raise ValueError("should have the form HH:MM:SS or D-HH:MM:SS")
         return value
 
     @field_validator("requeue_seconds")
@@ -106,17 +114,17 @@ class ClusterConfig(Section):
     @classmethod
     def _network(cls, value: DeviceConfig | None, info: ValidationInfo) -> DeviceConfig | None:
         if value is not None and value.network is None and info.data.get("nodes", 1) > 1:
-            raise ValueError("needs its network, since there are several nodes")
+            raise ValueError("needs the key network, because there are several nodes")
         return value
 
     @property
     def ranks_per_node(self) -> int:
-        """Processes that train on a node."""
+        """Number of ranks on each node."""
         return self.gpus_per_node or self.cpu_ranks_per_node
 
     @property
     def ranks(self) -> int:
-        """Processes that train."""
+        """Number of ranks of the job."""
         return self.nodes * self.ranks_per_node
 
 
@@ -127,7 +135,7 @@ def _seconds(time: str) -> int:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 8e10 as a number, too; YAML 1.1 asks for 8.0e+10."""
+    """Also reads 8e10 as a number; YAML 1.1 accepts only 8.0e+10."""
 
 
 _Loader.add_implicit_resolver(
@@ -139,7 +147,7 @@ def load_cluster(file: str | Path) -> ClusterConfig:
     """Read a cluster file.
 
     Raises:
-        ConfigError: for a missing file, an unknown or misspelt key, a wrong type or value.
+        ConfigError: for a missing file, an unknown or misspelled key, a wrong type or value.
     """
     origins = Origins(default=str(file))
     try:

@@ -1,4 +1,4 @@
-"""What is read, and in which order."""
+"""The sections `data`, `data.reading` and `data.mixture`: which text is read, in which order."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ from megapt.config.section import (
 
 
 class ReadingConfig(Section):
-    """How the files of a corpus are brought to where they can be read."""
+    """How the files of a corpus are verified, fetched and cached."""
 
     verify: Literal["full", "use", "size"] = "full"
-    """What is checked of a local corpus: the SHA-256 of every shard before the first step, that
-    of each shard when it is first read, or sizes only. What is fetched is hashed on arrival."""
+    """How a local corpus is verified. `full`: all shards are hashed (SHA-256) before the first
+    step. `use`: each shard is hashed when it is first read. `size`: only file sizes are compared.
+    Fetched files are always hashed on arrival."""
     on_damage: Literal["stop", "skip"] = "stop"
-    """A shard that stays missing or damaged after all retries ends the run, or its text is left
-    out and counted."""
+    """What happens if a shard stays missing or corrupt after all retries. `stop`: the run ends.
+    `skip`: the text of the shard is skipped and counted."""
     cache_dir: str | None = None
-    """Folder for fetched files; by default `megapt` under $XDG_CACHE_HOME or ~/.cache."""
+    """Folder for fetched files. None: `megapt` in $XDG_CACHE_HOME or ~/.cache."""
     cache_bytes: PositiveFloat = 2e11
-    """Most that fetched shards may take there; the least recently used go first."""
+    """Maximum size of the cached shards in bytes; the least recently used are removed first."""
     max_retries: NonNegativeInt = 5
-    """How often a transfer that fails is tried again."""
+    """Number of retries of a failed transfer. 0: none."""
     backoff: PositiveFloat = 0.5
-    """Seconds before the first retry; doubled for each further one, at most 30."""
+    """Seconds before the first retry; doubled for each further retry, at most 30."""
     timeout: PositiveFloat = 60.0
-    """Seconds without a byte after which a transfer counts as failed."""
+    """Seconds without a received byte after which a transfer fails."""
 
     @property
     def hashes_on_use(self) -> bool:
         """Whether a local shard is hashed when it is first read.
 
-        So is what may be skipped: each process finds out by itself.
+        With `on_damage: skip`, each process finds corrupt shards itself, so `full` hashes on use
+        too.
         """
         return self.verify == "use" or (self.verify == "full" and self.on_damage == "skip")
 
@@ -49,35 +51,39 @@ class CorpusConfig(Section):
     """One corpus of a mixture."""
 
     path: str
-    """Folder or URL, as in `data.corpus`."""
+    """Folder, URL or command, as in `data.corpus`."""
     weight: NonNegativeFloat | None = None
-    """Share of the windows, relative to the other weights. Given for all corpora or for none;
-    without, shares follow sizes and `temperature`."""
+    """Share of the windows, relative to the weights of the other corpora. 0: none. Give all corpora
+    a weight, or none; without weights, sizes and `temperature` set the shares."""
     max_epochs: PositiveFloat | None = None
-    """The corpus is read at most so often; then the others share its part."""
+    """Maximum number of epochs of this corpus; after them, the others share its part. None: no
+    limit."""
 
 
 class StageConfig(Section):
-    """Weights from a step on."""
+    """New weights of a mixture from a step on."""
 
     step: Annotated[int, Field(gt=0)]
+    """Number of steps before the new weights apply."""
     weights: dict[MemberName, NonNegativeFloat]
-    """Corpus -> weight; a corpus that is not named keeps its weight."""
+    """Name of a corpus -> its new weight. Other corpora keep their weights."""
 
 
 class MixtureConfig(Section):
-    """Several corpora read side by side, window by window."""
+    """A mixture of several corpora; each window comes from one of them."""
 
     corpora: Annotated[dict[MemberName, CorpusConfig], Field(min_length=1)]
+    """Name -> corpus."""
     temperature: Annotated[float, Field(ge=1)] = 1.0
-    """Without weights: a share is proportional to tokens^(1/temperature)."""
+    """Without weights, the share of a corpus is proportional to tokens^(1/temperature). 1:
+    proportional to size; larger values make the shares more equal."""
     schedule: list[StageConfig] = Field(default_factory=list)
-    """Changes of weights, in rising steps; weight 0 until then is how a corpus joins later."""
+    """Changes of the weights, in increasing steps. A corpus with weight 0 can join later."""
 
     @field_validator("corpora")
     @classmethod
     def _sorted(cls, corpora: dict[str, CorpusConfig]) -> dict[str, CorpusConfig]:
-        return dict(sorted(corpora.items()))  # How they are listed must not change the order.
+        return dict(sorted(corpora.items()))  # Their order in the file must not change the data.
 
     @model_validator(mode="after")
     def _weights(self) -> MixtureConfig:
@@ -96,27 +102,27 @@ class MixtureConfig(Section):
 
 
 class DataConfig(Section):
-    """What is read and in which order. Nothing here knows the objective."""
+    """The text of a run and its order. It does not depend on the objective."""
 
     corpus: str | None = None
-    """What `megapt-prep build` wrote: a folder, a URL, or `pipe:` and a command in which {}
-    stands for a file's name."""
+    """Corpus that `megapt-prep build` wrote: a folder, a URL, or `pipe:` and a command that prints
+    the file whose name replaces {}."""
     mixture: MixtureConfig | None = None
-    """Several corpora in its place."""
+    """Several corpora instead of `corpus`."""
     window: Annotated[int, Field(ge=16)] = 512
-    """Raw tokens W of a window."""
+    """Window size W in raw tokens."""
     window_policy: Literal["fill", "whole"] = "fill"
-    """`fill`: documents are cut wherever a window is full. `whole`: only those longer than W; a
-    window then holds W tokens on average, and fewer than 2 W."""
+    """`fill`: a document is cut wherever a window is full, so all windows hold W tokens. `whole`:
+    only documents longer than W are cut; a window holds W tokens on average, and fewer than 2 W."""
     shuffle_shards: PositiveInt = 8
-    """Shards whose blocks are shuffled together."""
+    """Number of shards whose blocks are shuffled together."""
     shuffle_blocks: PositiveInt = 8
-    """Blocks whose documents, and then windows, are shuffled together in memory."""
+    """Number of blocks whose documents, and then windows, are shuffled together in memory."""
     lanes: PositiveInt = 8
-    """Places of the corpus that are read side by side. With a multiple of the number of ranks,
-    each shard is read by one rank."""
+    """Number of lanes: places of the corpus that are read in parallel. If it is a multiple of the
+    number of ranks, only one rank reads each shard."""
     num_workers: NonNegativeInt = 0
-    """Loader processes a rank. The order of batches does not depend on it."""
+    """Loader processes per rank; they do not change the order. 0: the rank itself loads."""
     reading: ReadingConfig = ReadingConfig()
 
     @model_validator(mode="after")
@@ -129,8 +135,8 @@ class DataConfig(Section):
 
     @property
     def sources(self) -> dict[str, CorpusConfig]:
-        """Name -> corpus; a single one is called `corpus`."""
+        """Name -> corpus; a single corpus has the name `corpus`."""
         if self.mixture is not None:
             return self.mixture.corpora
-        assert self.corpus is not None  # the validator's other branch
+        assert self.corpus is not None  # `_one_source` has checked it.
         return {"corpus": CorpusConfig(path=self.corpus)}

@@ -1,4 +1,4 @@
-"""Into what the ranks of a job divide their work; this needs neither torch nor the ranks."""
+"""Checks that the work divides by the ranks of a job. They need neither torch nor the ranks."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from megapt.config.run import SharedConfig
 
 
 def check_groups(config: SharedConfig, ranks: int, origins: Origins) -> None:
-    """Refuse ranks or heads that do not divide into groups which share positions.
+    """Refuse a number of ranks or heads that `parallel.sequence_parallel_size` does not divide.
 
     Args:
-        config: of a run or a comparison.
-        ranks: of the job.
-        origins: of the configuration, for errors.
+        config: configuration of a run or a comparison.
+        ranks: number of ranks of the job.
+        origins: places of the settings, for error messages.
 
     Raises:
-        ConfigError: with the numbers.
+        ConfigError: if a number does not divide; the message gives it.
     """
     size = config.parallel.sequence_parallel_size
     for name, count in (("ranks", ranks), ("heads", config.model.num_heads)):
@@ -28,7 +28,13 @@ def check_groups(config: SharedConfig, ranks: int, origins: Origins) -> None:
 def check_batches(config: SharedConfig, ranks: int, origins: Origins) -> None:
     """Refuse a global batch that does not divide into ranks and micro-batches.
 
-    Arguments and errors are those of `check_groups`.
+    Args:
+        config: configuration of a run or a comparison.
+        ranks: number of ranks of the job.
+        origins: places of the settings, for error messages.
+
+    Raises:
+        ConfigError: if a global batch does not divide; the message gives the numbers.
     """
     training, shares = config.training, ranks // config.parallel.sequence_parallel_size
     stages = [
@@ -39,7 +45,7 @@ def check_batches(config: SharedConfig, ranks: int, origins: Origins) -> None:
         if windows % (training.micro_batch_size * shares):
             raise origins.error(
                 path,
-                f"{windows} windows do not divide by micro_batch_size "
+                f"{windows} windows are not divisible by micro_batch_size "
                 f"{training.micro_batch_size} x {shares} ranks"
                 + (" that read different text" if shares < ranks else ""),
             )

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: what is wrong, where, and what would be right, in one line."""
+"""Errors of one line: the place, what is wrong there, and what would be right."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from megapt.config.migration import new_keys
+from megapt.config.migration import new_names
 from megapt.errors import ConfigError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _KEY = "[key]"
-"""Stands last in pydantic's path of a problem with a key itself, not with its value."""
+"""Last item of pydantic's location if the problem is a key itself, not its value."""
 
 
 @dataclass
 class Origins:
-    """Remembers the file and line that every config value came from."""
+    """The file and line of every value in a configuration."""
 
     places: dict[str, str] = field(default_factory=dict)
     """Dotted path of a value -> ``file:line`` or ``command line``."""
     default: str = ""
-    """The place to name for a value that stands nowhere, such as a missing key."""
+    """Place for values that are in no file, such as a missing key."""
 
     def of(self, path: str) -> str:
-        """Return the place of `path`, or of its nearest parent that was written down."""
+        """Return the place of `path`, or of its nearest parent with a known place."""
         while path:
             if path in self.places:
                 return self.places[path]
@@ -36,7 +36,7 @@ class Origins:
         return self.default
 
     def forget_inside(self, path: str) -> None:
-        """Forget what stands inside the section at `path`, because it is named anew."""
+        """Forget the places inside the section at `path`, because the section is replaced."""
         for place in [place for place in self.places if place.startswith(f"{path}.")]:
             del self.places[place]
 
@@ -75,9 +75,10 @@ def nearest(name: str, valid: list[str]) -> str:
 
 
 def unknown_key(path: str, names: list[str]) -> str:
-    """Return what is said of a key at `path` that is none of `names`."""
-    if new := new_keys(path) & set(names):
-        return f"this key is called '{new.pop()}' now"
+    """Return the message for a key at `path` that is not among `names`."""
+    for new in new_names(path):
+        if new in names or "." in new:
+            return f"this key is called '{new}' now"
     return f"unknown key; {nearest(path.rpartition('.')[2], names)}"
 
 
@@ -95,13 +96,18 @@ def _describe(model: type[BaseModel], problem: Mapping[str, Any], path: str) -> 
     if problem["type"] == "missing":
         return "this key is required and missing"
     if location and location[-1] == _KEY and problem["type"] == "string_type":
-        return f"the name {problem['input']!r} is no text; write it in quotes"
+        return f"the name {problem['input']!r} is not text; write it in quotes"
     if problem["type"] == "model_type":
         return f"should be a section of keys and values, not {_quoted(problem['input'])}"
     message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "should")
     if isinstance(problem["input"], dict):
-        return message  # Of a whole section: its values would bury the text.
+        return message  # The values of a whole section would hide the message.
     return f"{message}, not {_quoted(problem['input'])}"
+
+
+def _path(problem: Mapping[str, Any], prefix: str) -> str:
+    keys = [str(key) for key in problem["loc"] if key != _KEY]
+    return ".".join([*([prefix] if prefix else []), *keys])
 
 
 def validate(
@@ -112,19 +118,24 @@ def validate(
     Args:
         model: a strict pydantic model.
         values: plain nested containers, as read from YAML.
-        origins: where each value came from, for the error's text.
-        prefix: the dotted path at which `values` stand in the whole configuration.
+        origins: places of the values, for error messages.
+        prefix: dotted path of `values` in the whole configuration.
 
     Raises:
-        ConfigError: naming the first wrong value by path, file and line.
+        ConfigError: if a value is wrong; the message names the first by path, file and line.
     """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = error.errors()
-    # A misspelled key explains why another is missing.
-    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    keys = [str(key) for key in first["loc"] if key != _KEY]
-    path = ".".join([*([prefix] if prefix else []), *keys])
+        problems = [(_path(problem, prefix), problem) for problem in error.errors()]
+    # An old name explains why the new one is missing.
+    path, first = next(
+        (
+            (path, problem)
+            for path, problem in problems
+            if problem["type"] == "extra_forbidden" and any(new_names(path))
+        ),
+        problems[0],
+    )
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     raise origins.error(path or prefix or "config", _describe(model, first, path) + more)

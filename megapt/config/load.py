@@ -1,8 +1,8 @@
-"""Reads a configuration: YAML files composed by name, then overridden by ``key=value`` words.
+"""Loading of a configuration: YAML files composed by name, then ``key=value`` overrides.
 
 A section may be written out, named (``model: modern`` reads ``configs/model/modern.yaml``), or
-both (``model: {base: modern, dropout: 0.2}``). Names are looked up in the folder of that section
-beside or above the file that uses them, then among the presets that ship with megapt.
+both (``model: {base: modern, dropout: 0.2}``). A name is looked up in the folder of its section
+next to the file that uses it or one level higher, then among the presets of megapt.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _PRESETS = (_PACKAGE / "_configs", _PACKAGE.parent / "configs")
 _KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
 _MEMBER = re.compile(r"(objective\.)?members\.[^.]+(\.members\.[^.]+)*")
-"""Path of a member: of a comparison or of a mixture, which may be a member itself."""
+"""Path of a member of a comparison or of a mixture. A mixture may be a member itself."""
 _PART = re.compile(
     rf"objective|{_MEMBER.pattern}|optimizer|training\.attention|monitor\.trackers\.\d+|measures\.\d+"
 )
-"""Path of what names a part, which may be in a Python file of the user's own."""
+"""Path of a section that names a part. The part may be defined in a custom Python file."""
 _SECTIONS = ("data", "model", "objective", "loss", "optimizer", "schedule", "training")
 
 
 def _read_yaml(file: Path) -> tuple[dict[str, Any], yaml.Node | None]:
-    """Return the values of a file, and its nodes, which know their lines."""
+    """Return the values of a file, and its YAML nodes, which hold line numbers."""
     try:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text)
@@ -83,14 +83,14 @@ def _preset(section: str, name: str, path: str, user: Path, origins: Origins) ->
 
 
 def _kind(path: str) -> str | None:
-    """Return the preset folder that a value at `path` may name, None if it is no section."""
+    """Return the folder of presets for the section at `path`; None if it cannot be a preset."""
     if _MEMBER.fullmatch(path):
         return "objective"
     return path if path in _SECTIONS else None
 
 
 def _holds_members(path: str) -> bool:
-    """Whether the value at `path` has a section for each member."""
+    """Return whether the value at `path` maps names of members to their sections."""
     parent, _, last = path.rpartition(".")
     return last == "members" and (not parent or _kind(parent) == "objective")
 
@@ -105,7 +105,7 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def _expand(
     value: Any, path: str, kind: str, user: Path, origins: Origins, users: tuple[Path, ...] = ()
 ) -> Any:
-    """Replace a named section, or one with ``base:``, by its content."""
+    """Replace a section that is named, or has ``base:``, by its content."""
     if isinstance(value, str):
         return _load_named(value, path, path, kind, user, origins, users)
     if isinstance(value, dict) and kind == "objective":
@@ -118,24 +118,24 @@ def _expand(
         places = dict(origins.places)
         base = _load_named(value["base"], key, path, kind, user, origins, users)
         for key in [] if path else filter(_kind, own):
-            if _renames(own[key]):
-                # The section is named anew: nothing of the old one may shine through.
+            if _names_preset(own[key]):
+                # Another preset replaces the section of the base completely.
                 base.pop(key, None)
                 origins.forget_inside(key)
         for key in _lists(own, f"{path}." if path else ""):
-            origins.forget_inside(key)  # A list takes the place of the other's whole.
+            origins.forget_inside(key)  # A list replaces the whole list of the base.
         origins.places.update(places)
         return _merge(base, own)
     return value
 
 
-def _lists(values: Mapping[str, Any], lead: str) -> Iterable[str]:
-    """Yield the paths at which lists stand."""
+def _lists(values: Mapping[str, Any], prefix: str) -> Iterable[str]:
+    """Yield the paths of all lists inside `values`."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _lists(value, f"{lead}{key}.")
+            yield from _lists(value, f"{prefix}{key}.")
         elif isinstance(value, list):
-            yield f"{lead}{key}"
+            yield f"{prefix}{key}"
 
 
 def _load_named(
@@ -147,31 +147,31 @@ def _load_named(
     origins: Origins,
     users: tuple[Path, ...],
 ) -> dict[str, Any]:
-    """Read the file that the value `name` of `key` in the file `user` stands for.
+    """Read the file that the value `name` of `key` in the file `user` refers to.
 
-    `users` are the files that led to `user`, each naming the next.
+    `users` is the chain of files that leads to `user`, each naming the next.
     """
     users = (*users, user)
     file = _preset(kind, name, path, user, origins)
     resolved = [used.resolve() for used in users]
     if file.resolve() in resolved:
-        circle = [used.stem for used in users[resolved.index(file.resolve()) :]]
+        cycle = [used.stem for used in users[resolved.index(file.resolve()) :]]
         raise origins.error(
             key,
-            f"'{name}' is {'this file itself' if len(circle) == 1 else 'a file that led here'}: "
-            f"{' -> '.join([*circle, circle[0]])} would never end",
+            f"'{name}' is {'this file itself' if len(cycle) == 1 else 'already being read'}: "
+            f"{' -> '.join([*cycle, cycle[0]])} is a cycle",
         )
     return _load(file, path, kind, origins, users)
 
 
 def _find_files(value: Any, path: str, user: Path) -> Any:
-    """Find the Python files of parts beside the YAML file `user`, which names them at `path`."""
+    """Make paths of Python files absolute; they are relative to the YAML file `user`."""
     if isinstance(value, list):
         return [_find_files(item, f"{path}.{n}", user) for n, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    lead = f"{path}." if path else ""
-    found = {key: _find_files(item, f"{lead}{key}", user) for key, item in value.items()}
+    prefix = f"{path}." if path else ""
+    found = {key: _find_files(item, f"{prefix}{key}", user) for key, item in value.items()}
     if _PART.fullmatch(path) and isinstance(found.get("file"), str):
         found["file"] = str((user.parent / found["file"]).resolve())
     return found
@@ -190,20 +190,19 @@ def _expand_members(
     return {**values, "members": members}
 
 
-def _renames(section: Any) -> bool:
+def _names_preset(section: Any) -> bool:
     return isinstance(section, str) or (isinstance(section, dict) and "base" in section)
 
 
 def _load(
     file: Path, prefix: str, kind: str, origins: Origins, users: tuple[Path, ...] = ()
 ) -> dict[str, Any]:
-    """Read one file whose values stand at `prefix`, with everything that it names.
+    """Read one file as the section at `prefix`, with all files that it names.
 
-    `users` are the files that led here, each naming the next.
+    `users` is the chain of files that leads here, each naming the next.
     """
     values, root = _read_yaml(file)
-    lead = f"{prefix}." if prefix else ""
-    for path, line in _lines(root, lead):
+    for path, line in _lines(root, f"{prefix}." if prefix else ""):
         origins.places[path] = f"{file}:{line}"
     values = _find_files(values, prefix, file)
     values = _expand(values, prefix, kind, file, origins, users)
@@ -224,7 +223,7 @@ def _expand_sections(values: dict[str, Any], user: Path, origins: Origins) -> No
 def _apply(values: dict[str, Any], override: str, user: Path, origins: Origins) -> dict[str, Any]:
     key, sign, _ = override.partition("=")
     if not sign or not _KEY.fullmatch(key):
-        raise ConfigError(f"command line: '{override}' should read key=value")
+        raise ConfigError(f"command line: '{override}' should have the form key=value")
     try:
         change = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -235,17 +234,17 @@ def _apply(values: dict[str, Any], override: str, user: Path, origins: Origins) 
     for part in parents:
         holder = holder[part]
     kind, named = _kind(key), holder[last]
-    anew = _renames(named) if kind is not None else _holds_members(key)
+    replaced = _names_preset(named) if kind is not None else _holds_members(key)
     parent: Any = values
     for part in parents:
         parent = parent.get(part) if isinstance(parent, dict) else None
         if parent is not None and not isinstance(parent, dict):
             raise ConfigError(f"command line: '{override}': '{part}' holds no keys")
-    if anew:
-        # The whole section is named anew: nothing of the old one may shine through, nor what a
-        # mixture says of members that are gone.
-        gone = [last] if kind is not None or not parents else [last, "weights", "schedule"]
-        for name in gone if parent is not None else ():
+    if replaced:
+        # The override replaces the whole section. New members of a mixture also remove the
+        # weights and the schedule of the old members.
+        removed = [last] if kind is not None or not parents else [last, "weights", "schedule"]
+        for name in removed if parent is not None else ():
             parent.pop(name, None)
             origins.forget_inside(".".join([*parents, name]))
     if isinstance(named, list):
@@ -253,21 +252,19 @@ def _apply(values: dict[str, Any], override: str, user: Path, origins: Origins) 
     origins.places[key] = "command line"
     if kind is not None:
         if isinstance(named, str) and named.endswith((".yaml", ".yml")):
-            user = Path("command line")  # so that the file is looked up from the working folder
+            user = Path("command line")  # The file is looked up from the working folder.
         holder[last] = _expand(_find_files(named, key, user), key, kind, user, origins)
-    elif anew and isinstance(named, dict):
+    elif replaced and isinstance(named, dict):
         for name, member in _find_files(named, key, user).items():
             named[name] = _expand(member, f"{key}.{name}", "objective", user, origins)
     try:
         return _merge(values, {str(name): value for name, value in change.items()})
     except TypeError:
-        raise ConfigError(
-            f"command line: '{override}': a list cannot take the place of a section"
-        ) from None
+        raise ConfigError(f"command line: '{override}': a list cannot replace a section") from None
 
 
-def _turn(override: str) -> tuple[bool, int]:
-    """Return when an override is applied: first what names whole sections, outer ones before."""
+def _priority(override: str) -> tuple[bool, int]:
+    """Return the sort key of an override: whole sections come first, outer before inner ones."""
     key = override.partition("=")[0]
     if _holds_members(key) or _kind(key) is not None:
         return False, key.count(".")
@@ -280,19 +277,22 @@ def load_config(
     """Read, compose, override and check one configuration.
 
     Args:
-        schema: what the file describes: RunConfig or CompareConfig.
-        file: a YAML file.
-        overrides: words ``dotted.key=value``; values are YAML. A section may be named anew
-            (``objective=mlm``); such words are applied first, whatever their place.
+        schema: RunConfig or CompareConfig, whichever the file describes.
+        file: YAML file.
+        overrides: words ``dotted.key=value``; values are YAML. A word may replace a section by a
+            preset (``objective=mlm``); such words are applied first, wherever they occur.
+
+    Returns:
+        The checked configuration, and the places of its values for later error messages.
 
     Raises:
-        ConfigError: for a missing file, an unknown or misspelt key, a wrong type or value.
+        ConfigError: for a missing file, an unknown or misspelled key, a wrong type or value.
     """
     file = Path(file)
     origins = Origins(default=str(file))
     kind = "compare" if schema is CompareConfig else "run"
     values = _load(file, "", kind, origins)
-    for override in sorted(overrides, key=_turn):
+    for override in sorted(overrides, key=_priority):
         values = _apply(values, override, file, origins)
     try:
         container = OmegaConf.to_container(OmegaConf.create(values), resolve=True)

@@ -1,14 +1,14 @@
-"""Keys of earlier versions: refused in a user's file, migrated in stored runs."""
+"""Keys of earlier versions. A config file with such a key is refused; stored runs are migrated."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _MASKING = {"ngram_longest": "max_ngram", "span_longest": "max_span_length"}
 _BY_OBJECTIVE: dict[str, dict[str, str]] = {
-    "bert": {**_MASKING, "reading": "pooling"},
+    "bert": {**_MASKING, "nsp_weight": "pair_weight", "reading": "pooling"},
     "electra": {**_MASKING, "detection_weight": "detection_loss_weight"},
     "infilling": {"permute": "permute_sentences", "span_mean": "mean_span_length"},
     "mgm": _MASKING,
@@ -43,6 +43,9 @@ RENAMED: dict[str, str] = {
     "schedule.windows": "schedule.window_rampup",
     "training.global_batch": "training.global_batch_size",
     "training.micro_batch": "training.micro_batch_size",
+    "training.checkpoint_every": "checkpoint.every",
+    "training.keep_checkpoints": "checkpoint.keep_last",
+    "training.zero_stage": "parallel.zero_stage",
     "parallel.offload_parameters": "parallel.offload_param",
     "parallel.quantized_gradients": "parallel.zero_quantized_gradients",
     "parallel.quantized_weights": "parallel.zero_quantized_weights",
@@ -63,6 +66,7 @@ RENAMED: dict[str, str] = {
     "data.reading.cache": "data.reading.cache_dir",
     "data.reading.retries": "data.reading.max_retries",
     "heldout_windows": "validation_windows",
+    "probe": "measures",
     "sample_tokens": "max_new_tokens",
     "samples": "num_samples",
     "measures.probe.heldout_documents": "measures.probe.validation_documents",
@@ -76,15 +80,23 @@ RENAMED: dict[str, str] = {
         for old, new in keys.items()
     },
 }
-"""Path of a key in earlier versions -> its path now, in the order of the table in CHANGELOG.md.
-Keys of a part follow the part's name; items of a list have no number."""
+"""Path of a key in earlier versions -> its current path, in the order of the table in CHANGELOG.md.
+Paths of a part's keys contain the part's name; items of a list have no number."""
 
+_NEW = {
+    old: new
+    for old, new in RENAMED.items()
+    if old.rpartition(".")[0] == new.rpartition(".")[0] and old != "monitor.prometheus"
+}
+_OLD = {new: old for old, new in _NEW.items()}
 _MEMBERS = re.compile(r"^(objective\.)?(members\.[^.]+\.)+")
 _NUMBER = re.compile(r"\.\d+(?=\.)")
 
 
-def new_keys(path: str) -> set[str]:
-    """Return what the key at `path` may be called today; empty if no earlier version had it.
+def new_names(path: str) -> Iterator[str]:
+    """Yield what the key at `path` of earlier versions may be called today.
+
+    A key that is now in another section comes with its section.
 
     Args:
         path: of a configuration, such as `members.a.reading` or `measures.0.texts`.
@@ -92,17 +104,20 @@ def new_keys(path: str) -> set[str]:
     plain = _NUMBER.sub("", _MEMBERS.sub("objective.", path))
     section, _, key = plain.rpartition(".")
     part = r"\w+\." if section in ("objective", "measures") else ""
-    old = re.compile(
+    pattern = re.compile(
         rf"{re.escape(section)}\.{part}{re.escape(key)}" if section else re.escape(key)
     )
-    return {new.rpartition(".")[2] for name, new in RENAMED.items() if old.fullmatch(name)}
+    for old, new in RENAMED.items():
+        if pattern.fullmatch(old):
+            kept, _, name = new.rpartition(".")
+            yield name if kept == old.rpartition(".")[0] else new
 
 
 def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a run as this version writes it.
+    """Return the configuration of a stored run with the keys of this version.
 
     Args:
-        values: of config.yaml in a run folder.
+        values: content of config.yaml in a run folder.
     """
     monitor = values.get("monitor")
     if isinstance(monitor, dict) and "prometheus" in monitor:
@@ -111,28 +126,41 @@ def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
         added = [] if path is None else [{"name": "prometheus", "path": path}]
         monitor["trackers"] = ["jsonl", "tensorboard", *added]
         values = {**values, "monitor": monitor}
-    renamed = _renamed(values, "")
+    return _with_keys(values, _NEW)
+
+
+def original(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the keys that the first version had.
+
+    A digest of it does not change when a key is renamed.
+
+    Args:
+        values: as this version writes them.
+    """
+    return _with_keys(values, _OLD)
+
+
+def _with_keys(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    renamed = _renamed(values, "", names)
     assert isinstance(renamed, dict)
     return renamed
 
 
-def _renamed(value: Any, path: str) -> Any:
-    """Return what stands at `path` with the keys of today."""
+def _renamed(value: Any, path: str, names: Mapping[str, str]) -> Any:
+    """Return the value at `path`, which has today's keys, with its own keys renamed."""
     if isinstance(value, list):
-        return [_renamed(item, path) for item in value]
+        return [_renamed(item, path, names) for item in value]
     if not isinstance(value, Mapping):
         return value
     if path == "objective":
-        # The settings of a user's own objective are its own.
-        path = f"objective.{value.get('name')}" if value.get("file") is None else "-"
-    new = {}
+        if value.get("file") is not None:
+            return dict(value)  # A custom objective names its settings itself.
+        path = f"objective.{value.get('name')}"
+    renamed = {}
     for key, item in value.items():
-        old = f"{path}.{key}" if path else key
-        place = RENAMED.get(old, old)
-        inner = "objective" if path.startswith("objective.") and key == "members" else place
-        new[place.rpartition(".")[2]] = (
-            {name: _renamed(member, inner) for name, member in item.items()}
-            if inner != place and isinstance(item, Mapping)
-            else _renamed(item, place)
-        )
-    return new
+        place = f"{path}.{key}" if path else key
+        inner = RENAMED.get(place, place)
+        if key == "members" and path.startswith("objective.") and isinstance(item, Mapping):
+            item = {name: _renamed(member, "objective", names) for name, member in item.items()}
+        renamed[names.get(place, place).rpartition(".")[2]] = _renamed(item, inner, names)
+    return renamed

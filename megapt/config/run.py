@@ -1,4 +1,4 @@
-"""A whole run, and a comparison of several."""
+"""The schemas of a whole run and of a comparison."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from megapt.config.section import (
 from megapt.config.updates import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 _ALIASES = {"clm": "arlm"}
-"""Other names of objectives. Only the first one keys draws and names records."""
+"""Alias of an objective -> its name. Random draws and records use the name."""
 
 
 class ObjectiveSection(PartSection):
-    """The section ``objective``: a name, and settings that the named objective itself checks."""
+    """The section ``objective``: a name, and settings that the named objective checks."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,12 +45,12 @@ class ObjectiveSection(PartSection):
 
 
 class SharedConfig(Section):
-    """What a run has in common with the others of a comparison."""
+    """Settings that all runs of a comparison share."""
 
     output: str
-    """Folder of the run; of a comparison, that for results.json, report.html and its runs."""
+    """Folder of the run. For a comparison: folder of results.json, report.html and the runs."""
     seed: NonNegativeInt = 0
-    """Keys the order of the data, the masks, the initial weights and the dropout."""
+    """Seed of the data order, the masks, the initial weights and dropout."""
     data: DataConfig
     model: ModelConfig
     loss: LossConfig = LossConfig()
@@ -62,7 +62,7 @@ class SharedConfig(Section):
     faults: FaultsConfig = FaultsConfig()
     monitor: MonitorConfig = MonitorConfig()
     deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Anything else of DeepSpeed's own configuration; what megapt sets itself is refused."""
+    """Further settings for DeepSpeed, in its own format. Settings that megapt makes are refused."""
 
 
 class RunConfig(SharedConfig):
@@ -70,27 +70,28 @@ class RunConfig(SharedConfig):
 
     objective: ObjectiveSection
     branch: BranchConfig | None = None
-    """The run begins with another's state: the decay of a `wsd` run at several budgets, say."""
+    """Run from whose checkpoint this run starts, for example to decay a `wsd` run at several
+    budgets. None: the run starts with initial weights."""
 
     def planned_windows(self, share: float = 1.0) -> int | None:
-        """Return the windows that this share of the budget pays for, the last one begun counted.
+        """Return the number of windows for a share of the budget, rounded up.
 
-        None unless the budget counts raw tokens: on another axis it would depend on what the
-        objective makes of the text.
+        The result is None unless the budget counts raw tokens: on other axes the number depends on
+        the examples that the objective makes.
         """
         budget = self.training.budget
         if budget.axis != "raw_tokens":
             return None
-        # As their decimal digits say: 0.3 of 1000 is 300, and not a little more.
+        # Fractions of the decimal digits are exact: 0.3 of 1000 is 300, not slightly more.
         tokens = Fraction(str(share)) * Fraction(str(budget.amount))
         return math.ceil(tokens / self.data.window)
 
     @property
     def batch_stages(self) -> tuple[tuple[int, int], ...] | None:
-        """(steps, windows a step) of each stage of the planned run, in order; None without a plan.
+        """(steps, windows per step) of each planned stage, in order; None without a plan.
 
-        A stage ends with the first step that reaches its share of the budget, the last one with
-        the budget. A stage that the one before it has used up holds no step.
+        A stage ends with the first step that reaches its share of the budget; the last stage ends
+        with the budget. A stage has 0 steps if the stage before it already reaches its share.
         """
         ends = [(stage.until, stage.global_batch_size) for stage in self.schedule.batch_size_rampup]
         stages = []
@@ -106,7 +107,7 @@ class RunConfig(SharedConfig):
 
     @property
     def planned_steps(self) -> int | None:
-        """Updates that the budget pays for; None unless it counts raw tokens."""
+        """Number of steps in the budget; None unless the budget counts raw tokens."""
         stages = self.batch_stages
         return None if stages is None else sum(steps for steps, _ in stages)
 
@@ -115,22 +116,23 @@ class CompareConfig(SharedConfig):
     """Several objectives under one budget: `megapt compare`."""
 
     title: str = "Comparison of pretraining objectives"
+    """Heading of the report."""
     members: Annotated[dict[MemberName, ObjectiveSection], Field(min_length=1)]
-    """Name of a member, which is also that of its folder -> its objective."""
+    """Name of a member -> its objective. The name is also the folder of the member's run."""
     measures: Parts = Field(
         default_factory=lambda: [PartSection(name="probe"), PartSection(name="repetition")]
     )
-    """What all members are asked. Without this key, of the two what the corpus allows; what is
-    named here has to be possible."""
+    """Measures that evaluate all members. Without this key, those of the default that the corpus
+    allows. A measure that is named here is refused if the corpus does not allow it."""
     validation_windows: PositiveInt = 512
-    """Held-out windows of the final evaluation; all of them if the split has fewer."""
+    """Validation windows of the final evaluation; all if the split has fewer."""
     num_samples: NonNegativeInt = 4
-    """Generated samples a member."""
+    """Generated samples per member. 0: none."""
     max_new_tokens: PositiveInt = 64
-    """Longest continuation that is sampled, in tokens."""
+    """Maximum length of a sample, in tokens."""
 
     def member(self, name: str) -> RunConfig:
-        """Return the run of one member: the comparison's settings with the member's objective."""
+        """Return the run of one member: the shared settings and the objective of the member."""
         shared = {key: getattr(self, key) for key in SharedConfig.model_fields}
         shared["output"] = str(Path(self.output) / "members" / name)
         if self.checkpoint.copy_to is not None:

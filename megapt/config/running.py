@@ -1,4 +1,4 @@
-"""What a run needs beside its mathematics: ranks, checkpoints, faults, and who watches."""
+"""The sections `parallel`, `checkpoint`, `faults`, `monitor` and `branch`."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ Place = Annotated[str, Field(min_length=1)]
 
 
 class ParallelConfig(Section):
-    """How the work is spread over the ranks. Nothing here changes what is computed."""
+    """How the ranks divide the work. Results stay the same, unless a key says otherwise."""
 
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What DeepSpeed shards over the ranks: nothing, optimizer states (1), gradients (2),
-    parameters (3). With bf16 and fp16, 0 runs as 1, whose update is the same."""
+    """What DeepSpeed shards over the ranks. 0: nothing; 1: optimizer states; 2: also gradients; 3:
+    also parameters. With bf16 and fp16, 0 runs as 1, which computes the same update."""
     offload_optimizer: Offload = "none"
-    """Where optimizer states and float32 weights are kept and updated; `cpu` needs zero_stage 1 or
-    more, `nvme` 3."""
+    """Offloads optimizer states and float32 weights: `cpu` needs zero_stage 1 or more and updates
+    them on the host; `nvme` needs zero_stage 3 and nvme_path. `none`: they stay on the device."""
     offload_param: Offload = "none"
-    """Where parameters are kept between uses; needs zero_stage 3."""
+    """Offloads parameters between uses to `cpu` or `nvme`; needs zero_stage 3. `none`: off."""
     nvme_path: str | None = None
-    """Folder for what is offloaded to `nvme`."""
+    """Folder for data that are offloaded to `nvme`."""
     zero_hpz_partition_size: PositiveInt = 1
-    """Ranks, as a rule those of a node, that hold all parameters among them a second time, so that
-    backward passes gather within the node (ZeRO++ hpZ, Wang et al. 2023); needs zero_stage 3."""
+    """Number of ranks, usually those of one node, that share a second copy of all parameters, so
+    that backward passes gather only inside this group (ZeRO++ hpZ, Wang et al. 2023). 1: off. It
+    divides the ranks and needs zero_stage 3."""
     zero_quantized_weights: bool = False
-    """Parameters are gathered in 8 bits (ZeRO++ qwZ); needs zero_stage 3, CUDA; not exact."""
+    """Whether parameters are gathered in 8 bits (ZeRO++ qwZ); changes the results. Needs zero_stage
+    3 and CUDA."""
     zero_quantized_gradients: bool = False
-    """Gradients are reduced in 4 bits (ZeRO++ qgZ); needs zero_stage 3, CUDA; not exact."""
+    """Whether gradients are reduced in 4 bits (ZeRO++ qgZ); changes the results. Needs zero_stage 3
+    and CUDA."""
     sequence_parallel_size: PositiveInt = 1
-    """Ranks that share the positions of each micro-batch (DeepSpeed Ulysses, Jacobs et al. 2023);
-    divides the ranks and the model's heads."""
+    """Number of ranks that share the positions of each micro-batch (DeepSpeed Ulysses, Jacobs et
+    al. 2023). 1: off. It divides the ranks and the heads of the model."""
 
     @model_validator(mode="after")
     def _stages(self) -> ParallelConfig:
@@ -54,8 +57,8 @@ class ParallelConfig(Section):
             "zero_quantized_weights": (self.zero_quantized_weights, 3),
             "zero_quantized_gradients": (self.zero_quantized_gradients, 3),
         }
-        for name, (asked, stage) in needs.items():
-            if asked and self.zero_stage < stage:
+        for name, (used, stage) in needs.items():
+            if used and self.zero_stage < stage:
                 raise ValueError(f"{name} needs zero_stage {stage}, not {self.zero_stage}")
         if "nvme" in (self.offload_optimizer, self.offload_param) and not self.nvme_path:
             raise ValueError("offloading to nvme needs an nvme_path")
@@ -63,50 +66,53 @@ class ParallelConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """When the state of a run is saved, what is kept, and where."""
+    """When checkpoints are saved, which are kept, and where."""
 
     every: NonNegativeInt = 500
-    """Steps between two checkpoints; 0 writes one at the end alone."""
+    """Steps between two checkpoints. 0: only at the end."""
     keep_last: PositiveInt = 2
-    """The newest so many are kept."""
+    """Number of newest checkpoints that are kept."""
     keep_every: NonNegativeInt = 0
-    """Those after a multiple of so many steps are kept for good."""
+    """Checkpoints at multiples of this many steps are never removed. 0: none."""
     keep_best: NonNegativeInt = 0
-    """So many with the least held-out `metric` are kept."""
+    """Number of checkpoints with the lowest validation `metric` that are also kept. 0: none."""
     metric: str = "loss"
-    """Of the last validation before the checkpoint, by its name in metrics.jsonl."""
+    """Name in metrics.jsonl of the metric for `keep_best`, from the last validation before the
+    checkpoint; lower is better."""
     async_save: bool = False
-    """Training goes on while the files are written, from a copy in the ranks' memory."""
+    """Whether training continues while files are written, from a copy in host memory."""
     copy_to: Place | None = None
-    """Folder or URL (s3://bucket/run, through fsspec) that complete checkpoints are copied to, and
-    read from when the run folder has none."""
+    """Folder or URL (s3://bucket/run, through fsspec) to which complete checkpoints are copied. A
+    run folder without a usable checkpoint resumes from there. None: no copies."""
     resume: Literal["auto", "never"] = "auto"
-    """`auto`: the run goes on from its newest complete checkpoint. `never`: a begun run is
-    refused."""
+    """`auto`: the run resumes from its newest complete checkpoint. `never`: a folder that already
+    has a run is refused."""
 
 
 class FaultsConfig(Section):
-    """What is done when something goes wrong."""
+    """Limits and reactions for faults."""
 
     timeout: PositiveFloat = 600.0
-    """Seconds without progress of some rank, also in a wait for data or for other ranks, after
-    which the job is ended, all stacks written."""
+    """Seconds without progress of some rank after which the stacks are written and the job ends.
+    Waiting for data or for other ranks is no progress."""
     start_timeout: PositiveFloat = 1800.0
-    """The same for what may take long: the start, compilation, a checkpoint, a validation."""
+    """The same for the start, the first step with its compilation, a checkpoint or a validation."""
     max_skipped_updates: PositiveInt = 10
-    """Updates in a row whose loss or gradient is not finite: each is skipped, and at so many the
-    run goes back to its last checkpoint, and on after their text. With fp16, gradients that
-    overflow while the loss scale finds its size are given 40, if that is more."""
+    """Number of skipped updates in a row, for example with a loss or gradient that is not finite,
+    after which the run rolls back to its last checkpoint and continues with the next text. With
+    fp16, at least 40 gradients may overflow in a row while the loss scale adapts."""
     max_rollbacks: NonNegativeInt = 3
-    """The run may go back so often; then it ends."""
+    """Maximum number of rollbacks; the run ends when another is needed."""
     spike_threshold: NonNegativeFloat = 0.0
-    """A loss so many standard deviations above the mean of the last `spike_window` updates is a
-    spike; 0: none is."""
+    """Number of standard deviations above the mean of the last `spike_window` losses at which a
+    loss is a spike. 0: spikes are not detected."""
     spike_window: Annotated[int, Field(ge=8)] = 128
+    """Number of updates whose losses give the mean and the standard deviation."""
     on_spike: Literal["record", "skip", "rollback"] = "record"
-    """A spike is recorded, or its update left out too, or the run goes back too."""
+    """`record`: a spike is only recorded. `skip`: its update is also skipped. `rollback`: the run
+    also rolls back."""
     check_replicas_every: NonNegativeInt = 500
-    """Steps between two comparisons of the weights that ranks hold alike; 0: never."""
+    """Steps between two comparisons of replicated weights. 0: never."""
 
 
 def _trackers(*names: str) -> list[PartSection]:
@@ -114,27 +120,28 @@ def _trackers(*names: str) -> list[PartSection]:
 
 
 class MonitorConfig(Section):
-    """What is shown of a run beside its losses."""
+    """What a run records in addition to its losses."""
 
     norms_by_group: bool = False
-    """Gradient norm, weight norm and update-to-weight ratio of each block and table."""
+    """Whether gradient norm, weight norm and update-to-weight ratio are recorded for each
+    embedding, block and head."""
     histograms_every: NonNegativeInt = 0
-    """Steps between two histograms of the weights in TensorBoard; 0: none."""
+    """Steps between two histograms of the weights in TensorBoard. 0: none."""
     num_samples: NonNegativeInt = 0
-    """Texts that the model writes at each validation, if its objective can."""
+    """Number of texts generated at each validation, if the objective can generate. 0: none."""
     max_new_tokens: PositiveInt = 64
-    """Longest of them, in tokens."""
+    """Maximum length of these texts, in tokens."""
     profile_from: NonNegativeInt = 0
-    """First step of which torch's profiler writes a trace; 0: none."""
+    """First step that torch's profiler traces. 0: none."""
     profile_steps: PositiveInt = 3
-    """How many steps it traces."""
+    """Number of steps in the trace."""
     trackers: Parts = Field(default_factory=lambda: _trackers("jsonl", "tensorboard"))
-    """Where records go. `jsonl`: metrics.jsonl, which is always written. `tensorboard`: its files.
-    `prometheus`: a file in Prometheus' text format at its `path`, for node_exporter's textfile
-    collector."""
+    """Destinations of the records. `jsonl`: metrics.jsonl, which is always written. `tensorboard`:
+    event files of TensorBoard. `prometheus`: the file `path` in the text format of Prometheus, for
+    node_exporter's textfile collector. A section with `file` names a custom tracker."""
     peak_flops: PositiveFloat | None = None
-    """FLOPs a second of one rank's device, in the precision of the run, for the utilization; by
-    default that of its data sheet, if it is known."""
+    """Peak of one rank's device for the utilization, in FLOPs per second in the precision of the
+    run. None: the peak in the data sheet, if megapt knows the device."""
 
     @field_validator("trackers")
     @classmethod
@@ -144,9 +151,9 @@ class MonitorConfig(Section):
 
 
 class BranchConfig(Section):
-    """The state of another run that this one begins with."""
+    """The checkpoint of another run from which this run starts."""
 
     run: Place
-    """Its folder."""
+    """Folder of the parent run."""
     step: PositiveInt | None = None
-    """Its checkpoint after so many steps; by default its newest."""
+    """Step of the parent's checkpoint. None: the newest."""

@@ -1,4 +1,4 @@
-"""What every section is made of: strict, immutable, each value documented where it stands."""
+"""Base classes and types of all sections. Sections are strict and immutable."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 
 def as_name(name: str) -> str:
-    """Return a name that may be that of a file.
+    """Return `name` if it can be a file name.
 
     Raises:
-        ValueError: it may not.
+        ValueError: if it cannot.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise ValueError(
-            "a name should be of letters, digits, _, - and . alone, with no - or . in front"
+            "a name may have only letters, digits, _, - and ., and may not start with - or ."
         )
     return name
 
@@ -39,11 +39,11 @@ def as_name(name: str) -> str:
 MemberName = Annotated[str, AfterValidator(as_name)]
 
 Axis = Literal["raw_tokens", "positions", "targets", "model_flops", "wall_clock"]
-"""The axes on which every run is counted. Units: tokens, positions, predictions, FLOPs, seconds."""
+"""The budget axes of a run. Units: tokens, positions, predictions, FLOPs, seconds."""
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys and wrong types are refused, values cannot change."""
+    """Base class of all sections: refuses unknown keys and wrong types; values cannot change."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -55,19 +55,20 @@ class Section(BaseModel):
 
 
 class PartSection(Section):
-    """A section that names a part, megapt's or the user's own, which checks what is extra."""
+    """A section that names a part of megapt or a custom part. The part checks the other keys."""
 
     model_config = ConfigDict(extra="allow")
 
     name: str
+    """Name of the part."""
     file: str | None = None
-    """Python file that defines the part, if megapt does not; beside the YAML file that names it,
-    unless the path is absolute."""
+    """Python file that defines a custom part; a relative path starts at the folder of the YAML
+    file. None: megapt or an installed package defines the part."""
 
     @field_validator("file")
     @classmethod
     def _absolute(cls, file: str | None) -> str | None:
-        # A run is opened later from other folders. What stands in YAML is absolute already.
+        # Other commands open the run from other folders. Paths from YAML are already absolute.
         return None if file is None else str(Path(file).resolve())
 
 
@@ -80,7 +81,7 @@ def _as_written(part: PartSection) -> Any:
 
 
 Part = Annotated[PartSection, BeforeValidator(_as_section), PlainSerializer(_as_written)]
-"""A part inside another section: its name alone, or a section."""
+"""A part inside another section: only its name, or a section."""
 
 
 def _named_once(parts: list[PartSection]) -> list[PartSection]:
@@ -91,9 +92,9 @@ def _named_once(parts: list[PartSection]) -> list[PartSection]:
 
 
 Parts = Annotated[list[Part], AfterValidator(_named_once)]
-"""Several parts, each of a name of its own, by which their files are kept."""
+"""Several parts with different names, which also name their stored files."""
 
 
 def is_due(step: int, every: int) -> bool:
-    """Whether what is done every so many steps is done after this one; 0 is never."""
+    """Return whether an action with the interval `every` is due after `step`; 0 means never."""
     return every > 0 and step % every == 0

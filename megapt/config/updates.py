@@ -1,4 +1,4 @@
-"""How the weights are updated: optimizer, schedules, budget, batch."""
+"""The sections `optimizer`, `schedule` and `training`."""
 
 from __future__ import annotations
 
@@ -27,74 +27,82 @@ Recompute = Literal["none", "full", "selective"]
 
 
 class OptimizerConfig(PartSection):
-    """The optimizer; by default AdamW (Loshchilov & Hutter 2019)."""
+    """The optimizer of a run."""
 
     name: str = "adamw"
-    """`lion` (Chen et al. 2023) keeps one state instead of two, and wants a third of AdamW's rate
-    and three times its decay. `muon` (Jordan et al. 2024) orthogonalizes the updates of the
-    matrices inside blocks, and has AdamW for the rest, at the same rate; zero_stage 2 at most.
-    `adafactor` (Shazeer & Stern 2018) keeps one number a row and a column, and its rate is
-    relative to the weights; zero_stage 0 in fp32 alone."""
+    """`adamw`: AdamW (Loshchilov & Hutter 2019). `lion` (Chen et al. 2023): one state instead of
+    two; use a third of AdamW's lr and three times its weight_decay. `muon` (Jordan et al. 2024):
+    orthogonalized updates of the matrices in blocks, AdamW for the rest, with the same lr;
+    zero_stage 0 to 2. `adafactor` (Shazeer & Stern 2018): one number per row and column; lr is
+    relative to the size of the weights; only zero_stage 0 in fp32."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the first moment."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of the second moment."""
     eps: PositiveFloat = 1e-8
+    """Epsilon in the denominator of the update."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    """Of `muon`'s matrices."""
+    """Momentum of `muon` for the matrices in blocks."""
     weight_decay: NonNegativeFloat = 0.1
+    """Decoupled weight decay of all parameters that `no_decay` does not exclude. 0: none."""
     no_decay: list[NoDecay] = Field(default_factory=lambda: list(_NO_DECAY))
-    """What weight decay spares; `positions` are the tables of positions and segments, `words` the
-    word embedding."""
+    """Parameters without weight decay. `positions` are the embedding tables of positions and
+    segments, `words` is the word embedding."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Factor of the learning rate from a block to the one below it: layer_decay^(n - i) in block i
-    of n, counted from 0, layer_decay^(n + 1) in the embeddings, 1 after the blocks (Bao et al.
-    2022); 1: all learn alike."""
+    """Factor of the learning rate per layer: block i of n, counted from 0, learns at
+    lr * layer_decay^(n - i), the embeddings at lr * layer_decay^(n + 1), the rest at lr (Bao et al.
+    2022). 1: the same learning rate everywhere."""
     max_grad_norm: NonNegativeFloat = 1.0
-    """Largest global gradient norm; 0 switches clipping off."""
+    """Global gradient norm to which gradients are clipped. 0: no clipping."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay an update of an exponential moving average of the weights; at update t it is at most
-    (1 + t) / (10 + t). With it, the average is what is validated and later used. 0: none."""
+    """Decay per update of an exponential moving average of the weights, at most (1 + t) / (10 + t)
+    after t updates. Validation and later use take the average. 0: no average."""
 
 
 class BatchStageConfig(Section):
-    """A global batch for the beginning of a run."""
+    """A stage of the batch-size ramp-up."""
 
     until: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the budget."""
+    """Share of the budget at which the stage ends."""
     global_batch_size: PositiveInt
-    """Windows an update."""
+    """Global batch in this stage, in windows per update."""
 
 
 class WindowStageConfig(Section):
-    """Shorter texts for the beginning of a run."""
+    """A stage of the window ramp-up."""
 
     until: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the budget."""
+    """Share of the budget at which the stage ends."""
     length: Annotated[int, Field(ge=16)]
-    """Tokens, of which `data.window` is a multiple; each window is handed to the objective in
-    parts of so many."""
+    """Tokens of the parts in which the objective receives each window; it divides
+    `data.window`."""
 
 
 class ScheduleConfig(Section):
-    """What changes with the share of the budget that is spent."""
+    """Schedules over the share of the budget that is spent."""
 
     name: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"] = "cosine"
+    """Learning rate after the warm-up. `constant`: the peak. `linear`, `cosine`: decay to
+    min_lr_ratio. `inverse_sqrt`: sqrt(warmup_ratio / share spent). `wsd` (warm-up, stable, decay):
+    the peak, then decay to min_lr_ratio in the last decay_ratio of the budget."""
     warmup_ratio: Fraction = 0.05
-    """Share of the budget over which the rate rises linearly from 0."""
+    """Share of the budget with a linear warm-up from 0."""
     min_lr_ratio: Fraction = 0.1
-    """Rate at the end as a share of the peak (linear, cosine, wsd)."""
+    """Final learning rate divided by the peak (linear, cosine, wsd)."""
     decay_ratio: Fraction = 0.2
-    """Share of the budget over which `wsd` (warm-up, stable, decay) falls."""
+    """Last share of the budget, in which `wsd` decays."""
     decay_shape: Literal["linear", "sqrt"] = "linear"
-    """How it falls: `sqrt` as 1 - sqrt(x), x being the share of the decay that is over."""
+    """Shape of the decay of `wsd` at the share x of the decay: `linear` is 1 - x, `sqrt` is
+    1 - sqrt(x)."""
     batch_size_rampup: list[BatchStageConfig] = Field(default_factory=list)
-    """Smaller batches at the beginning, in rising shares; after the last,
-    `training.global_batch_size`. A stage ends with the first step that reaches its share. Needs
-    a budget in raw tokens."""
+    """Stages with smaller global batches at the beginning, in increasing shares; afterwards
+    `training.global_batch_size`. A stage ends with the first step that reaches its share. Needs a
+    budget in raw tokens."""
     window_rampup: list[WindowStageConfig] = Field(default_factory=list)
-    """Shorter texts at the beginning, in rising shares; after the last, whole windows. A step
-    reads the same text all the same, and held-out windows stay whole. Needs a budget in raw
+    """Stages with shorter texts at the beginning, in increasing shares; afterwards whole windows.
+    Each step still reads the same text, and validation uses whole windows. Needs a budget in raw
     tokens."""
 
     @model_validator(mode="after")
@@ -110,11 +118,13 @@ class ScheduleConfig(Section):
 
 
 class BudgetConfig(Section):
-    """How much is spent, and counted in what."""
+    """The budget of a run: its unit and its amount."""
 
     axis: Axis = "raw_tokens"
+    """Unit of the amount. `raw_tokens`: tokens of text read. `positions`: positions computed by the
+    trunk. `targets`: predictions scored. `model_flops`: FLOPs. `wall_clock`: seconds of steps."""
     amount: PositiveFloat
-    """Training ends with the first step that reaches this amount."""
+    """Amount in this unit; training ends with the first step that reaches it."""
 
 
 class TrainingConfig(Section):
@@ -122,35 +132,37 @@ class TrainingConfig(Section):
 
     budget: BudgetConfig
     global_batch_size: PositiveInt = 64
-    """Windows an update, over all ranks."""
+    """Windows per update, over all ranks."""
     micro_batch_size: PositiveInt = 8
-    """Windows that one rank holds at once; the rest of its share is accumulated."""
+    """Windows per forward pass of a rank; gradients of several micro-batches are accumulated."""
     precision: Precision = "fp32"
-    """Of weights and activations. With bf16 and fp16 the optimizer keeps float32 weights; fp16
-    scales the loss, and needs a GPU."""
+    """Data type of weights, activations and gradients. With bf16 and fp16 the optimizer keeps
+    float32 weights. fp16 scales the loss and needs a GPU."""
     attention: Part = PartSection(name="grouped")
-    """How attention is computed; all give the same result. `grouped`: on examples of like length
-    side by side, everywhere. `rows`: on whole rows under a mask. `flex`: FlexAttention, compiled
-    on CUDA. `varlen`: FlashAttention's variable-length kernels, on CUDA, not for prefixes."""
+    """Attention backend; all give the same result. `grouped`: batches of examples of similar
+    length, on any device. `rows`: whole rows with a mask. `flex`: FlexAttention, compiled on CUDA.
+    `varlen`: FlashAttention's variable-length kernels, on CUDA, not for prefix attention. A section
+    with `file` names a custom backend."""
     row_length: NonNegativeInt = 0
-    """Positions of the rows that examples are packed into, so that shapes stay fixed; 0 lays them
-    end to end without padding."""
+    """Positions per row into which examples are packed, for fixed shapes. 0: examples are
+    concatenated without padding."""
     open_rows: PositiveInt = 16
-    """Rows among which an example finds its place: the look-ahead of the packing."""
+    """Number of open rows in which the packing may place an example."""
     recompute: Recompute = "none"
-    """What the backward pass computes again instead of keeping it: nothing, whole blocks, or all
-    of a block but its matrix products and attention. Results are the same to the bit."""
+    """Activation checkpointing: what the backward pass recomputes. `none`: nothing. `full`: whole
+    blocks. `selective`: blocks except matrix products and attention. Results are bitwise the
+    same."""
     recompute_every: PositiveInt = 1
-    """Of so many blocks one is computed again."""
+    """Recomputes one of this many blocks. 1: every block."""
     compile: bool = False
-    """Whether the blocks are compiled by `torch.compile`, with the first batch; needs a C++
-    compiler. Dropout then draws other masks."""
+    """Whether `torch.compile` compiles the blocks at the first batch; needs a C++ compiler. Dropout
+    then draws other masks."""
     deterministic: bool = False
-    """Only kernels that give the same bits every time; slower on CUDA, and no difference on a
-    CPU."""
+    """Whether only kernels with bitwise reproducible results are used; slower on CUDA, without
+    effect on a CPU."""
     validate_every: NonNegativeInt = 100
-    """Steps between two validations; 0 validates at the end alone."""
+    """Steps between two validations. 0: only at the end."""
     validation_windows: PositiveInt = 128
-    """Held-out windows a validation; all of them if the split has fewer."""
+    """Windows per validation; all if the validation split has fewer."""
     log_every: PositiveInt = 10
-    """Steps between two records of training."""
+    """Steps between two training records."""

@@ -1,4 +1,4 @@
-"""From shards to batches: corpus, order, windows, examples, rows. Knows no objective."""
+"""From shards to batches: corpus, order, windows, examples, rows. Independent of objectives."""
 
 from data_prep.vocabulary import Vocabulary
 from megapt.data.batch import Batch, PackedBatch, collate

@@ -1,4 +1,4 @@
-"""Batches: the examples of some windows, end to end without padding or in rows of one length."""
+"""Batches: the examples of some windows, concatenated without padding or packed into rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from megapt.data.counts import Counts, attended_pairs
 from megapt.data.example import Attention, Bools, Example, Ints, Targets, asking_member
-from megapt.data.packing import Rows, filler, lay_in_rows
+from megapt.data.packing import Rows, filler, pack_into_rows
 from megapt.data.targets import (
     HeadTargets,
     PackedTargets,
@@ -31,8 +31,8 @@ from megapt.data.targets import (
 class Batch:
     """Examples ready for the model, N positions in all.
 
-    The linear layers run on the positions as they stand, end to end. In rows, what is left of a
-    row is an example of its own, a filler of pad tokens that predicts nothing.
+    The linear layers run on all positions, concatenated. In rows, the rest of a row is a separate
+    example, a filler of pad tokens without targets.
     """
 
     tokens: Tensor
@@ -44,19 +44,19 @@ class Batch:
     visible: Tensor
     """Keys that all queries of their example may see, bool [N]."""
     starts: Tensor
-    """First place of each example, and N, int64 [examples + 1]."""
+    """First position of each example, and N, int64 [examples + 1]."""
     groups: tuple[Tensor, ...]
-    """Examples of like length side by side: their places, int64 [examples, longest]; N where a
-    shorter example has ended. The longest come first."""
+    """Groups of examples of similar length, the longest first: indices of their positions in the
+    batch, int64 [examples, longest]; N after the end of a shorter example."""
     targets: dict[str, HeadTargets]
-    """What each head is asked."""
+    """Name of a head -> its targets."""
     counts: Counts
     attention: Attention
     """`causal` if no key is visible, `bidirectional` if all are, else `prefix`."""
     row_length: int = 0
-    """N is a multiple of it and no example crosses a multiple; 0 if there are no rows."""
+    """Positions of a row; N is a multiple of it. 0 if there are no rows."""
     key: int = 0
-    """Number of the first window in the run; keys the dropout of this batch."""
+    """Smallest window number in the batch; it keys the dropout."""
 
     def to(self, device: torch.device) -> Batch:
         """Return a copy on `device`."""
@@ -68,15 +68,15 @@ class Batch:
             visible=moved(self.visible, device),
             starts=moved(self.starts, device),
             groups=tuple(moved(group, device) for group in self.groups),
-            targets={head: asked.to(device) for head, asked in self.targets.items()},
+            targets={head: targets.to(device) for head, targets in self.targets.items()},
         )
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """A `Batch` in the narrowest types that hold it, to cross from one process to another.
+    """A `Batch` in the narrowest types that hold it, for transfer between processes.
 
-    Arrays rather than tensors: they are pickled as they are, and need no shared memory.
+    It holds arrays instead of tensors: they are pickled directly and need no shared memory.
     """
 
     tokens: Unsigned
@@ -93,9 +93,9 @@ class PackedBatch:
     key: int = 0
 
     def widen(self) -> Batch:
-        """Return the batch that the model reads."""
+        """Return the batch in the types that the model reads."""
         groups = group_examples(self.starts.astype(np.int64))
-        shown: Attention = "prefix" if self.visible.any() else "causal"
+        attention: Attention = "prefix" if self.visible.any() else "causal"
         return Batch(
             tokens=widened(self.tokens),
             positions=widened(self.positions),
@@ -103,58 +103,58 @@ class PackedBatch:
             visible=torch.from_numpy(self.visible),
             starts=widened(self.starts),
             groups=tuple(map(torch.from_numpy, groups)),
-            targets={head: asked.widen() for head, asked in self.targets.items()},
+            targets={head: targets.widen() for head, targets in self.targets.items()},
             counts=self.counts,
-            attention="bidirectional" if self.visible.all() else shown,
+            attention="bidirectional" if self.visible.all() else attention,
             row_length=self.row_length,
             key=self.key,
         )
 
 
 _SHORTEST_IN_GROUP = 0.75
-"""An example shorter than this share of the longest of its group begins a new group."""
+"""An example shorter than this fraction of the longest one in its group begins a new group."""
 
 
 def group_examples(starts: Ints) -> list[Ints]:
-    """Gather examples of like length, so that attention computes little but what its mask allows.
+    """Group examples of similar length, so that attention computes few masked pairs.
 
     Args:
-        starts: first place of each example, and the end, int64 [examples + 1].
+        starts: first position of each example, and the end, int64 [examples + 1].
 
     Returns:
-        For each group the places of its examples, int64 [examples, longest]; the end itself
-        stands for nothing.
+        For each group the positions of its examples, int64 [examples, longest]; shorter examples
+        are padded with the end.
     """
     lengths = np.diff(starts)
     order = np.argsort(-lengths, kind="stable")
-    falling = lengths[order].tolist()
+    descending = lengths[order].tolist()
     borders = [0]
-    for i, length in enumerate(falling):
-        if length < _SHORTEST_IN_GROUP * falling[borders[-1]]:
+    for i, length in enumerate(descending):
+        if length < _SHORTEST_IN_GROUP * descending[borders[-1]]:
             borders.append(i)
     firsts, ends = starts[:-1][order, None], starts[1:][order, None]
-    offsets = np.arange(falling[0])
-    laid = []
-    for first, stop in zip(borders, [*borders[1:], len(falling)], strict=True):
-        places = firsts[first:stop] + offsets[: falling[first]]
-        places[places >= ends[first:stop]] = starts[-1]
-        laid.append(places)
-    return laid
+    offsets = np.arange(descending[0])
+    groups = []
+    for first, stop in zip(borders, [*borders[1:], len(descending)], strict=True):
+        positions = firsts[first:stop] + offsets[: descending[first]]
+        positions[positions >= ends[first:stop]] = starts[-1]
+        groups.append(positions)
+    return groups
 
 
-def _asking_windows(examples: Sequence[Example], per_window: Sequence[int]) -> Counter[str]:
-    """Return the number of windows that ask something of each head, or member of a mixture."""
-    asking: Counter[str] = Counter()
+def _windows_with_targets(examples: Sequence[Example], per_window: Sequence[int]) -> Counter[str]:
+    """Return for each head, or member of a mixture, the number of windows with targets for it."""
+    counts: Counter[str] = Counter()
     remaining = iter(examples)
     for count in per_window:
-        asking.update(
+        counts.update(
             {
                 asking_member(head)
                 for example in islice(remaining, count)
                 for head in example.targets
             }
         )
-    return asking
+    return counts
 
 
 def collate(
@@ -168,18 +168,18 @@ def collate(
     key: int = 0,
     rows: Rows | None = None,
 ) -> PackedBatch:
-    """Lay examples end to end in order, or pack them into rows.
+    """Concatenate examples in order, or pack them into rows.
 
     Args:
-        examples: of any number of windows. Without any, and without rows, the batch holds one
-            position that nothing reads, because all ranks must run the model together.
-        pad: id of the token at that position, and at what is left of the rows.
+        examples: the examples of any number of windows. Without examples and rows, the batch holds
+            one position without targets, because all ranks must run the model together.
+        pad: id of the pad token, used at that position and in fillers.
         heads: names of the heads, so that every batch has the same keys.
-        token_heads: those of them that predict over the vocabulary.
-        raw_tokens: tokens of text that the examples were made of.
-        per_window: how many of the examples are of each window; empty if nobody asks.
+        token_heads: the heads that predict over the vocabulary.
+        raw_tokens: tokens of text that the examples were made from.
+        per_window: number of examples of each window; empty if `HeadTargets.windows` is not needed.
         key: see `Batch.key`.
-        rows: that the examples are packed into, by first fit.
+        rows: shape of the rows, which are packed by first fit; None: no rows.
 
     Raises:
         ValueError: if an example is longer than a row.
@@ -187,28 +187,28 @@ def collate(
     lengths = np.fromiter(map(len, examples), np.int64, len(examples))
     visible = np.concatenate([np.zeros(0, dtype=np.bool_), *(e.visible for e in examples)])
     pairs = attended_pairs(lengths, visible)
-    laid = examples or [filler(1, pad, bidirectional=True)]
+    ordered = examples or [filler(1, pad, bidirectional=True)]
     if rows is not None:
-        laid = lay_in_rows(examples, rows, pad, bidirectional=bool(visible.all()))
-    if laid is not examples:
-        lengths = np.fromiter(map(len, laid), np.int64, len(laid))
-        visible = np.concatenate([example.visible for example in laid])
+        ordered = pack_into_rows(examples, rows, pad, bidirectional=bool(visible.all()))
+    if ordered is not examples:
+        lengths = np.fromiter(map(len, ordered), np.int64, len(ordered))
+        visible = np.concatenate([example.visible for example in ordered])
     starts: Ints = np.cumsum(np.concatenate([[0], lengths]))
-    asked: dict[str, tuple[list[int], list[Targets]]] = {head: ([], []) for head in heads}
-    for start, example in zip(starts.tolist(), laid, strict=False):
+    by_head: dict[str, tuple[list[int], list[Targets]]] = {head: ([], []) for head in heads}
+    for start, example in zip(starts.tolist(), ordered, strict=False):
         for head, target in example.targets.items():
-            asked[head][0].append(start)
-            asked[head][1].append(target)
-    windows = _asking_windows(examples, per_window)
+            by_head[head][0].append(start)
+            by_head[head][1].append(target)
+    windows = _windows_with_targets(examples, per_window)
     targets = {
-        head: join_targets(np.array(places, dtype=np.int64), found, windows[asking_member(head)])
-        for head, (places, found) in asked.items()
+        head: join_targets(np.array(firsts, dtype=np.int64), parts, windows[asking_member(head)])
+        for head, (firsts, parts) in by_head.items()
     }
     positions = sum(map(len, examples))
     return PackedBatch(
-        tokens=narrow(joined([example.tokens for example in laid]), np.uint16, np.uint32),
-        positions=narrow(joined([example.positions for example in laid]), np.uint16, np.uint32),
-        segments=narrow(joined([example.segments for example in laid]), np.uint8),
+        tokens=narrow(joined([example.tokens for example in ordered]), np.uint16, np.uint32),
+        positions=narrow(joined([example.positions for example in ordered]), np.uint16, np.uint32),
+        segments=narrow(joined([example.segments for example in ordered]), np.uint8),
         visible=visible,
         starts=starts.astype(np.int32),
         targets=targets,

@@ -1,4 +1,4 @@
-"""From windows to batches: an objective's examples, or the plain text."""
+"""Makes batches of windows: an objective's examples, or plain text."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Widened = TypeVar("Widened", covariant=True)
 
 
 class Packed(Protocol[Widened]):
-    """A batch in narrow types, as it crosses from one process to another."""
+    """A batch in narrow types, for transfer between processes."""
 
     def widen(self) -> Widened:
-        """Return it as the model reads it."""
+        """Return the batch in the types that the model reads."""
 
 
 class Maker(Protocol[Widened]):
@@ -38,22 +38,22 @@ class Maker(Protocol[Widened]):
         """The windows."""
 
     def batch(self, numbers: Sequence[int]) -> Packed[Widened]:
-        """Return the batch of the windows with these numbers in the sequence."""
+        """Return the batch of the windows with these numbers."""
 
 
 class ExampleMaker(Protocol):
-    """What is needed of an objective."""
+    """The part of an objective that the loader needs."""
 
     @property
     def name(self) -> str:
-        """What keys its draws."""
+        """Name of the objective; it keys the draws."""
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
-        """Heads that the examples hold targets for."""
+        """Heads that the examples have targets for."""
 
     def longest_example(self, window: int) -> int:
-        """Return the positions that one example may take, W = `window`."""
+        """Return the maximum number of positions of an example, with W = `window`."""
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
         """Return the examples of a window."""
@@ -67,10 +67,10 @@ class BatchMaker:
         objective: makes the examples.
         pad: id of the pad token.
         seed: keys the objective's draws, together with corpus, split, epoch and window.
-        rows: lays the examples into rows of one length; without, end to end.
-        global_batch_size: windows an update, or their schedule, which tell the step that a window
-            belongs to; None for held-out text, which belongs to none.
-        lengths: of the parts that the windows of a step are cut into.
+        rows: shape of the rows that examples are packed into; None concatenates them.
+        global_batch_size: windows per step, or their schedule, which give the step of each window;
+            None for validation windows, which have no step.
+        lengths: length of the parts that the windows of a step are split into.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class BatchMaker:
         self._token_heads = [head.name for head in objective.heads if head.over_vocabulary]
 
     def asking(self, objective: ExampleMaker) -> BatchMaker:
-        """Return a maker of the batches of another objective on the same windows."""
+        """Return a maker of batches of another objective from the same windows."""
         return BatchMaker(
             self.stream, objective, self._pad, self._seed, self._rows, self._batches, self._lengths
         )
 
     def windows(self, numbers: Sequence[int]) -> list[Window]:
-        """Read the windows with these numbers in the sequence, with the steps they belong to."""
+        """Read the windows with these numbers and set their steps."""
         windows = self.stream.windows(numbers)
         if self._batches is None:
             return windows
@@ -112,12 +112,12 @@ class BatchMaker:
     def examples(self, window: Window) -> list[Example]:
         """Return the examples of a window, part by part.
 
-        A pure function of (seed, corpus, epoch, index), and of the step where a schedule has it.
+        They depend on (seed, corpus, split, epoch, index) and, with schedules, on the step only.
         """
-        return [example for examples in self._of_parts(window) for example in examples]
+        return [example for examples in self._examples_by_part(window) for example in examples]
 
-    def _of_parts(self, window: Window) -> list[list[Example]]:
-        """Return the examples of each part of a window; as a rule it is the only one."""
+    def _examples_by_part(self, window: Window) -> list[list[Example]]:
+        """Return the examples of each part of a window; usually there is only one part."""
         corpus, split = self.stream.keys[window.corpus], self.stream.name
         key = (self._seed, corpus, split, window.epoch, window.index, self.objective.name)
         rng = CounterRng(*key)
@@ -132,14 +132,14 @@ class BatchMaker:
     def batch(self, numbers: Sequence[int]) -> PackedBatch:
         """Return the batch of the windows with these numbers in the sequence."""
         windows = self.windows(numbers)
-        made = [examples for window in windows for examples in self._of_parts(window)]
+        by_part = [part for window in windows for part in self._examples_by_part(window)]
         return collate(
-            [example for examples in made for example in examples],
+            [example for part in by_part for example in part],
             pad=self._pad,
             heads=self._heads,
             token_heads=self._token_heads,
             raw_tokens=sum(window.raw_tokens for window in windows),
-            per_window=list(map(len, made)),
+            per_window=list(map(len, by_part)),
             key=min(numbers, default=0),
             rows=self._rows,
         )
@@ -147,21 +147,21 @@ class BatchMaker:
 
 @dataclass(frozen=True)
 class TextBatch:
-    """The text of some windows end to end, for whoever masks and labels it elsewhere."""
+    """The concatenated text of some windows, for masks and labels that are made elsewhere."""
 
     tokens: Tensor
-    """Raw token ids, int64 [n]; under `fill` n is windows x W but at the end of an epoch."""
+    """Raw token ids, int64 [n]; with `fill` n is windows x W, except at the end of an epoch."""
     starts: Tensor
-    """First place of each piece of a document, and the end, int64 [pieces + 1]."""
+    """First index of each piece of a document, plus the end, int64 [pieces + 1]."""
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
-        """The same as variable-length attention asks for it, int32 [pieces + 1]."""
+        """`starts` in the type that variable-length attention needs, int32 [pieces + 1]."""
         return self.starts.int()
 
     @cached_property
     def positions(self) -> Tensor:
-        """Place of each token in its piece, int64 [n]."""
+        """Position of each token in its piece, int64 [n]."""
         lengths = self.starts.diff()
         return torch.arange(len(self.tokens)) - self.starts[:-1].repeat_interleave(lengths)
 
@@ -176,7 +176,7 @@ class PackedText:
     """int64 [pieces + 1]."""
 
     def widen(self) -> TextBatch:
-        """Return it in int64."""
+        """Return the batch in int64."""
         return TextBatch(
             torch.from_numpy(self.tokens.astype(np.int64)), torch.from_numpy(self.starts)
         )

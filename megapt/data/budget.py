@@ -1,4 +1,4 @@
-"""What a run has spent, on the five axes, and what it may spend."""
+"""What a run has consumed on the five budget axes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ class Spent:
     """Consumption since the beginning of a run, over all ranks."""
 
     raw_tokens: float = 0.0
-    """Tokens of text that were read."""
+    """Tokens of text that the run has read."""
     positions: float = 0.0
     """Positions that the trunk computed."""
     targets: float = 0.0
-    """Predictions that were scored."""
+    """Predictions with a loss."""
     model_flops: float = 0.0
     """See `megapt.model.flops`."""
     wall_clock: float = 0.0
-    """Seconds in training steps; validation and checkpoints are not counted."""
+    """Seconds in training steps, without validation and checkpoints."""
 
     @property
     def speed(self) -> float:
-        """Raw tokens a second."""
+        """Raw tokens per second."""
         return self.raw_tokens / self.wall_clock if self.wall_clock else 0.0
 
     def as_dict(self) -> dict[str, float]:
-        """Return axis -> amount."""
+        """Return the amount of each axis."""
         return asdict(self)
 
     def plus(self, other: Spent) -> Spent:
@@ -37,5 +37,5 @@ class Spent:
         return Spent(**{axis: mine[axis] + theirs[axis] for axis in mine})
 
     def share(self, budget: BudgetConfig) -> float:
-        """Return the spent share of `budget`, at most 1."""
+        """Return the consumed share of `budget`, at most 1."""
         return min(1.0, self.as_dict()[budget.axis] / budget.amount)

@@ -1,4 +1,4 @@
-"""The text of a chunk: the documents of some blocks, permuted and laid end to end in memory."""
+"""The text of a chunk: the documents of some blocks, permuted and concatenated in memory."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Policy = Literal["fill", "whole"]
 
 
 class PieceTable(NamedTuple):
-    """Documents laid end to end, cut into the pieces that windows are made of."""
+    """Concatenated documents, cut into the pieces that windows consist of."""
 
     documents: list[int]
-    """Place of each piece's document."""
+    """Index of each piece's document."""
     starts: list[int]
     """First token of each piece."""
     stops: list[int]
-    """One past its last token, which is where the next piece starts."""
+    """One past the last token of each piece, which is the start of the next piece."""
 
 
 def cut_documents(lengths: Ints, longest: int) -> PieceTable:
-    """Cut documents into pieces of `longest` tokens, the last of each being what is left.
+    """Cut documents into pieces of `longest` tokens; the last piece of each holds the rest.
 
     Args:
         lengths: tokens of each document, int64 [D].
@@ -50,12 +50,12 @@ def cut_window(pieces: PieceTable, start: int, stop: int, policy: Policy) -> tup
 
     Args:
         pieces: of the chunk: its documents for `fill`, parts of at most W tokens for `whole`.
-        start: the window's first token, counted from the chunk's; may lie before it.
-        stop: one past its last token; may lie after the chunk's end.
+        start: the window's first token, relative to the chunk; negative if before the chunk.
+        stop: one past its last token; may be after the chunk's end.
         policy: `fill` takes the tokens [start, stop), `whole` the pieces that start there.
 
     Returns:
-        The first of n pieces, and their bounds, [n + 1]; those at the ends may be cut by `fill`.
+        The first of n pieces, and their bounds, [n + 1]; `fill` may cut the first and the last.
     """
     last = bisect_left(pieces.starts, stop)
     if policy == "whole":
@@ -69,33 +69,33 @@ def cut_window(pieces: PieceTable, start: int, stop: int, policy: Policy) -> tup
 
 
 class _Details(NamedTuple):
-    """What objectives ask for beside tokens."""
+    """What objectives need in addition to tokens."""
 
     words: Bools
-    """bool [C]."""
+    """Starts of words, bool [C]."""
     sentences: Bools
-    """bool [C]."""
+    """Starts of sentences, bool [C]."""
     numbers: list[int]
-    """Of each document, in the corpus."""
+    """Number of each document in the corpus, [D]."""
     labels: list[int]
-    """Of each document."""
+    """Class of each document, [D]."""
 
 
 class Chunk:
     """C tokens of D documents.
 
-    The layout follows from the index alone. So a shard that is left out leaves gaps where its
-    documents stood, and no other document moves.
+    The layout depends on the index only. So a skipped shard leaves gaps in place of its documents,
+    and no other document moves.
 
     Args:
-        split: that the blocks belong to.
-        plan: which blocks.
-        key: of the order.
+        split: the split of the blocks.
+        plan: the blocks.
+        key: the key of the order.
         window: W.
         policy: how documents are cut.
 
     Raises:
-        MegaptError: a shard cannot be read.
+        MegaptError: if a shard cannot be read.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Chunk:
         self.plan = plan
         self._policy: Policy = policy
         self._classes = split.classes
-        # Held open, so that the marks can be read later.
+        # Kept open, so that the marks can be read later.
         self._blocks: list[tuple[Shard | None, int]] = []
         self._lengths: list[Ints] = []
         for number, block in plan.blocks.tolist():
@@ -114,19 +114,21 @@ class Chunk:
         lengths = np.concatenate(self._lengths)
         rng = CounterRng(*key, plan.epoch, plan.span, plan.number, "documents")
         self._order = rng.permutation(len(lengths))
-        laid = lengths[self._order]
-        self._pieces = cut_documents(laid, window if policy == "whole" else int(laid.max()))
-        self._stops: list[int] = np.cumsum(laid).tolist()
-        here = np.array([shard is not None for shard, _ in self._blocks])
+        permuted = lengths[self._order]
+        longest = window if policy == "whole" else int(permuted.max())
+        self._pieces = cut_documents(permuted, longest)
+        self._stops: list[int] = np.cumsum(permuted).tolist()
+        readable = np.array([shard is not None for shard, _ in self._blocks])
         counts = [len(part) for part in self._lengths]
-        self._here: list[bool] | None = None
-        if not here.all():
-            self._here = np.repeat(here, counts)[self._order].tolist()
+        # Whether each document can be read; None if all can.
+        self._readable: list[bool] | None = None
+        if not readable.all():
+            self._readable = np.repeat(readable, counts)[self._order].tolist()
         with reading_files():
             tokens = [None if s is None else s.tokens(block) for s, block in self._blocks]
-        self.tokens: NDArray[Any] = self._lay(tokens)
-        """Of the documents, one after another, uint16 or uint32 [C]; 0 in the gaps."""
-        self._read: _Details | None = None
+        self.tokens: NDArray[Any] = self._arrange(tokens)
+        """Tokens of the documents, one after another, uint16 or uint32 [C]; 0 in gaps."""
+        self._cached_details: _Details | None = None
 
     def bounds(self, start: int, stop: int) -> tuple[int, list[int]]:
         """Return the pieces in window [start, stop) of the epoch's stream; see `cut_window`."""
@@ -136,7 +138,7 @@ class Chunk:
     def text(self, start: int, stop: int) -> tuple[list[NDArray[Any]], list[int]]:
         """Return the tokens in this window, in parts, and the length of each piece."""
         first, bounds = self.bounds(start, stop)
-        if self._here is None and bounds:
+        if self._readable is None and bounds:
             return [self.tokens[bounds[0] : bounds[-1]]], [b - a for a, b in pairwise(bounds)]
         parts = [self.tokens[a:b] for _, a, b in self._present(first, bounds)]
         return parts, [len(part) for part in parts]
@@ -148,13 +150,13 @@ class Chunk:
         return [self._piece(details, *piece) for piece in present]
 
     def _present(self, first: int, bounds: list[int]) -> list[tuple[int, int, int]]:
-        """Return document, start and stop of each piece that is not in a gap."""
+        """Return the document, start and stop of each piece that is not in a gap."""
         documents = self._pieces.documents[first : first + len(bounds) - 1]
-        here = self._here
+        readable = self._readable
         return [
             (document, a, b)
             for document, (a, b) in zip(documents, pairwise(bounds), strict=True)
-            if here is None or here[document]
+            if readable is None or readable[document]
         ]
 
     def _piece(self, details: _Details, document: int, start: int, stop: int) -> Piece:
@@ -175,7 +177,7 @@ class Chunk:
         )
 
     def _details(self) -> _Details:
-        if self._read is None:
+        if self._cached_details is None:
             marks: list[NDArray[Any] | None] = []
             numbers: list[Ints] = []
             labels: list[Ints] = []
@@ -190,19 +192,19 @@ class Chunk:
                         numbers.append(shard.documents(block))
                         labels.append(self._classes[shard.block_labels(block)])
                     marks.append(words.view(np.uint8) | sentences.view(np.uint8) << 1)
-            laid = self._lay(marks)
-            laid[[0, *self._stops[:-1]]] = 3
-            self._read = _Details(
-                (laid & 1).view(np.bool_),
-                (laid >> 1).view(np.bool_),
+            arranged = self._arrange(marks)
+            arranged[[0, *self._stops[:-1]]] = 3
+            self._cached_details = _Details(
+                (arranged & 1).view(np.bool_),
+                (arranged >> 1).view(np.bool_),
                 np.concatenate(numbers)[self._order].tolist(),
                 np.concatenate(labels)[self._order].tolist(),
             )
-            self._blocks, self._lengths = [], []  # Their shards may be closed now.
-        return self._read
+            self._blocks, self._lengths = [], []  # lets their shards be closed
+        return self._cached_details
 
-    def _lay(self, blocks: list[NDArray[Any] | None]) -> NDArray[Any]:
-        """Return values of the tokens of each block in the order of the chunk, [C]; 0 in gaps."""
+    def _arrange(self, blocks: list[NDArray[Any] | None]) -> NDArray[Any]:
+        """Return the values of each block's tokens in the order of the chunk, [C]; 0 in gaps."""
         dtype = next((block.dtype for block in blocks if block is not None), np.dtype(np.uint16))
         documents: list[NDArray[Any]] = []
         for block, lengths in zip(blocks, self._lengths, strict=True):

@@ -1,4 +1,4 @@
-"""A corpus of shards: what its index tells at once, and the text of its documents on demand."""
+"""A corpus of shards: its index, and the text of its documents on demand."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from megapt.data.reading.errors import fault_of, kind_of
 from megapt.errors import ConfigError, DamagedError
 
 _RECENT_BLOCKS = 32
-"""Blocks that `Split.piece` keeps unpacked, some 12 MB."""
+"""Blocks that `Split.piece` keeps unpacked, about 12 MB."""
 
 
 @contextmanager
 def reading_files() -> Iterator[None]:
-    """Raise what `data_prep` finds wrong with a file, or cannot open, as one of our errors.
+    """Convert errors of `data_prep` and `OSError` into errors of megapt.
 
     Raises:
-        DamagedError: it is missing or damaged.
-        UnavailableError: its storage is away.
-        ConfigError: it cannot be used here, or this process is short of files or memory.
+        DamagedError: if a file is missing or corrupt.
+        UnavailableError: if its storage is unavailable.
+        ConfigError: if it cannot be used here, or this process is short of file handles or memory.
     """
     try:
         yield
@@ -47,16 +47,13 @@ def reading_files() -> Iterator[None]:
 class Split:
     """The documents of one split (train or valid).
 
-    The index is memory-mapped: opening costs little however large the corpus is.
+    The index is memory-mapped, so opening is cheap however large the corpus is.
 
-    Attributes:
-        name: of the split.
+    Args:
+        location: where the corpus is.
+        name: name of the split.
         info: its entry in the manifest.
-        lengths: tokens of each document, in shard order, uint32 [documents].
-        shard_tokens: tokens of each shard, int64 [shards].
-        shard_documents: first document of each shard, and the end, int64 [shards + 1].
-        store: its shards.
-        classes: class of each stored label, int64 [labels + 1]; the last, -1, is that of none.
+        reading: how shards are checked.
     """
 
     def __init__(
@@ -64,13 +61,18 @@ class Split:
     ) -> None:
         self.name = name
         self.info = info
+        """The split's entry in the manifest."""
         self.classes: Ints = np.append(np.arange(len(info.label_counts)), -1)
+        """Class of each stored label, int64 [labels + 1]; the last, -1, is for no label."""
         folder = location.path(info.index).parent
         location.path(info.lengths)
         self.lengths: NDArray[np.uint32] = read_lengths(folder, info)
+        """Tokens of each document, in shard order, uint32 [documents]."""
         self._table = read_index(folder, info)
         self.shard_tokens: Ints = np.array([shard.tokens for shard in info.shards])
+        """Tokens of each shard, int64 [shards]."""
         self.shard_documents: Ints = np.cumsum([0, *(shard.documents for shard in info.shards)])
+        """First document of each shard, plus the end, int64 [shards + 1]."""
         self._shard_blocks: Ints = np.cumsum([0, *(shard.blocks for shard in info.shards)])
         self._location = location
         self.store = ShardStore(location, info, self._table, reading)
@@ -80,7 +82,7 @@ class Split:
         return self.info.documents
 
     def block_table(self, shard: int) -> Ints:
-        """Return documents and tokens of each block of a shard, int64 [blocks, 2]."""
+        """Return the documents and tokens of each block of a shard, int64 [blocks, 2]."""
         first, last = self._shard_blocks[shard : shard + 2]
         table: Ints = self._table[first:last, 1:]
         return table
@@ -96,34 +98,34 @@ class Split:
         return before, before + int(self.block_table(shard)[block, 0])
 
     def shard(self, number: int) -> Shard | None:
-        """Return a shard, ready to be read; None if it is left out (`reading.on_damage`).
+        """Return a shard, ready to be read; None if it is skipped (`reading.on_damage`).
 
         Raises:
-            MegaptError: it cannot be read, and that ends the run; see `ShardStore.shard`.
+            MegaptError: if it cannot be read, which ends the run; see `ShardStore.shard`.
         """
         return self.store.shard(number)
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
-        """Class of every document, -1 if it has none, int32 [documents]; read when first asked for.
+        """Class of every document, -1 if it has none, int32 [documents]; read on first access.
 
         Raises:
-            MegaptError: a shard cannot be read.
+            MegaptError: if a shard cannot be read.
         """
         labels = np.full(len(self), -1, dtype=np.int32)
         for number, info in enumerate(self.info.shards):
             shard = self.shard(number)
-            if shard is not None and self.info.labeled:
+            if shard is not None and self.info.labelled:
                 first = int(self.shard_documents[number])
                 with reading_files():
                     labels[first : first + info.documents] = self.classes[shard.labels()]
         return labels
 
     def piece(self, document: int, start: int = 0, stop: int | None = None) -> Piece:
-        """Return tokens [start, stop) of the document at place `document` of this split.
+        """Return tokens [start, stop) of document number `document` of this split.
 
         Raises:
-            MegaptError: its shard cannot be read.
+            MegaptError: if its shard cannot be read.
         """
         number = int(np.searchsorted(self.shard_documents, document, side="right")) - 1
         ends = np.cumsum(self.block_table(number)[:, 0])
@@ -162,9 +164,9 @@ class Split:
         Rank 0 checks the index too.
 
         Raises:
-            DamagedError: naming the file that differs from the manifest.
-            UnavailableError: the storage is away.
-            ConfigError: this process is short of files or memory.
+            DamagedError: if a file differs from the manifest.
+            UnavailableError: if the storage is unavailable.
+            ConfigError: if this process is short of file handles or memory.
         """
         if rank == 0:
             for info in (self.info.index, self.info.lengths):
@@ -174,16 +176,16 @@ class Split:
 
 
 class Corpus:
-    """What `megapt-prep build` wrote.
+    """A corpus that `megapt-prep build` wrote.
 
     Args:
         where: a folder, a URL, or `pipe:` and a command; see `DataConfig.corpus`.
-        reading: how its files are brought here.
+        reading: how its files are fetched and checked.
 
     Raises:
-        ConfigError: if there is none, or one of another format.
-        DamagedError: if one of its files is missing or damaged.
-        UnavailableError: if its storage is away.
+        ConfigError: if there is no corpus, or it has another format.
+        DamagedError: if one of its files is missing or corrupt.
+        UnavailableError: if its storage is unavailable.
     """
 
     def __init__(self, where: str | Path, reading: ReadingConfig | None = None) -> None:
@@ -201,28 +203,28 @@ class Corpus:
 
     @property
     def documents(self) -> int:
-        """Training documents."""
+        """Number of training documents."""
         return self.train.info.documents
 
     @property
     def tokens(self) -> int:
-        """Tokens of training text."""
+        """Number of tokens of the training text."""
         return self.train.info.tokens
 
     @property
     def unlabeled(self) -> int:
-        """Training documents without a class."""
-        return self.train.info.documents - self.train.info.labeled
+        """Number of training documents without a class."""
+        return self.train.info.documents - self.train.info.labelled
 
     @property
     def label_counts(self) -> list[int]:
-        """Training documents of each class, in the order of `labels`."""
+        """Number of training documents of each class, in the order of `labels`."""
         counts = dict(zip(self.manifest.labels, self.train.info.label_counts, strict=True))
         return [counts.get(label, 0) for label in self.labels]
 
     @property
     def fingerprint(self) -> str:
-        """Of its manifest."""
+        """Fingerprint of its manifest."""
         return self.manifest.fingerprint
 
     @property
@@ -232,7 +234,7 @@ class Corpus:
 
     @property
     def validation(self) -> Split:
-        """Held-out documents."""
+        """Documents to validate on."""
         return self.split("valid")
 
     def split(self, name: Literal["train", "valid"]) -> Split:
@@ -243,7 +245,7 @@ class Corpus:
         """
         found = self.splits.get(name)
         if not found:
-            kind = {"train": "training", "valid": "held-out"}[name]
+            kind = {"train": "training", "valid": "validation"}[name]
             raise ConfigError(
                 f"{self.where}: has no {kind} documents; build or reshard it with both splits"
             )
@@ -253,7 +255,7 @@ class Corpus:
         """Return the local path of the tokenizer that the corpus was built with.
 
         Raises:
-            MegaptError: if it cannot be brought; see `Location.path`.
+            MegaptError: if it cannot be fetched; see `Location.path`.
         """
         return self.location.path(self.manifest.tokenizer)
 
@@ -261,8 +263,8 @@ class Corpus:
         """Load the tokenizer that the corpus was built with.
 
         Raises:
-            DamagedError: if it is missing or another one.
-            UnavailableError: if its storage is away.
+            DamagedError: if it is missing or is another tokenizer.
+            UnavailableError: if its storage is unavailable.
             ConfigError: if a package that it needs is not installed.
         """
         info, path = self.manifest.tokenizer, self.tokenizer_file()
@@ -276,7 +278,7 @@ class Corpus:
             return load_tokenizer(path)
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Number the classes of documents by their place in `names`, which has all labels."""
+        """Set the class of each label to its index in `names`, which holds all labels."""
         for split in self.splits.values():
             split.classes = np.array([*map(names.index, self.manifest.labels), -1])
         self.labels = names

@@ -1,4 +1,4 @@
-"""What passes between the stages: windows of raw text, and the examples made of them."""
+"""Data types of the stages: windows of raw text, and the examples made from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.integer[Any]]
-"""Whole numbers of any width: token ids stay as narrow as the shards hold them."""
+"""Integers of any width: token ids keep the narrow type of the shards."""
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 
@@ -25,8 +25,8 @@ class Piece:
     """A document, or a part of one, inside a window."""
 
     tokens: Ints
-    """Raw token ids, any integer type [n], n from 1 to W; no special tokens. Not to be changed: it
-    may be a view of the corpus."""
+    """Raw token ids without special tokens, any integer type [n], n from 1 to W. Read-only: it may
+    be a view of the corpus."""
     word_starts: Bools
     """bool [n]; the first token of a piece begins a word and a sentence, also after a cut."""
     sentence_starts: Bools
@@ -42,9 +42,9 @@ class Piece:
 class Window:
     """The unit of data: the same text for every objective, W tokens of it.
 
-    With the policy `fill` it holds W tokens, the last one of an epoch what is left; with `whole` W
-    on average, 2 W - 1 at most, and none where its text was skipped or the last document of an
-    epoch begins before it.
+    With the policy `fill` it holds W tokens; the last window of an epoch holds the rest. With
+    `whole` it holds W tokens on average and 2 W - 1 at most. It is empty where its text was skipped
+    or the last document of an epoch begins before it.
     """
 
     epoch: int
@@ -54,8 +54,8 @@ class Window:
     corpus: int = 0
     """Number of the corpus in its mixture."""
     step: int | None = None
-    """Update that the window belongs to, from 0. None for held-out text: what follows a schedule
-    stands where the schedule ends."""
+    """Step that the window belongs to, from 0. None for validation windows, for which schedules
+    have their final values."""
 
     @property
     def raw_tokens(self) -> int:
@@ -70,20 +70,20 @@ class Targets:
     positions: Ints
     """Positions of the example whose hidden states the head reads, any integer type [t]."""
     labels: Ints
-    """The right answers: token ids or classes, any integer type [t]."""
+    """Correct token ids or classes, any integer type [t]."""
     weights: Floats | None = None
-    """Factor of the loss of each, [t]; None: 1."""
+    """Factor of each loss, [t]; None: 1."""
     size: float | None = None
-    """What the losses are a mean over: the number of targets, unless another is given here."""
+    """Denominator of the mean loss; None: the number of targets."""
     draws: Floats | None = None
-    """For a head that samples: uniform draws from [0, 1), one a target, [t]."""
+    """Uniform draws from [0, 1) for a head that samples, one per target, [t]."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """What an objective makes of (a part of) a window: the model's input and its targets.
+    """The model's input and targets that an objective makes from (a part of) a window.
 
-    Query i may look at key j <= i, and at any key j with `visible[j]`, of the same example only.
+    Query i attends to key j <= i, and to any key j with `visible[j]`, in the same example only.
     """
 
     tokens: Ints
@@ -93,12 +93,12 @@ class Example:
     segments: Ints
     """Segment (sentence) ids, below `Objective.segments` or all 0, any integer type [n]."""
     visible: Bools
-    """Keys that every query of the example may see: all in a bidirectional example, none in a
-    causal one, the source of a prefix one."""
+    """bool [n]; keys that every query of the example may see: all in a bidirectional example, none
+    in a causal one, the source in a prefix one."""
     targets: Mapping[str, Targets]
     """Name of a head -> what it predicts."""
     document: int = -1
-    """Document the example was made of (the first, if of several)."""
+    """Document that the example was made from (the first one, if there are several)."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -111,16 +111,16 @@ LossWeighting = Literal["all", "windows", "targets"]
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head that an objective asks for, and its part of the loss."""
+    """A head that an objective needs, and its part of the loss."""
 
     name: str
-    """Of the part: what its loss and accuracy are reported under."""
+    """Name of the part, under which its loss and accuracy are reported."""
     kind: HeadKind
     """`token`: a distribution over the vocabulary. `sequence`: one over `classes`, from one state.
-    `pair`: the same from the mean states of segments 0 and 1; it is asked at the first position
-    of an example. `generator`: the vocabulary, from a small Transformer of its own, whose samples
-    take the place of what it predicts before the trunk reads the text; `detection`: whether a token
-    is one of them."""
+    `pair`: one over `classes`, from the mean states of segments 0 and 1; its target is at the first
+    position of an example. `generator`: one over the vocabulary, from a separate small Transformer,
+    whose samples replace the predicted tokens before the trunk reads the text. `detection`: whether
+    a token is such a sample."""
     classes: int = 0
     weight: float = 1.0
     """Weight of this part in the loss."""
@@ -129,19 +129,20 @@ class HeadSpec:
     scale: float = 1.0
     """Width of a generator, as a share of the model's."""
     role: HeadRole = ""
-    """What of a text it tells: `next`, the token after a position; `masked`, the token that belongs
-    there; `class`, the class of the document, at its first position. If it says nothing, what
-    `Objective.role` takes it for."""
+    """What it predicts: `next`, the token after a position; `masked`, the original token at a
+    position; `class`, the class of the document, at its first position. If empty,
+    `Objective.role` decides."""
     module: str = ""
-    """Parts of one module share its weights; by default each part has its own."""
+    """Parts with the same module share its weights; by default each part has its own."""
     shares: tuple[LossWeighting, ...] = ()
-    """Of a part `member/.../head` of mixtures: how each of them, the outermost first, weighs its
-    members in a step's loss. `windows`: by the windows that ask something of a member; `targets`:
-    by what is asked, so that each target counts alike; `all`: all alike."""
+    """For a part `member/.../head` of nested mixtures: how each mixture, the outermost first,
+    weights its members in the loss of a step. `windows`: by the number of windows with targets for
+    the member; `targets`: by the number of targets, so that each target has the same weight;
+    `all`: equally."""
 
     @property
     def over_vocabulary(self) -> bool:
-        """Whether the answers are tokens."""
+        """Whether the labels are tokens."""
         return self.kind in ("token", "generator")
 
     @property
@@ -151,12 +152,12 @@ class HeadSpec:
 
 
 def asking_member(part: str) -> str:
-    """Return the member of a mixture that the part `member/head` belongs to; else the head."""
+    """Return the member of the part `member/head` of a mixture; otherwise the head itself."""
     return part.rpartition("/")[0] or part
 
 
 def concatenate(*parts: int | Ints) -> Ints:
-    """Lay ids and texts end to end: `concatenate(cls, text, sep)`.
+    """Concatenate ids and texts, as in `concatenate(cls, text, sep)`.
 
     Args:
         parts: single ids and texts [n] of one integer type, at least one text.
@@ -169,13 +170,13 @@ def concatenate(*parts: int | Ints) -> Ints:
     """
     texts = [part for part in parts if not isinstance(part, int)]
     singles = len(parts) - len(texts)
-    laid = np.empty(sum(map(len, texts)) + singles, dtype=texts[0].dtype)
+    ids = np.empty(sum(map(len, texts)) + singles, dtype=texts[0].dtype)
     at = 0
     for part in parts:
         stop = at + (1 if isinstance(part, int) else len(part))
-        laid[at:stop] = part
+        ids[at:stop] = part
         at = stop
-    return laid
+    return ids
 
 
 def make_example(
@@ -192,10 +193,10 @@ def make_example(
 
     Args:
         tokens: input ids [n]; an array keeps its integer type.
-        attention: `prefix` makes the first `prefix` keys visible to all.
+        attention: `prefix` makes the first `prefix` keys visible to all queries.
         targets: head name -> targets.
-        positions: position ids [n], if other than 0..n-1 (int32).
-        segments: segment ids [n], if other than 0 (uint8).
+        positions: position ids [n]; by default 0..n-1, int32.
+        segments: segment ids [n]; by default 0, uint8.
         prefix: length of the source of a prefix example.
         document: number of the document.
     """

@@ -1,4 +1,4 @@
-"""Global batches: which windows make step t, and the share of them that one rank computes."""
+"""The loader: the windows of each step, and the share of them that a rank computes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Waiting = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class _RankBatches(Generic[Widened]):
-    """What a loader process hands over for one step."""
+    """What a loader process returns for one step."""
 
     batches: list[Packed[Widened]]
     digest: int
@@ -36,23 +36,22 @@ class _RankBatches(Generic[Widened]):
 
 
 class Loader(Dataset[_RankBatches[Widened]]):
-    """Step t -> the micro-batches of one rank.
+    """Makes the micro-batches of one rank for each step.
 
-    The global batches cut the sequence of windows into consecutive parts: with G windows a step,
-    batch t holds the windows t * G to (t + 1) * G - 1. Ranks take equal shares of it in the order
-    of lanes, whatever their number, and micro-batches equal parts of the share.
+    The global batches are consecutive parts of the sequence of windows: with G windows per step,
+    batch t holds the windows t * G to (t + 1) * G - 1. Each rank takes an equal share of it, in the
+    order of lanes, and each micro-batch an equal part of that share.
 
     Args:
         maker: makes batches of windows.
-        global_batch_size: windows of a step, over all ranks, or their schedule.
-        micro_batch_size: windows of a micro-batch; a global batch is a multiple of it times
-            `world`.
-            By default a rank's share of a step.
-        rank: of this process.
-        world: ranks.
+        global_batch_size: windows per step, over all ranks, or their schedule.
+        micro_batch_size: windows of a micro-batch; a global batch must be a multiple of it times
+            `world`. By default a rank's share of a step.
+        rank: rank of this process.
+        world: number of ranks.
 
     Raises:
-        ValueError: if the sizes do not divide.
+        ValueError: if a global batch is not such a multiple.
     """
 
     def __init__(
@@ -68,17 +67,17 @@ class Loader(Dataset[_RankBatches[Widened]]):
         for size in self._batches.sizes:
             if size % (world * (micro_batch_size or 1)):
                 raise ValueError(
-                    f"a global batch of {size} windows does not divide by {world} ranks x "
+                    f"a global batch of {size} windows is not divisible by {world} ranks x "
                     f"micro-batches of {micro_batch_size or size // world}"
                 )
         self._maker = maker
         self._micro = micro_batch_size
         self._rank = rank
         self._world = world
-        self._begun = LoaderState(maker.stream.identity)
+        self._resumed = LoaderState(maker.stream.identity)
         self._step = 0
         self._digest = 0
-        self._last = 0
+        self._last_digest = 0
         self._skipped: Skipped = {}
 
     def numbers(self, step: int) -> Ints:
@@ -95,62 +94,63 @@ class Loader(Dataset[_RankBatches[Widened]]):
         try:
             batches = [self._maker.batch(part) for part in parts]
         except MegaptError as error:
-            # Raised again in the rank itself: torch would wrap it in the trace of the process.
+            # Passed on and raised in the rank: torch would wrap it in the worker's traceback.
             return _RankBatches([], 0, {}, error)
         return _RankBatches(batches, digest_windows(stream.ids(numbers.tolist())), stream.skipped)
 
     def resume(self, state: LoaderState) -> None:
-        """Go on after the windows that `state` has consumed, on any number of ranks.
+        """Continue after the windows that `state` has consumed, on any number of ranks.
 
         Raises:
-            ConfigError: if it is of another order, or not of a whole number of global batches.
+            ConfigError: if its order differs, or its windows are not a whole number of global
+                batches.
         """
-        state.check(self._begun.order)
+        state.check(self._resumed.order)
         step = self._batches.step_of(state.windows)
         if self._batches.first_window(step) != state.windows:
             raise ConfigError(
-                f"cannot resume: {state.windows} windows are no whole number of global batches "
+                f"cannot resume: {state.windows} windows are not a whole number of global batches "
                 f"of {self._batches.size(step)}"
             )
         self._step = step
-        self._begun = state
+        self._resumed = state
         self._digest, self._skipped = 0, {}
         self._maker.stream.skip(state.skipped)
 
     def put_back(self) -> None:
-        """Count the step that `iterate` gave last as not consumed; nothing was trained on it."""
+        """Count the last step of `iterate` as not consumed, because it was not trained on."""
         self._step -= 1
-        self._digest = add_digests(self._digest, -self._last)
+        self._digest = add_digests(self._digest, -self._last_digest)
 
     def state(self, gather: Callable[[Any], list[Any]] = lambda mine: [mine]) -> LoaderState:
-        """Return the state after the last step that `iterate` gave.
+        """Return the state after the last step of `iterate`.
 
         Args:
-            gather: returns the objects of all ranks; without it, those of this one.
+            gather: gathers an object from all ranks; by default from this rank only.
         """
         ranks = gather((self._digest, self._skipped))
         return LoaderState(
-            self._begun.order,
+            self._resumed.order,
             self._batches.first_window(self._step),
-            add_digests(self._begun.digest, *(digest for digest, _ in ranks)),
-            join_skipped([self._begun.skipped, *(skipped for _, skipped in ranks)]),
+            add_digests(self._resumed.digest, *(digest for digest, _ in ranks)),
+            join_skipped([self._resumed.skipped, *(skipped for _, skipped in ranks)]),
         )
 
     def iterate(
         self, workers: int = 0, waiting: Waiting = nullcontext
     ) -> Generator[tuple[int, list[Widened]], None, None]:
-        """Yield (step, its micro-batches) to the end of the sequence, if it has one.
+        """Yield (step, its micro-batches) until the end of the sequence, if it has one.
 
-        Close the generator to end the processes; they end with this one at the latest.
+        Close the generator to end the loader processes; they end with this process at the latest.
 
         Args:
-            workers: processes that prepare the batches; what is yielded does not depend on it.
-            waiting: entered for each wait for data. What is raised in it, by the handler of a
-                signal for instance, ends the iteration after the step before.
+            workers: processes that prepare the batches; the results do not depend on it.
+            waiting: context of each wait for data. An exception raised in it, for example by a
+                signal handler, ends the iteration after the previous step.
 
         Raises:
-            MegaptError: a shard cannot be read, and that ends the run.
-            LostProcessError: a process has died.
+            MegaptError: if a shard cannot be read and is not skipped.
+            LostProcessError: if a loader process has died.
         """
         iterator = self._iterate(workers, waiting)
         _iterators.add(iterator)
@@ -160,7 +160,7 @@ class Loader(Dataset[_RankBatches[Widened]]):
         self, workers: int, waiting: Waiting
     ) -> Generator[tuple[int, list[Widened]], None, None]:
         total = self._maker.stream.total
-        # A last batch that the windows do not fill is left out.
+        # An incomplete last batch is skipped.
         steps = _CountFrom(self._step, None if total is None else self._batches.step_of(total))
         with closing(LoaderProcesses()) as processes:
             loader: DataLoader[_RankBatches[Widened]] = DataLoader(
@@ -169,8 +169,8 @@ class Loader(Dataset[_RankBatches[Widened]]):
                 sampler=steps,
                 num_workers=workers,
                 worker_init_fn=processes.serve,
-                collate_fn=_as_it_is,  # type: ignore[arg-type]  # not a list without a batch size
-                # The stream cannot be pickled; from Python 3.14 on the default method would.
+                collate_fn=_unchanged,  # type: ignore[arg-type]  # not a list without a batch size
+                # The stream cannot be pickled, which the default of Python 3.14 would require.
                 multiprocessing_context="fork" if workers else None,
             )
             shares = processes.start(loader)
@@ -180,14 +180,14 @@ class Loader(Dataset[_RankBatches[Widened]]):
                 if share.error is not None:
                     raise share.error
                 self._step = step + 1
-                self._last = share.digest
+                self._last_digest = share.digest
                 self._digest = add_digests(self._digest, share.digest)
                 self._skipped = join_skipped([self._skipped, share.skipped])
                 yield step, [batch.widen() for batch in share.batches]
 
 
-def _as_it_is(share: _RankBatches[Widened]) -> _RankBatches[Widened]:
-    """Keep numpy's arrays: small ones go through a pipe faster than tensors do."""
+def _unchanged(share: _RankBatches[Widened]) -> _RankBatches[Widened]:
+    """Keep numpy arrays: small ones pass through a pipe faster than tensors."""
     return share
 
 
@@ -196,7 +196,10 @@ _iterators: WeakSet[Generator[Any, None, None]] = WeakSet()
 
 @atexit.register
 def _close_iterators() -> None:
-    """Do what nobody did: Python would send the processes a SIGTERM and wait for them for ever."""
+    """Close iterators that are still open, or Python would wait for the processes without end.
+
+    At exit it sends them SIGTERM, which they ignore.
+    """
     for iterator in list(_iterators):
         iterator.close()
 
@@ -216,10 +219,10 @@ class _CountFrom:
 def validation_batches(
     maker: BatchMaker, windows: int, *, micro_batch_size: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """Yield one rank's batches of the first `windows` windows, at most those of one epoch.
+    """Yield one rank's batches of the first `windows` windows, at most one epoch.
 
-    Every rank yields the same number of batches, if need be empty ones, because sharded
-    parameters (ZeRO 3) are gathered by all ranks together.
+    Every rank yields the same number of batches, some possibly empty, because all ranks together
+    gather sharded parameters (ZeRO 3).
     """
     windows = min(windows, maker.stream.count)
     for first in range(0, windows, micro_batch_size * world):

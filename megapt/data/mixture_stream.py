@@ -1,4 +1,4 @@
-"""Windows of several corpora, side by side in one sequence."""
+"""Windows of several corpora in one sequence."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Read = TypeVar("Read")
 
 
 class MixtureStream:
-    """The windows of some streams in the order of a mixture.
+    """The windows of several streams in the order of a mixture.
 
-    Each corpus keeps its own order: the mixture only says whose next window comes.
+    Each corpus keeps its own order: the mixture only decides which corpus is next.
 
     Args:
-        streams: one for each corpus of the mixture, by name.
-        mixture: says which corpus each window is from.
-        identity: what the mixture was made of, as JSON values.
+        streams: name of each corpus of the mixture -> its windows.
+        mixture: decides which corpus each window comes from.
+        identity: the parameters of the mixture, as JSON values.
     """
 
     def __init__(
@@ -39,30 +39,30 @@ class MixtureStream:
         self.count = sum(stream.count for stream in self._streams)
         self.total = mixture.total
         self.keys = tuple(stream.keys[0] for stream in self._streams)
-        of_all = {key: value for key, value in first.identity.items() if key != "fingerprint"}
+        common = {key: value for key, value in first.identity.items() if key != "fingerprint"}
         self.identity: dict[str, Any] = {
-            **of_all,
+            **common,
             "fingerprint": {name: s.identity["fingerprint"] for name, s in streams.items()},
             "mixture": identity,
         }
 
     @property
     def skipped(self) -> Skipped:
-        """Shards that this process leaves out."""
+        """Shards that this process skips."""
         return join_skipped(stream.skipped for stream in self._streams)
 
     def skip(self, skipped: Skipped) -> None:
-        """Leave these shards out from the start."""
+        """Skip these shards from the start."""
         for stream in self._streams:
             stream.skip(skipped)
 
     def epochs(self, windows: int) -> dict[str, float]:
-        """Return how often each corpus was read after so many windows."""
+        """Return how often each corpus has been read after `windows` windows."""
         epochs = self._mixture.epochs(windows).tolist()
         return {f"epoch/{name}": read for name, read in zip(self._names, epochs, strict=True)}
 
     def lanes(self, numbers: Ints) -> Ints:
-        """Return the lane that reads each window, int64 [n]; lane l of all corpora is one."""
+        """Return the lane that reads each window, int64 [n]; all corpora share the lanes."""
         _, own = self._mixture.locate(numbers.astype(np.int64, copy=False))
         lanes: Ints = own % self._streams[0].order.lanes
         return lanes
@@ -77,7 +77,7 @@ class MixtureStream:
         return self._each(numbers, lambda stream, number: stream.windows([number])[0])
 
     def text(self, numbers: Sequence[int]) -> tuple[NDArray[Any], Ints]:
-        """Read the tokens of windows alone; see `WindowStream.text`."""
+        """Read only the tokens of windows; see `WindowStream.text`."""
         texts = self._each(numbers, lambda stream, number: stream.text([number]))
         lengths = [np.diff(starts) for _, starts in texts]
         tokens = np.concatenate([np.zeros(0, dtype=np.uint16), *(tokens for tokens, _ in texts)])

@@ -1,21 +1,21 @@
-"""The order of the windows: arithmetic on counts, keyed by (seed, fingerprint, split).
+"""The order of the windows, computed from counts and keyed by (seed, fingerprint, split).
 
-An epoch lays all text of a split into one stream:
+An epoch arranges all text of a split in one stream:
 
 1. the shards are permuted, and consecutive ones form *spans* of `shuffle_shards`;
 2. the blocks of a span are permuted, and consecutive ones form *chunks* of `shuffle_blocks`;
 3. the documents of a chunk are permuted (`megapt.data.chunks`, the only step that needs lengths).
 
-The stream of T tokens is cut every W tokens into N = ceil(T / W) windows, in every epoch the same
-number, so window n of the endless sequence lies in epoch n // N and nothing has to be replayed to
+The stream of T tokens is cut every W tokens into N = ceil(T / W) windows. N is the same in every
+epoch, so window n of the endless sequence is in epoch n // N and nothing has to be replayed to
 find it. The windows 0 ... N - 1 of the stream are divided into L runs of (almost) the same length,
-the *lanes*. Window n of the sequence is the next one of lane n mod L. A lane walks its run chunk
-by chunk; inside a chunk its windows come in a permuted order.
+the *lanes*. Window n of the sequence is the next one of lane n mod L. A lane reads its run chunk
+by chunk; inside a chunk its windows are permuted.
 
-So a batch draws from L places of the corpus at once, each place is read sequentially, and what is
-mixed in memory is L chunks, however large the corpus. All permutations are argsorts of the
-counter-based draws of `megapt.data.random`. A seek costs time in the number of shards and in the
-blocks of one span a lane, none in the steps done.
+So a batch draws from L places of the corpus, each place is read sequentially, and L chunks are
+mixed in memory, however large the corpus is. All permutations are argsorts of the counter-based
+draws of `megapt.data.random`. The time of a seek grows with the number of shards and with the
+blocks of one span per lane, but not with the steps done.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ Key = tuple[int | str, ...]
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """Some blocks whose documents are mixed, and where their text stands in the epoch's stream."""
+    """A chunk: its blocks, and the range of its tokens in the stream of the epoch."""
 
     epoch: int
     span: int
     number: int
-    """Of the chunk in its span."""
+    """Number of the chunk in its span."""
     blocks: Ints
-    """Shard, and block in the shard, of each block in turn, int64 [blocks, 2]."""
+    """Shard, and block in the shard, of each block in order, int64 [blocks, 2]."""
     start: int
-    """First token of the stream."""
+    """First token of the chunk in the stream."""
     stop: int
     """One past its last token."""
 
     def holds(self, epoch: int, token: int) -> bool:
-        """Whether this token of the epoch's stream is in the chunk."""
+        """Return whether this token of the epoch's stream is in the chunk."""
         return epoch == self.epoch and self.start <= token < self.stop
 
 
 @dataclass(frozen=True)
 class _LaneWindows:
-    """The windows of a chunk that one lane walks, and their order."""
+    """The windows of a chunk that one lane reads, and their order."""
 
     start: int
     stop: int
@@ -64,20 +64,16 @@ class _LaneWindows:
 
 
 class WindowOrder:
-    """Which window of which epoch is number n, and which blocks its text lies in.
+    """Maps window n of the sequence to its epoch, and tokens of an epoch to blocks.
 
     Args:
         shard_tokens: tokens of each shard, int64 [shards].
-        block_tokens: gives the tokens of each block of a shard, int64 [blocks].
-        key: what the order belongs to.
+        block_tokens: returns the tokens of each block of a shard, int64 [blocks].
+        key: beginning of the keys of all draws.
         window: W, in tokens.
         shuffle_shards: shards in a span.
         shuffle_blocks: blocks in a chunk.
         lanes: L.
-
-    Attributes:
-        tokens: T, of an epoch.
-        count: N, windows of an epoch.
     """
 
     def __init__(
@@ -94,7 +90,9 @@ class WindowOrder:
         self.window = window
         self.lanes = lanes
         self.tokens = int(shard_tokens.sum())
+        """T, tokens of an epoch."""
         self.count = -(-self.tokens // window)
+        """N, windows of an epoch."""
         self._shard_tokens = shard_tokens
         self._block_tokens = block_tokens
         self._key = key
@@ -102,8 +100,9 @@ class WindowOrder:
         self._chunk_blocks = shuffle_blocks
         self._spans = lru_cache(maxsize=3)(self._plan_spans)
         self._span = lru_cache(maxsize=2 * lanes + 2)(self._plan_span)
-        self._lane_starts = lru_cache(maxsize=3)(self._divide)
-        self._walked: dict[int, tuple[int, _LaneWindows]] = {}
+        self._lane_starts = lru_cache(maxsize=3)(self._plan_lanes)
+        # Of each lane the epoch and the windows that it reads at present.
+        self._current: dict[int, tuple[int, _LaneWindows]] = {}
 
     def locate(self, number: int) -> tuple[int, int]:
         """Return (epoch, index in the epoch's stream) of window `number` of the sequence."""
@@ -111,12 +110,16 @@ class WindowOrder:
         lane = number % self.lanes
         first = (lane - epoch * self.count) % self.lanes
         place = self._lane_starts(epoch)[lane] + (in_epoch - first) // self.lanes
-        walked = self._walked.get(lane)
-        if walked is None or walked[0] != epoch or not walked[1].start <= place < walked[1].stop:
-            walked = epoch, self._segment(epoch, lane, place)
-            self._walked[lane] = walked
-        segment = walked[1]
-        return epoch, segment.start + segment.order[place - segment.start]
+        current = self._current.get(lane)
+        if (
+            current is None
+            or current[0] != epoch
+            or not current[1].start <= place < current[1].stop
+        ):
+            current = epoch, self._lane_windows(epoch, lane, place)
+            self._current[lane] = current
+        windows = current[1]
+        return epoch, windows.start + windows.order[place - windows.start]
 
     def chunk(self, epoch: int, token: int) -> ChunkPlan:
         """Return the chunk that holds a token of the epoch's stream.
@@ -145,14 +148,14 @@ class WindowOrder:
         return self._spans(epoch)[0][span * size : (span + 1) * size]
 
     def _plan_spans(self, epoch: int) -> tuple[Ints, list[int]]:
-        """Return the epoch's order of shards, and the first token of each span and the end."""
+        """Return the epoch's order of shards, and the first token of each span plus the end."""
         shards = CounterRng(*self._key, epoch, "shards").permutation(len(self._shard_tokens))
         ends = np.cumsum(self._shard_tokens[shards])
         last = np.arange(self._span_shards - 1, len(ends) - 1, self._span_shards)
         return shards, [0, *ends[last].tolist(), int(ends[-1])]
 
     def _plan_span(self, epoch: int, span: int) -> tuple[Ints, list[int]]:
-        """Return the span's blocks in order, and the first token of each chunk and the end."""
+        """Return the span's blocks in order, and the first token of each chunk plus the end."""
         shards = self.span_shards(epoch, span)
         tokens = [self._block_tokens(int(shard)) for shard in shards]
         counts = [len(blocks) for blocks in tokens]
@@ -165,12 +168,12 @@ class WindowOrder:
         starts = [self._spans(epoch)[1][span], *ends[last].tolist(), int(ends[-1])]
         return blocks[order], starts
 
-    def _divide(self, epoch: int) -> list[int]:
-        """Return the first window of each lane, and the end."""
+    def _plan_lanes(self, epoch: int) -> list[int]:
+        """Return the first window of each lane, plus the end."""
         first = [(lane - epoch * self.count) % self.lanes for lane in range(self.lanes)]
         return [0, *accumulate(-(-(self.count - place) // self.lanes) for place in first)]
 
-    def _segment(self, epoch: int, lane: int, place: int) -> _LaneWindows:
+    def _lane_windows(self, epoch: int, lane: int, place: int) -> _LaneWindows:
         """Return the windows that a lane permutes together with the one at `place`."""
         chunk = self.chunk(epoch, place * self.window)
         lanes = self._lane_starts(epoch)

@@ -1,7 +1,7 @@
 """Packs examples into rows of a fixed length: first fit over a bounded number of open rows.
 
-First fit (Johnson 1973) needs no sorting and never looks ahead of the example at hand, so where an
-example goes depends on those before it alone.
+First fit (Johnson 1973) needs no sorting and no look-ahead, so the place of an example depends
+only on the examples before it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ class Rows:
     """The rows that examples are packed into."""
 
     length: int
-    """Places of a row."""
+    """Positions of a row."""
     count: int
-    """At least so many rows are made, and 1, if need be empty ones: shapes stay fixed."""
+    """Least number of rows, at least 1; missing ones are filled with padding, for fixed shapes."""
     open: int
-    """Rows among which an example finds its place."""
+    """Number of open rows that an example may go into."""
 
 
 def first_fit(lengths: Iterable[int], row_length: int, open_rows: int) -> tuple[Ints, Ints]:
-    """Give each example, in order, the first open row in which it fits, or else a new row.
+    """Assign each example, in order, to the first open row in which it fits, or to a new row.
 
     The last `open_rows` rows that are not full are open.
 
     Args:
         lengths: positions of each example, at least 1.
-        row_length: places of a row.
+        row_length: positions of a row.
         open_rows: at least 1.
 
     Returns:
-        For each example its row and its first place in that row, both int64 [examples].
+        The row of each example and its first position in that row, both int64 [examples].
 
     Raises:
         ValueError: if an example is longer than a row.
@@ -46,10 +46,10 @@ def first_fit(lengths: Iterable[int], row_length: int, open_rows: int) -> tuple[
         raise ValueError(f"first fit needs at least 1 open row, not {open_rows}")
     rows: list[int] = []
     starts: list[int] = []
-    # The open rows, oldest first, and the places taken in them.
+    # The open rows, oldest first, and the occupied positions in each.
     numbers: list[int] = []
-    taken: list[int] = []
-    made = 0
+    used: list[int] = []
+    count = 0
     for example, length in enumerate(lengths):
         room = row_length - length
         if room < 0:
@@ -58,42 +58,42 @@ def first_fit(lengths: Iterable[int], row_length: int, open_rows: int) -> tuple[
                 "of a row"
             )
         i = 0
-        while i < len(taken) and taken[i] > room:
+        while i < len(used) and used[i] > room:
             i += 1
-        if i == len(taken):
-            numbers.append(made)
-            taken.append(0)
-            made += 1
+        if i == len(used):
+            numbers.append(count)
+            used.append(0)
+            count += 1
         rows.append(numbers[i])
-        starts.append(taken[i])
-        taken[i] += length
-        if taken[i] == row_length:
-            del numbers[i], taken[i]
-        elif len(taken) > open_rows:
-            del numbers[0], taken[0]
+        starts.append(used[i])
+        used[i] += length
+        if used[i] == row_length:
+            del numbers[i], used[i]
+        elif len(used) > open_rows:
+            del numbers[0], used[0]
     return np.array(rows, dtype=np.int64), np.array(starts, dtype=np.int64)
 
 
 def filler(length: int, pad: int, bidirectional: bool) -> Example:
-    """Return an example of pad tokens that predicts nothing, as narrow as what it stands beside."""
+    """Return an example of pad tokens without targets, in narrow types as the other examples."""
     tokens: Ints = np.full(length, pad, dtype=np.min_scalar_type(pad))
     zeros: Ints = np.zeros(length, dtype=np.uint8)
     visible: Bools = np.full(length, bidirectional)
     return Example(tokens, zeros, zeros, visible, targets={})
 
 
-def lay_in_rows(
+def pack_into_rows(
     examples: Sequence[Example], rows: Rows, pad: int, bidirectional: bool
 ) -> list[Example]:
-    """Return the examples row by row, with a filler for what is left of each row.
+    """Return the examples row by row, with a filler at the end of each row that is not full.
 
-    So no query of a row is without a key, and no mean is of nothing.
+    With fillers, every query has a key, and no mean is over zero positions.
 
     Args:
         examples: in the order in which they are packed.
-        rows: that they are packed into.
-        pad: id of the token of the fillers.
-        bidirectional: whether all keys of a filler are visible, as those of the examples are.
+        rows: shape of the rows.
+        pad: token id of the fillers.
+        bidirectional: whether all keys of a filler are visible, as in the examples.
 
     Raises:
         ValueError: if an example is longer than a row.
@@ -101,12 +101,12 @@ def lay_in_rows(
     lengths = [len(example) for example in examples]
     numbers, _ = first_fit(lengths, rows.length, rows.open)
     count = max(rows.count, int(numbers.max(initial=0)) + 1)
-    laid: list[list[Example]] = [[] for _ in range(count)]
-    left = [rows.length] * count
+    packed: list[list[Example]] = [[] for _ in range(count)]
+    free = [rows.length] * count
     for number, example, length in zip(numbers.tolist(), examples, lengths, strict=True):
-        laid[number].append(example)
-        left[number] -= length
-    for row, rest in zip(laid, left, strict=True):
+        packed[number].append(example)
+        free[number] -= length
+    for row, rest in zip(packed, free, strict=True):
         if rest:
             row.append(filler(rest, pad, bidirectional))
-    return [example for row in laid for example in row]
+    return [example for row in packed for example in row]

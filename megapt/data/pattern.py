@@ -1,4 +1,4 @@
-"""Periodic orders of corpora that hold whole shares as exactly as any order can."""
+"""Periodic orders of corpora that keep the shares as exactly as any order can."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ DENOMINATOR = 65536
 
 
 def exact(number: float) -> Fraction:
-    """Return the fraction that the decimal digits say: 0.7 is 7/10, not the nearest double."""
+    """Return the decimal value of `number` as a fraction: 0.7 is 7/10, not the nearest double."""
     return Fraction(str(number))
 
 
 def whole_shares(weights: Sequence[Fraction]) -> list[int]:
-    """Return whole numbers in the ratio of `weights`, one above 0 for each weight above 0.
+    """Return integers in the ratio of `weights`, at least 1 for each weight above 0.
 
-    They add up to the least common denominator of the weights once these are divided by their sum,
-    but to `DENOMINATOR` if that one is larger: then they are rounded, by the largest remainder.
+    Their sum is the least common denominator of the normalized weights. If that is larger than
+    `DENOMINATOR`, the sum is `DENOMINATOR` and they are rounded by the largest remainder.
     """
     total = sum(weights)
     weights = [weight / total for weight in weights]
     common = math.lcm(*(weight.denominator for weight in weights))
     if common <= DENOMINATOR:
         return [int(weight * common) for weight in weights]
-    # Corpora due less than one entry get one. That leaves less for the others, of which some more
-    # may then be due less than one.
+    # Corpora with a quota below one entry get one. That leaves less for the others, so more quotas
+    # may fall below one.
     single: set[int] = set()
     while True:
         others = sum(weight for corpus, weight in enumerate(weights) if corpus not in single)
@@ -56,7 +56,7 @@ class Pattern:
     """The periodic order of the corpora under constant weights.
 
     Args:
-        shares: entries of each corpus in a period, with no common divisor, int64 [corpora].
+        shares: entries of each corpus in a period, without a common divisor, int64 [corpora].
     """
 
     def __init__(self, shares: Ints) -> None:
@@ -64,10 +64,10 @@ class Pattern:
         self.period = int(shares.sum())
         # Entries are counted from 1 and the windows of a corpus from 0. With slack 2k-2, weight w
         # and `seen` windows of a corpus so far, its next one may become entry n once
-        # w n - seen >= 1 / slack, and must be there at the first n at which
-        # w n - seen > 1 - 1 / slack. Tijdeman proves that some order keeps all these dates. Then
-        # the earliest deadline first keeps them too, as it does for any jobs of one entry each.
-        # At the end of the period the counts must be whole, so exact, and all begins again.
+        # w n - seen >= 1 / slack, and must be entry n at the latest for the first n with
+        # w n - seen > 1 - 1 / slack. Tijdeman proves that some order meets all these deadlines.
+        # Then "earliest deadline first" meets them too, as for all jobs of one entry each. At the
+        # end of the period the counts are integers, therefore exact, and the pattern repeats.
         slack = max(1, 2 * int(np.count_nonzero(shares)) - 2)
         corpora = np.repeat(np.arange(len(shares)), shares)
         seen = np.arange(self.period) - np.repeat(np.cumsum(shares) - shares, shares)
@@ -79,13 +79,13 @@ class Pattern:
         entries = np.arange(1, self.period + 1)
         order: list[int] = []
         waiting: list[int] = []
-        taken = 0
+        queued = 0
         for released in np.searchsorted(release[by_release], entries, side="right").tolist():
-            for job in jobs[taken:released]:
+            for job in jobs[queued:released]:
                 heappush(waiting, job)
-            taken = released
+            queued = released
             order.append(heappop(waiting))
-        # Narrow types, for there may be as many patterns as stages and corpora together.
+        # Narrow types, because there may be as many patterns as stages and corpora together.
         self.order = (np.array(order) % len(shares)).astype(np.uint16)
         """Corpus of each entry, uint16 [period]."""
         self.seen = np.empty(self.period, dtype=np.int32)
@@ -93,17 +93,17 @@ class Pattern:
         self.seen[np.argsort(self.order, kind="stable")] = seen
 
     def locate(self, numbers: Ints) -> tuple[Ints, Ints]:
-        """Return for each entry its corpus and how many entries of that corpus precede it."""
+        """Return for each entry its corpus and the number of earlier entries of that corpus."""
         periods, entries = np.divmod(numbers, self.period)
         corpora = self.order[entries].astype(np.int64)
         return corpora, periods * self.shares[corpora] + self.seen[entries]
 
     def counts(self, n: int) -> Ints:
-        """Return how many of the first `n` entries each corpus has, int64 [corpora]."""
+        """Return the number of entries of each corpus in the first `n`, int64 [corpora]."""
         periods, entries = divmod(n, self.period)
         return periods * self.shares + np.bincount(self.order[:entries], minlength=len(self.shares))
 
     def length(self, corpus: int, count: int) -> int:
-        """Return how many entries it takes until `corpus` has had `count`, at least 1, of them."""
+        """Return the fewest entries that hold `count` >= 1 entries of `corpus`."""
         periods, seen = divmod(count - 1, int(self.shares[corpus]))
         return periods * self.period + int(np.flatnonzero(self.order == corpus)[seen]) + 1

@@ -1,4 +1,4 @@
-"""The processes of a loader: they end with it, and it tells when one of them has died."""
+"""The processes of a loader: they end with it, and their death is reported."""
 
 from __future__ import annotations
 
@@ -17,98 +17,99 @@ from megapt.errors import LostProcessError
 
 Item = TypeVar("Item", covariant=True)
 
-_PATIENCE = 5.0
-"""Seconds that a process gets to end by itself; it takes milliseconds."""
+_EXIT_TIMEOUT = 5.0
+"""Seconds until a process that does not end is killed; usually it ends in milliseconds."""
 
 
 class LoaderProcesses:
-    """The processes of one `DataLoader`; they run until `close`, and not longer than this one."""
+    """The processes of one `DataLoader`; they run until `close` or the end of this process."""
 
     def __init__(self) -> None:
-        self._told, self._tell = os.pipe()
-        self._all: list[BaseProcess] = []
-        self._items: Any = None
+        # Written to, or closed by the end of this process, when the workers are to end.
+        self._stop_reader, self._stop_writer = os.pipe()
+        self._workers: list[BaseProcess] = []
+        self._iterator: Any = None
 
     def start(self, loader: DataLoader[Item]) -> Iterator[Item]:
-        """Return the iterator of a loader that has `serve` as its `worker_init_fn`."""
+        """Return the iterator of a loader whose `worker_init_fn` is `serve`."""
         before = signal.getsignal(signal.SIGCHLD)
-        items = self._items = iter(loader)
-        self._all = getattr(items, "_workers", [])
-        if self._watches:
-            # Torch's handler raises wherever the main thread is, within an update for instance.
+        iterator = self._iterator = iter(loader)
+        self._workers = getattr(iterator, "_workers", [])
+        if self._can_watch:
+            # Torch's handler would raise at any point of the main thread, even within a step.
             signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-        return items
+        return iterator
 
     def serve(self, _: int) -> None:
-        """Leave signals that reach the whole job to the rank: it saves, then ends us.
+        """Ignore signals that reach the whole job, and exit when the rank wants it or has ended.
 
-        That is when it writes to the pipe, or is no more; even a transfer that stalls, and would
-        go on for minutes, does not keep a process from ending then.
+        The rank handles the signals: it saves and then writes to the pipe. A thread waits for
+        that, so a stalled transfer does not delay the exit.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        os.close(self._tell)
-        Thread(target=_end_when_told, args=(self._told,), daemon=True).start()
+        os.close(self._stop_writer)
+        Thread(target=_exit_on_stop, args=(self._stop_reader,), daemon=True).start()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Let the death of a process end the wait for an item.
+        """End the wait for an item when a process dies.
 
-        The item may never come, nor torch see why: who dies while it writes to a queue leaves
-        half a message there, on which its reader waits.
+        Otherwise the wait could be endless, unnoticed by torch: a process that dies while it
+        writes to a queue leaves half a message, and the reader waits for the rest.
 
         Raises:
-            LostProcessError: one has died, before or meanwhile.
+            LostProcessError: if a process has died, before or during the wait.
         """
         before = signal.getsignal(signal.SIGCHLD)
 
-        def hear(number: int, frame: Any) -> None:
+        def on_child_exit(number: int, frame: Any) -> None:
             if callable(before):
                 before(number, frame)
-            self._check()
+            self._raise_if_dead()
 
-        watches = self._watches
+        can_watch = self._can_watch
         try:
-            if watches:
-                signal.signal(signal.SIGCHLD, hear)
-            self._check()
+            if can_watch:
+                signal.signal(signal.SIGCHLD, on_child_exit)
+            self._raise_if_dead()
             yield
-        except RuntimeError:  # of torch, which has seen it too
-            self._check()
+        except RuntimeError:  # from torch, which also notices dead workers
+            self._raise_if_dead()
             raise
         finally:
-            if watches:
+            if can_watch:
                 signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
 
     def close(self) -> None:
         """End the processes.
 
-        Torch would first take a lock to tell them. One that has ended while it held the lock, as
-        a killed one or one of ours may, would make it wait for ever.
+        Torch's own shutdown takes a lock first. It would wait without end if a process died while
+        it held that lock, which may happen to killed processes and to those that exit here.
         """
-        os.write(self._tell, bytes(len(self._all)))
-        os.close(self._tell)
-        os.close(self._told)
-        if not self._all:
+        os.write(self._stop_writer, bytes(len(self._workers)))
+        os.close(self._stop_writer)
+        os.close(self._stop_reader)
+        if not self._workers:
             return
-        self._items._shutdown = True
-        signal_handling._remove_worker_pids(id(self._items))  # type: ignore[attr-defined]
-        for process in self._all:
-            process.join(_PATIENCE)
+        self._iterator._shutdown = True
+        signal_handling._remove_worker_pids(id(self._iterator))  # type: ignore[attr-defined]
+        for process in self._workers:
+            process.join(_EXIT_TIMEOUT)
             if process.is_alive():
                 process.kill()
                 process.join()
-        for queue in (*self._items._index_queues, self._items._worker_result_queue):
+        for queue in (*self._iterator._index_queues, self._iterator._worker_result_queue):
             queue.cancel_join_thread()
             queue.close()
 
     @property
-    def _watches(self) -> bool:
-        """Whether there is something to watch, from the only thread that gets signals."""
-        return bool(self._all) and current_thread() is main_thread()
+    def _can_watch(self) -> bool:
+        """Whether there are processes and this is the main thread, which receives the signals."""
+        return bool(self._workers) and current_thread() is main_thread()
 
-    def _check(self) -> None:
-        for process in self._all:
+    def _raise_if_dead(self) -> None:
+        for process in self._workers:
             if code := process.exitcode:
                 how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
                 raise LostProcessError(
@@ -117,6 +118,6 @@ class LoaderProcesses:
                 ) from None
 
 
-def _end_when_told(told: int) -> None:
-    os.read(told, 1)
+def _exit_on_stop(stop_reader: int) -> None:
+    os.read(stop_reader, 1)
     os._exit(0)

@@ -1,8 +1,8 @@
-"""Counter-based random numbers whose streams are fixed by this file alone.
+"""Counter-based random numbers that depend on this file only.
 
-Neither numpy nor torch promises that their generators give the same numbers in the next version,
-and a generator with a running state makes what it draws depend on what was drawn before. Here a
-draw is a hash of (key, counter). The hash is the finalizer of SplitMix64 (Steele, Lea & Flood
+Neither numpy nor torch guarantees that its generators give the same numbers in the next version,
+and the draws of a generator with a state depend on all earlier draws. Here a draw is a hash of
+(key, counter). The hash is the finalizer of SplitMix64 (Steele, Lea & Flood
 2014, "Fast splittable pseudorandom number generators", OOPSLA): in unsigned 64-bit arithmetic,
 
     mix(z):  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
@@ -11,7 +11,7 @@ draw is a hash of (key, counter). The hash is the finalizer of SplitMix64 (Steel
     draw(key, i) = mix(key + (i + 1) * 0x9E3779B97F4A7C15)
 
 A key is folded from its parts: key = 0; for each part, key = mix((key ^ part) + 0x9E37...7C15).
-A part that is text counts as the first eight bytes of its BLAKE2b digest, little-endian.
+A part that is a string is replaced by the first eight bytes of its BLAKE2b digest, little-endian.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _B = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 
 _BLOCK = 2048
-"""Draws made at once: so many cost hardly more than a single one."""
+"""Draws made at once, which cost hardly more than a single draw."""
 
 
 def _u64(value: int) -> U64:
-    """Return a constant for arithmetic on arrays, which takes an array faster than a number."""
+    """Return a constant as an array, which is faster in array arithmetic than a Python number."""
     return np.array(value, dtype=np.uint64)
 
 
@@ -62,8 +62,8 @@ def _draws(key: int, first: int, n: int) -> U64:
 
 
 @lru_cache(maxsize=1024)
-def _number_of(text: str) -> int:
-    """Return what a text counts as in a key."""
+def _text_to_int(text: str) -> int:
+    """Return the number that represents a string in a key."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
@@ -72,16 +72,16 @@ def derive_key(*parts: int | str) -> int:
     key = 0
     for part in parts:
         if isinstance(part, str):
-            part = _number_of(part)
+            part = _text_to_int(part)
         key = _mix(((key ^ (part & _MASK)) + _GOLDEN) & _MASK)
     return key
 
 
 class CounterRng:
-    """A stream of draws keyed by what it belongs to.
+    """A stream of draws, determined by its key.
 
     Args:
-        parts: what the draws belong to, for instance ``(seed, epoch, window, "mlm")``.
+        parts: what the draws belong to, for example ``(seed, epoch, window, "mlm")``.
     """
 
     def __init__(self, *parts: int | str) -> None:
@@ -90,7 +90,7 @@ class CounterRng:
         self._ready: U64 = np.zeros(0, dtype=np.uint64)
 
     def child(self, *parts: int | str) -> CounterRng:
-        """Return a stream of its own, keyed by this one's key and `parts`."""
+        """Return an independent stream, keyed by this stream's key and `parts`."""
         return CounterRng(self._key, *parts)
 
     def bits(self, n: int) -> U64:
@@ -113,11 +113,11 @@ class CounterRng:
         return values
 
     def integer(self, low: int, high: int) -> int:
-        """Return one integer from [low, high), the first that `integers` would."""
+        """Return one integer from [low, high), the same as the first of `integers`."""
         return int(self._fraction() * (high - low)) + low
 
     def chance(self, probability: float) -> bool:
-        """Return True with this probability: one uniform draw lies below it."""
+        """Return True with this probability, from one uniform draw."""
         return self._fraction() < probability
 
     def _fraction(self) -> float:
@@ -127,7 +127,7 @@ class CounterRng:
     def permutation(self, n: int) -> NDArray[np.int64]:
         """Return a random order of 0..n-1, int64 [n]: the argsort of `n` draws.
 
-        Equal draws, which hardly ever come, keep their order.
+        Equal draws, which are very rare, keep their order.
         """
         draws = self.bits(n)
         order = np.argsort(draws)  # several times as fast as a stable sort

@@ -1,4 +1,4 @@
-"""What changes over a run: the global batch, and the length of the texts."""
+"""Schedules of a run: the global batch and the length of the windows' parts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def batch_schedule(config: RunConfig, origins: Origins | None = None) -> BatchSc
     """Return the global batch of every step.
 
     Args:
-        config: of the run.
-        origins: of the configuration, for errors.
+        config: the configuration of the run.
+        origins: where its values come from, for errors.
 
     Raises:
         ConfigError: if `schedule.batch_size_rampup` does not fit the budget.
@@ -31,13 +31,13 @@ def batch_schedule(config: RunConfig, origins: Origins | None = None) -> BatchSc
             raise origins.error(
                 path,
                 f"the stage until {stage.until} of the budget holds no step of {size} windows; "
-                f"end it later or leave it out",
+                f"end it later or remove it",
             )
     return BatchSchedule(stages, training.global_batch_size)
 
 
 def length_schedule(config: RunConfig, origins: Origins | None = None) -> LengthSchedule:
-    """Return the length of the parts of every step's windows; arguments as for `batch_schedule`.
+    """Return the length of the parts of each step's windows; arguments as for `batch_schedule`.
 
     Raises:
         ConfigError: if `schedule.window_rampup` fits neither the budget nor the windows.
@@ -46,7 +46,7 @@ def length_schedule(config: RunConfig, origins: Origins | None = None) -> Length
     path, window = "schedule.window_rampup", config.data.window
     batches = batch_schedule(config, origins)
     stages: list[tuple[int, int]] = []
-    begun = 0
+    start = 0
     for stage in config.schedule.window_rampup:
         windows = config.planned_windows(stage.until)
         if windows is None:
@@ -55,17 +55,17 @@ def length_schedule(config: RunConfig, origins: Origins | None = None) -> Length
             raise origins.error(
                 path,
                 f"windows of {window} tokens do not divide into parts of {stage.length}; choose a "
-                f"length that data.window is a multiple of",
+                f"smaller length that divides data.window",
             )
         end = batches.steps_until(windows)
-        if end <= begun:
+        if end <= start:
             raise origins.error(
                 path,
                 f"the stage until {stage.until} of the budget holds no step; end it later or "
-                f"leave it out",
+                f"remove it",
             )
-        stages.append((end - begun, stage.length))
-        begun = end
+        stages.append((end - start, stage.length))
+        start = end
     return LengthSchedule(stages)
 
 
@@ -78,6 +78,6 @@ def training_stream(corpus: AnyCorpus, config: RunConfig) -> Stream:
 def _unplanned(path: str, config: RunConfig, origins: Origins) -> Exception:
     return origins.error(
         path,
-        f"needs a budget in raw_tokens, not in {config.training.budget.axis}: only then the steps "
-        f"of a run are known beforehand",
+        f"needs a budget in raw_tokens, not in {config.training.budget.axis}: only then are the "
+        f"steps of a run known in advance",
     )

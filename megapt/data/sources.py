@@ -1,4 +1,4 @@
-"""What a run reads: one corpus, or several in a mixture."""
+"""The text of a run: one corpus, or several in a mixture."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SplitName = Literal["train", "valid"]
 
 
 class TextFacts(Protocol):
-    """What is known of the training text of a run, whether or not it can be read here."""
+    """Facts about the training text of a run, also when it cannot be read on this machine."""
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Of its tokenizer."""
+        """Vocabulary of its tokenizer."""
 
     @property
     def labels(self) -> Sequence[str]:
@@ -34,26 +34,26 @@ class TextFacts(Protocol):
 
     @property
     def documents(self) -> int:
-        """Training documents; 0 if unknown."""
+        """Number of training documents; 0 if unknown."""
 
     @property
     def tokens(self) -> int:
-        """Tokens of training text; 0 if unknown."""
+        """Number of tokens of the training text; 0 if unknown."""
 
     @property
     def unlabeled(self) -> int:
-        """Training documents without a class."""
+        """Number of training documents without a class."""
 
     @property
     def label_counts(self) -> Sequence[int]:
-        """Training documents of each class, in the order of `labels`; empty if unknown."""
+        """Number of training documents of each class, as in `labels`; empty if unknown."""
 
 
 class MixedCorpus:
-    """Corpora that are read side by side, with one tokenizer and the labels of all.
+    """Several corpora with one tokenizer; its labels are those of all of them.
 
     Args:
-        corpora: name -> corpus; their order is that of the names.
+        corpora: name -> corpus; they are sorted by name.
 
     Raises:
         ConfigError: if they were not built with the same tokenizer, or two are the same corpus.
@@ -70,10 +70,10 @@ class MixedCorpus:
                 )
         known: dict[str, str] = {}
         for name, corpus in self.corpora.items():
-            twin = known.setdefault(corpus.fingerprint, name)
-            if twin != name:
+            earlier = known.setdefault(corpus.fingerprint, name)
+            if earlier != name:
                 raise ConfigError(
-                    f"{corpus.where}: is both '{twin}' and '{name}' of the mixture, which would "
+                    f"{corpus.where}: is both '{earlier}' and '{name}' of the mixture, which would "
                     f"read every window twice; give one of them a higher weight"
                 )
         self.where = first.where
@@ -84,22 +84,22 @@ class MixedCorpus:
 
     @property
     def documents(self) -> int:
-        """Training documents."""
+        """Number of training documents."""
         return sum(corpus.documents for corpus in self.corpora.values())
 
     @property
     def tokens(self) -> int:
-        """Tokens of training text."""
+        """Number of tokens of the training text."""
         return sum(corpus.tokens for corpus in self.corpora.values())
 
     @property
     def unlabeled(self) -> int:
-        """Training documents without a class."""
+        """Number of training documents without a class."""
         return sum(corpus.unlabeled for corpus in self.corpora.values())
 
     @property
     def label_counts(self) -> list[int]:
-        """Training documents of each class, in the order of `labels`."""
+        """Number of training documents of each class, in the order of `labels`."""
         counts = zip(*(corpus.label_counts for corpus in self.corpora.values()), strict=True)
         return list(map(sum, counts))
 
@@ -132,11 +132,11 @@ AnyCorpus = Corpus | MixedCorpus
 
 
 def open_corpora(data: DataConfig) -> AnyCorpus:
-    """Open what the configuration names.
+    """Open the corpus or corpora that the configuration names.
 
     Raises:
         MegaptError: if a corpus cannot be opened; see `Corpus`.
-        ConfigError: if the corpora of a mixture do not go together.
+        ConfigError: if the corpora cannot be mixed; see `MixedCorpus`.
     """
     corpora = {name: Corpus(corpus.path, data.reading) for name, corpus in data.sources.items()}
     if data.mixture is not None:
@@ -156,15 +156,15 @@ def open_stream(
     """Return the windows of one split.
 
     Args:
-        corpus: one, or several.
-        split: which one.
-        data: how they are read.
-        seed: of the run.
-        global_batch_size: windows of a step, in which the schedule of a mixture counts, or their
-            schedule. None reads every window of each corpus once, evenly mixed.
+        corpus: one corpus or several.
+        split: name of the split.
+        data: the settings of reading.
+        seed: seed of the run.
+        global_batch_size: windows of a step, or their schedule; the schedule of a mixture counts in
+            steps. None reads every window of each corpus once, evenly mixed.
 
     Raises:
-        ConfigError: if the weights of a mixture give nothing to read.
+        ConfigError: if the weights of a mixture leave nothing to read.
     """
     if isinstance(corpus, Corpus):
         return _stream(corpus, split, data, seed, (0, "corpus"))
@@ -189,7 +189,7 @@ def open_stream(
         raise ConfigError(f"data.mixture: {error}") from None
     identity = {
         "max_epochs": {member.name: member.max_epochs for member in members},
-        # As they are used: rounded, so that no platform's arithmetic shows.
+        # The rounded weights, which do not depend on the platform's arithmetic.
         "weights": {
             str(stage.start): [str(weight) for weight in mixture.weights(stage.start)]
             for stage in stages
@@ -202,7 +202,7 @@ def open_stream(
 def _stages(
     config: MixtureConfig, tokens: Mapping[str, int], batches: BatchSchedule
 ) -> list[Stage]:
-    """Return the weights of the corpora, in the order of `tokens`, whose keys are their names."""
+    """Return the stages of the weights of the corpora, in the order of `tokens`."""
     by_size = temperature_weights(list(tokens.values()), config.temperature)
     weights = {
         name: size if (weight := config.corpora[name].weight) is None else weight

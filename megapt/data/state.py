@@ -1,9 +1,10 @@
-"""What a checkpoint keeps of the data: how far it was read, and the proof of what was read.
+"""The data state in a checkpoint: how far the data was read, and a digest of what was read.
 
-The proof is the sum, modulo 2^128, of BLAKE2b digests of (number in the run, corpus, epoch, index)
-of every window consumed. The number makes it depend on the order, and a sum can be formed by
-ranks apart; so two runs on any numbers of ranks read the same windows in the same order if, and but
-for chance only if, their sums are equal. Text that was skipped is not seen in it, but in `skipped`.
+The digest is the sum, modulo 2^128, of BLAKE2b digests of (number in the run, corpus, epoch, index)
+over all consumed windows. The number makes it depend on the order, and each rank can compute its
+part of the sum. Two runs on any numbers of ranks have equal digests if, and except for collisions
+only if, they read the same windows in the same order. The digest does not show skipped text, but
+`skipped` does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ WindowId = tuple[int, int, int, int]
 """Number in the run, key of the corpus, epoch, index in the epoch's stream."""
 
 Skipped = Mapping[str, Mapping[int, str]]
-"""Name of a corpus -> shard -> why it is left out."""
+"""Name of a corpus -> number of a shard -> reason why it is skipped."""
 
 _MODULUS = 1 << 128
 
@@ -38,12 +39,12 @@ def digest_windows(ids: Iterable[WindowId]) -> int:
 
 
 def add_digests(*digests: int) -> int:
-    """Return the digest of windows that were digested apart."""
+    """Return the digest of the union of disjoint sets of windows."""
     return sum(digests) % _MODULUS
 
 
 def join_skipped(parts: Iterable[Skipped]) -> dict[str, dict[int, str]]:
-    """Return the shards that are left out in any of the parts."""
+    """Return the shards that are skipped in any of the parts."""
     joined: dict[str, dict[int, str]] = {}
     for part in parts:
         for name, shards in part.items():
@@ -59,25 +60,27 @@ class _Saved(BaseModel):
     order: dict[str, Any]
     windows: Annotated[int, Field(ge=0)]
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    skipped: dict[str, dict[Annotated[int, Field(ge=0, strict=False)], str]]  # JSON keys are text
+    skipped: dict[
+        str, dict[Annotated[int, Field(ge=0, strict=False)], str]
+    ]  # JSON keys are strings
 
 
 @dataclass(frozen=True)
 class LoaderState:
-    """Where a run stands in its data. It does not depend on the number of ranks or workers."""
+    """Position of a run in its data, independent of the number of ranks and workers."""
 
     order: Mapping[str, Any]
-    """What the order of the windows depends on; see `WindowStream.identity`."""
+    """Everything that the order of the windows depends on; see `Stream.identity`."""
     windows: int = 0
-    """Windows consumed by all ranks: the first ones of the sequence."""
+    """Number of windows that all ranks have consumed, the first ones of the sequence."""
     digest: int = 0
-    """Of these windows; see above."""
+    """Digest of these windows; see the module."""
     skipped: Skipped = field(default_factory=dict)
-    """Shards that were left out, and stay so."""
+    """Shards that were skipped; a resumed run skips them too."""
 
     @property
     def skipped_shards(self) -> int:
-        """How many shards are left out."""
+        """Number of skipped shards."""
         return sum(map(len, self.skipped.values()))
 
     def to_json(self) -> dict[str, Any]:
@@ -86,10 +89,10 @@ class LoaderState:
 
     @classmethod
     def from_json(cls, values: Any) -> LoaderState:
-        """Return the state that `to_json` gave.
+        """Return the state from the JSON values of `to_json`.
 
         Raises:
-            ValueError: if it is nothing that `to_json` gives.
+            ValueError: if `values` are not such values.
         """
         saved = _Saved.model_validate(values)
         order = {
@@ -99,10 +102,10 @@ class LoaderState:
         return cls(order, saved.windows, int(saved.digest, 16), saved.skipped)
 
     def check(self, order: Mapping[str, Any]) -> None:
-        """Refuse to go on with data in another order.
+        """Refuse to continue with data in another order.
 
         Raises:
-            ConfigError: naming what differs.
+            ConfigError: if the order differs; the message names the setting.
         """
         for name in sorted({*self.order, *order}):
             if self.order.get(name) != order.get(name):

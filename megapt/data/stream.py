@@ -18,11 +18,11 @@ from megapt.data.state import Skipped, WindowId
 
 
 class Stream(Protocol):
-    """A sequence of windows, of one corpus or of several; numbers count from 0."""
+    """A sequence of windows of one or several corpora, numbered from 0."""
 
     @property
     def name(self) -> str:
-        """The split."""
+        """Name of the split."""
 
     @property
     def window_size(self) -> int:
@@ -30,29 +30,29 @@ class Stream(Protocol):
 
     @property
     def count(self) -> int:
-        """Windows of an epoch."""
+        """Number of windows in an epoch."""
 
     @property
     def total(self) -> int | None:
-        """Windows after which the sequence ends; None if it does not."""
+        """Number of windows in the sequence; None if it has no end."""
 
     @property
     def keys(self) -> Sequence[int]:
-        """For each corpus what its draws are keyed by: 64 bits of its fingerprint."""
+        """Key of the draws of each corpus: 64 bits, hashed from its fingerprint."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the order depends on, as JSON values."""
+        """Everything that the order depends on, as JSON values."""
 
     @property
     def skipped(self) -> Skipped:
-        """Shards that this process leaves out."""
+        """Shards that this process skips."""
 
     def skip(self, skipped: Skipped) -> None:
-        """Leave these shards out from the start."""
+        """Skip these shards from the start."""
 
     def epochs(self, windows: int) -> dict[str, float]:
-        """Return how often each corpus was read after so many windows: `epoch` or `epoch/NAME`."""
+        """Return the epochs of each corpus after `windows` windows: `epoch` or `epoch/NAME`."""
 
     def lanes(self, numbers: Ints) -> Ints:
         """Return the lane that reads each window, int64 [n]."""
@@ -64,32 +64,29 @@ class Stream(Protocol):
         """Read windows."""
 
     def text(self, numbers: Sequence[int]) -> tuple[NDArray[Any], Ints]:
-        """Read the tokens of windows alone; see `WindowStream.text`."""
+        """Read only the tokens of windows; see `WindowStream.text`."""
 
 
 def in_lane_order(stream: Stream, numbers: Ints) -> Ints:
-    """Return the windows lane by lane, so that those of one lane fall to one rank, int64 [n]."""
+    """Return the window numbers sorted by lane, so that a rank reads few lanes, int64 [n]."""
     return numbers[np.argsort(stream.lanes(numbers), kind="stable")]
 
 
 class WindowStream:
     """The endless sequence of windows of one split of one corpus.
 
-    Holds at most two chunks in memory for each lane that it is asked for.
+    It keeps at most two chunks in memory for each lane that is read.
 
     Args:
         split: the documents.
-        fingerprint: of the manifest; it keys the order together with the seed.
-        seed: of the run.
+        fingerprint: fingerprint of the corpus; it keys the order together with the seed.
+        seed: seed of the run.
         window: W, in raw tokens.
         policy: how documents are cut.
         shuffle_shards: shards whose blocks are shuffled together.
         shuffle_blocks: blocks whose documents are shuffled together.
-        lanes: places that are read side by side.
+        lanes: places of the corpus that are read in parallel.
         corpus: number and name of the corpus, if there are several.
-
-    Attributes:
-        count: windows of an epoch, N = ceil(tokens / W).
     """
 
     total = None
@@ -134,22 +131,23 @@ class WindowStream:
             lanes=lanes,
         )
         self.count = self.order.count
-        # Of each lane the chunk used last and, before it, another: a window may lie in both.
-        self._held: dict[int, list[Chunk]] = {}
+        """Windows of an epoch, N = ceil(tokens / W)."""
+        # Of each lane the last used chunk and the one before: a window may need both.
+        self._chunks: dict[int, list[Chunk]] = {}
 
     @property
     def skipped(self) -> Skipped:
-        """Shards that this process leaves out."""
+        """Shards that this process skips."""
         found = self.split.store.skipped
         return {self._corpus: dict(found)} if found else {}
 
     def skip(self, skipped: Skipped) -> None:
-        """Leave these shards out from the start."""
+        """Skip these shards from the start."""
         self.split.store.skip(skipped.get(self._corpus, {}))
-        self._held.clear()
+        self._chunks.clear()
 
     def epochs(self, windows: int) -> dict[str, float]:
-        """Return how often the corpus was read after so many windows."""
+        """Return how often the corpus has been read after `windows` windows."""
         return {"epoch": windows / self.count}
 
     def lanes(self, numbers: Ints) -> Ints:
@@ -169,13 +167,13 @@ class WindowStream:
         """Read window `index` of the stream of `epoch`.
 
         Args:
-            epoch: which one.
+            epoch: number of the epoch.
             index: 0 to `count` - 1.
-            lane: that asks, so that each keeps its chunks.
+            lane: lane that keeps the chunks.
 
         Raises:
             IndexError: if the epoch has no such window.
-            MegaptError: a shard cannot be read.
+            MegaptError: if a shard cannot be read.
         """
         if not 0 <= index < self.count:
             raise IndexError(f"epoch {epoch} has windows 0 to {self.count - 1}, not {index}")
@@ -189,11 +187,11 @@ class WindowStream:
         return Window(epoch, index, tuple(pieces), self._number)
 
     def text(self, numbers: Sequence[int]) -> tuple[NDArray[Any], Ints]:
-        """Read the tokens of windows alone, without what objectives need beside them.
+        """Read only the tokens of windows, without the other fields of pieces.
 
         Returns:
-            The tokens of all windows end to end, uint16 or uint32 [n], and the first place of
-            each piece and the end, int64 [pieces + 1].
+            The tokens of all windows, concatenated, uint16 or uint32 [n]; and the first index of
+            each piece plus the end, int64 [pieces + 1].
         """
         tokens: list[NDArray[Any]] = [np.zeros(0, dtype=np.uint16)]
         lengths = [0]
@@ -202,13 +200,13 @@ class WindowStream:
             start = index * self.window_size
             stop = start + self.window_size
             for chunk in self._chunks_of(epoch, start, stop, number % self.order.lanes):
-                parts, of_pieces = chunk.text(start, stop)
+                parts, piece_lengths = chunk.text(start, stop)
                 tokens += parts
-                lengths += of_pieces
+                lengths += piece_lengths
         return np.concatenate(tokens), np.cumsum(lengths)
 
     def _chunks_of(self, epoch: int, start: int, stop: int, lane: int) -> Iterator[Chunk]:
-        """Yield the chunks that the tokens [start, stop) of the epoch's stream lie in."""
+        """Yield the chunks that hold the tokens [start, stop) of the epoch's stream."""
         stop = min(stop, self.order.tokens)
         while start < stop:
             chunk = self._chunk(epoch, start, lane)
@@ -216,24 +214,24 @@ class WindowStream:
             start = chunk.plan.stop
 
     def _chunk(self, epoch: int, token: int, lane: int) -> Chunk:
-        held = self._held.setdefault(lane, [])
-        if not (held and held[-1].plan.holds(epoch, token)):
-            self._turn_to(epoch, token, held)
-        return held[-1]
+        chunks = self._chunks.setdefault(lane, [])
+        if not (chunks and chunks[-1].plan.holds(epoch, token)):
+            self._switch_chunk(epoch, token, chunks)
+        return chunks[-1]
 
-    def _turn_to(self, epoch: int, token: int, held: list[Chunk]) -> None:
-        """Make the chunk with this token the last of those that a lane holds."""
-        if held and held[0].plan.holds(epoch, token):
-            held.reverse()
+    def _switch_chunk(self, epoch: int, token: int, chunks: list[Chunk]) -> None:
+        """Make the chunk with this token the last one in a lane's `chunks`."""
+        if chunks and chunks[0].plan.holds(epoch, token):
+            chunks.reverse()
             return
-        del held[:-1]  # before the next is read: two are in memory, never three
-        # Where one lane ends, another has begun.
-        of_all = chain.from_iterable(self._held.values())
-        found = next((chunk for chunk in of_all if chunk.plan.holds(epoch, token)), None)
-        held.append(found or self._read(self.order.chunk(epoch, token)))
+        del chunks[:-1]  # before the next one is read, so that never three are in memory
+        # The last chunk of a lane may be the first one of another.
+        of_all_lanes = chain.from_iterable(self._chunks.values())
+        found = next((chunk for chunk in of_all_lanes if chunk.plan.holds(epoch, token)), None)
+        chunks.append(found or self._read(self.order.chunk(epoch, token)))
 
     def _read(self, plan: ChunkPlan) -> Chunk:
-        plans = [plan, *(held[-1].plan for held in self._held.values() if held)]
+        plans = [plan, *(chunks[-1].plan for chunks in self._chunks.values() if chunks)]
         spans = dict.fromkeys((p.epoch, p.span + ahead) for ahead in (0, 1) for p in plans)
         shards = np.concatenate([self.order.span_shards(*span) for span in spans])
         self.split.store.fetch_ahead(dict.fromkeys(shards.tolist()))

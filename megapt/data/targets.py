@@ -1,4 +1,4 @@
-"""What each head of a batch is asked, packed and as the model reads it."""
+"""The targets of each head in a batch, in narrow types and as the model reads them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _NONE: Ints = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class HeadTargets:
-    """What one head is asked in a batch."""
+    """The targets of one head in a batch."""
 
     places: Tensor
-    """int64 [t]."""
+    """Positions in the batch, int64 [t]."""
     labels: Tensor
-    """int64 [t]."""
+    """Token ids or classes, int64 [t]."""
     size: float
-    """What the losses are a mean over; the number of targets, unless examples say otherwise."""
+    """Denominator of the mean loss: the number of targets, unless examples give another one."""
     weights: Tensor | None = None
     """Factor of each loss, float32 [t]; None: 1."""
     draws: Tensor | None = None
     """Uniform draws for heads that sample, float32 [t]."""
     windows: int = 0
-    """Windows that ask it something, or another head of its member of a mixture."""
+    """Number of windows with targets for it, or for another head of its member of a mixture."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,16 +53,16 @@ class PackedTargets:
     """`HeadTargets` in the narrowest types that hold them, as numpy arrays."""
 
     places: Unsigned
-    """uint16 or uint32 [t]."""
+    """Positions in the batch, uint16 or uint32 [t]."""
     labels: Unsigned
-    """uint16 or uint32 [t]."""
+    """Token ids or classes, uint16 or uint32 [t]."""
     size: float
     weights: NDArray[np.float32] | None = None
     draws: NDArray[np.float32] | None = None
     windows: int = 0
 
     def widen(self) -> HeadTargets:
-        """Return the targets that the model reads."""
+        """Return the targets in the types that the model reads."""
         return HeadTargets(
             places=widened(self.places),
             labels=widened(self.labels),
@@ -76,8 +76,8 @@ class PackedTargets:
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return `tensor` on `device`.
 
-    From ordinary memory a GPU would copy only after all that it is busy with, and the host would
-    wait. From pinned memory it copies when its turn comes, and torch keeps the memory until then.
+    A copy from pageable memory to a GPU would make the host wait for all queued work. A copy from
+    pinned memory is queued too, and torch keeps the memory until it is done.
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -92,10 +92,10 @@ def widened(values: NDArray[Any]) -> Tensor:
 def narrow(values: Ints, *types: type[np.unsignedinteger[Any]]) -> Unsigned:
     """Return `values` in the first of `types` that holds them all.
 
-    What is of the first type, as token ids of a shard are as a rule, is neither read nor copied.
+    Values of the first type, such as most token ids of shards, are neither read nor copied.
 
     Raises:
-        ValueError: if none does; no type holds a negative number.
+        ValueError: if none of them does, as for negative values.
     """
     if values.dtype == types[0]:
         return values.astype(types[0], copy=False)
@@ -108,39 +108,39 @@ def narrow(values: Ints, *types: type[np.unsignedinteger[Any]]) -> Unsigned:
 
 
 def joined(parts: Sequence[Ints]) -> Ints:
-    """Return the parts end to end, in the narrowest type that holds theirs; there may be none."""
+    """Concatenate the parts, of which there may be none."""
     return np.concatenate(parts) if parts else _NONE
 
 
 def _joined_floats(
-    found: Sequence[Targets], field: Literal["weights", "draws"]
+    targets: Sequence[Targets], field: Literal["weights", "draws"]
 ) -> NDArray[np.float32] | None:
-    """Return a field of all targets end to end, 1 where some lack it; None if all do."""
-    parts = [getattr(target, field) for target in found]
+    """Concatenate a field of all targets, with 1 where it is None; return None if all are None."""
+    parts = [getattr(target, field) for target in targets]
     if all(part is None for part in parts):
         return None
     whole = [
         np.ones(len(target.labels)) if part is None else part
-        for target, part in zip(found, parts, strict=True)
+        for target, part in zip(targets, parts, strict=True)
     ]
     return np.concatenate(whole).astype(np.float32)
 
 
-def join_targets(starts: Ints, found: Sequence[Targets], windows: int) -> PackedTargets:
+def join_targets(starts: Ints, targets: Sequence[Targets], windows: int) -> PackedTargets:
     """Join the targets of one head.
 
     Args:
-        starts: place of the first position of each example that has some, int64 [examples].
-        found: what they ask.
-        windows: that those examples are of.
+        starts: first position in the batch of each example with targets, int64 [examples].
+        targets: the targets of these examples.
+        windows: see `HeadTargets.windows`.
     """
-    sizes = [len(target.labels) for target in found]
-    places = joined([target.positions for target in found]) + np.repeat(starts, sizes)
+    sizes = [len(target.labels) for target in targets]
+    places = joined([target.positions for target in targets]) + np.repeat(starts, sizes)
     return PackedTargets(
         places=narrow(places, np.uint16, np.uint32),
-        labels=narrow(joined([target.labels for target in found]), np.uint16, np.uint32),
-        size=sum(len(t.labels) if t.size is None else t.size for t in found),
-        weights=_joined_floats(found, "weights"),
-        draws=_joined_floats(found, "draws"),
+        labels=narrow(joined([target.labels for target in targets]), np.uint16, np.uint32),
+        size=sum(len(t.labels) if t.size is None else t.size for t in targets),
+        weights=_joined_floats(targets, "weights"),
+        draws=_joined_floats(targets, "draws"),
         windows=windows,
     )

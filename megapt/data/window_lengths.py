@@ -1,8 +1,8 @@
-"""Windows in parts: a run may begin with shorter texts, the order and amount of text unchanged.
+"""Splits windows into parts, so that a run may begin with shorter texts.
 
-The warm-up of the sequence length (Li et al. 2022, "The stability-efficiency dilemma"), by
-reshaping rather than by cutting text off: a step holds the same text, only that no token sees
-further than its part. What is read when, and how much a step is, stay as they are.
+This is the warm-up of the sequence length (Li et al. 2022, "The stability-efficiency dilemma") by
+reshaping instead of truncation: a step holds the same text, but no token attends beyond its part.
+The order and the amount of text per step do not change.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class LengthSchedule:
     """The length of the parts as a function of the step.
 
     Args:
-        stages: (steps, tokens of a part) of each stage, in order; after the last one windows are
-            whole.
+        stages: (steps, tokens of a part) of each stage, in order; after the last stage windows
+            are not split.
     """
 
     def __init__(self, stages: Sequence[tuple[int, int]] = ()) -> None:
@@ -27,20 +27,20 @@ class LengthSchedule:
         self._lengths = tuple(length for _, length in stages)
 
     def length(self, step: int | None) -> int | None:
-        """Return the tokens of a part; None for whole windows, which held-out ones always are."""
+        """Return the tokens of a part; None if windows are whole, as for validation (no step)."""
         if step is None:
             return None
         stages = zip(self._ends, self._lengths, strict=True)
         return next((length for end, length in stages if step < end), None)
 
     def agrees(self, other: LengthSchedule, steps: int) -> bool:
-        """Whether the parts of the first `steps` steps have the same lengths."""
-        corners = {0, *self._ends, *other._ends}
-        return all(self.length(step) == other.length(step) for step in corners if step < steps)
+        """Return whether the parts of the first `steps` steps have the same lengths."""
+        changes = {0, *self._ends, *other._ends}
+        return all(self.length(step) == other.length(step) for step in changes if step < steps)
 
 
 def cut_piece(piece: Piece, start: int, stop: int) -> Piece:
-    """Return the tokens from `start` to `stop` of a piece, 0 <= start < stop <= n."""
+    """Return a piece with the tokens [start, stop) of `piece`, 0 <= start < stop <= n."""
     words, sentences = piece.word_starts[start:stop], piece.sentence_starts[start:stop]
     if start:
         # The first token of a piece begins a word and a sentence of that piece.
@@ -57,7 +57,7 @@ def cut_piece(piece: Piece, start: int, stop: int) -> Piece:
 
 
 def split_window(window: Window, length: int) -> list[Window]:
-    """Return the parts of a window: its text cut at each multiple of `length` tokens."""
+    """Split a window at each multiple of `length` tokens."""
     parts: list[list[Piece]] = [[]]
     room = length
     for piece in window.pieces:

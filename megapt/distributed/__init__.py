@@ -1,1 +1,1 @@
-"""The ranks of a job and the model that they train together. Only this folder knows DeepSpeed."""
+"""The ranks of a job and the model that they train. Only this package depends on DeepSpeed."""

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, kept where the weights are kept."""
+"""An exponential moving average of the weights, sharded like the optimizer's weights."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megapt.distributed.masters import gather, masters, publish, scatter
+from megapt.distributed.masters import gather, masters, scatter, update_module
 
 
 def decay_after(updates: int, decay: float) -> float:
-    """Return the share of the old average that an update leaves.
+    """Return the decay of the average at an update.
 
-    It rises to `decay`, so that the first weights are soon forgotten:
-    min(decay, (1 + updates) / (10 + updates)), as TensorFlow's ExponentialMovingAverage has it.
+    It rises to `decay`, so that the influence of the first weights vanishes quickly:
+    min(decay, (1 + updates) / (10 + updates)), as in TensorFlow's ExponentialMovingAverage.
 
     Args:
-        updates: done before this one.
-        decay: of the whole run.
+        updates: number of updates before this one.
+        decay: the run's decay.
     """
     return min(decay, (1 + updates) / (10 + updates))
 
@@ -28,12 +28,12 @@ def decay_after(updates: int, decay: float) -> float:
 class WeightAverage:
     """The average of the weights after each update.
 
-    Each rank averages the float32 weights that its optimizer updates, so at any ZeRO stage it costs
-    a rank as much memory as those.
+    Each rank averages the float32 weights that its optimizer updates. At any ZeRO stage, the
+    average takes as much memory as these weights.
 
     Args:
-        engine: DeepSpeed's; the average begins with its weights.
-        decay: of the average, an update.
+        engine: DeepSpeed's engine; the average starts from its weights.
+        decay: decay of the average per update.
     """
 
     def __init__(self, engine: Any, decay: float) -> None:
@@ -42,52 +42,52 @@ class WeightAverage:
         self.restart()
 
     def restart(self) -> None:
-        """Begin with the weights as they are."""
+        """Start from the current weights."""
         self._parts = [part.detach().clone() for part in masters(self._engine)]
 
     @torch.no_grad()
     def add(self) -> None:
-        """Take in the weights after an update."""
+        """Add the weights after an update to the average."""
         # The engine keeps these counts in its checkpoints.
         updates = self._engine.global_steps - self._engine.skipped_steps
         kept = decay_after(updates - 1, self._decay)
         torch._foreach_lerp_(self._parts, masters(self._engine), 1.0 - kept)
 
     @torch.no_grad()
-    def _exchange(self) -> None:
-        for mine, weights in zip(self._parts, masters(self._engine), strict=True):
+    def _swap(self) -> None:
+        for average, weights in zip(self._parts, masters(self._engine), strict=True):
             before = weights.clone()
-            weights.copy_(mine)
-            mine.copy_(before)
+            weights.copy_(average)
+            average.copy_(before)
 
     @contextmanager
-    def _exchanged(self) -> Iterator[None]:
-        """Inside, the average is where the optimizer has its float32 weights."""
-        self._exchange()
+    def _swapped(self) -> Iterator[None]:
+        """Swap the average with the optimizer's float32 weights inside the context."""
+        self._swap()
         try:
             yield
         finally:
-            self._exchange()
+            self._swap()
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Inside, the average is where the weights are. All ranks must enter and leave."""
-        with self._exchanged():
-            publish(self._engine)
+    def applied(self) -> Iterator[None]:
+        """Use the average as the weights inside the context. All ranks must enter and leave."""
+        with self._swapped():
+            update_module(self._engine)
             yield
-        # Not after an error: another rank may not have failed, so nothing is done together.
-        publish(self._engine)
+        # Not in a `finally`: other ranks may not have failed and would not join the collectives.
+        update_module(self._engine)
 
     def state(self, keep: bool) -> dict[str, Tensor]:
-        """Return the whole average, float32, on the CPU. All ranks must call it.
+        """Return the full average, float32, on the CPU. All ranks must call it.
 
         Args:
             keep: whether this rank needs it; the others get an empty dictionary.
         """
-        with self._exchanged():
+        with self._swapped():
             return gather(self._engine, keep)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on from an average that `state` has returned, on any ranks, at any stage."""
-        with self._exchanged():
+        """Load an average that `state` returned, on any number of ranks, at any ZeRO stage."""
+        with self._swapped():
             scatter(self._engine, weights)

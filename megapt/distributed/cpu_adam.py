@@ -1,4 +1,4 @@
-"""AdamW for states that are offloaded to the host."""
+"""AdamW for optimizer states that are offloaded to host memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 def cpu_adam(groups: list[dict[str, Any]], **adamw: Any) -> torch.optim.Optimizer:
-    """Return DeepSpeed's AdamW for the host's processors, whose op is built at the first start.
+    """Return DeepSpeed's CPU AdamW; DeepSpeed builds its op at the first use.
 
     Args:
-        groups: of parameters.
+        groups: parameter groups.
         adamw: learning rate, betas and eps, as for torch's AdamW.
     """
     from deepspeed.ops.adam import DeepSpeedCPUAdam

@@ -1,4 +1,4 @@
-"""DeepSpeed's own configuration, made of megapt's; nothing else tells DeepSpeed anything."""
+"""DeepSpeed's configuration, derived from megapt's, which is its only source."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import import_deepspeed
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Of weights and activations, by `training.precision`."""
+"""Data type of weights and activations by `training.precision`."""
 
 
 def zero_stage(config: RunConfig) -> int:
-    """Return the ZeRO stage that is run.
+    """Return the effective ZeRO stage.
 
-    DeepSpeed's half precision optimizers without ZeRO are not used: that of bfloat16 begins with
-    an update of zeros, which Adam counts and weight decay does not spare, and neither gives out its
-    float32 weights. Stage 1 computes the same update right.
+    Stage 1 replaces stage 0 in half precision, because DeepSpeed's half precision optimizers
+    without ZeRO have two faults: that for bfloat16 starts with an update of zero gradients, which
+    Adam counts and to which weight decay applies, and neither exposes its float32 weights.
     """
     stage: int = config.parallel.zero_stage
     return stage if config.training.precision == "fp32" else max(stage, 1)
@@ -46,10 +46,10 @@ def _zero(parallel: ParallelConfig, stage: int, pinned: bool) -> dict[str, Any]:
 
 
 def check_nvme(config: RunConfig, origins: Origins) -> None:
-    """Refuse offloading to NVMe on a machine that cannot build the op for it.
+    """Refuse NVMe offload on a machine that cannot build the op for it.
 
     Raises:
-        ConfigError: saying what is missing.
+        ConfigError: says what is missing.
     """
     for name in ("offload_optimizer", "offload_param"):
         if getattr(config.parallel, name) != "nvme":
@@ -64,44 +64,45 @@ def check_nvme(config: RunConfig, origins: Origins) -> None:
 
 
 def _check(config: RunConfig, ranks: Ranks, origins: Origins) -> None:
-    """Refuse what cannot run here."""
+    """Refuse settings that these ranks do not support."""
     parallel = config.parallel
     on_cpu = ranks.device.type == "cpu"
     if config.training.precision == "fp16" and on_cpu:
         raise origins.error("training.precision", "fp16 needs a GPU; choose 'bf16' or 'fp32'")
     for name in ("zero_quantized_weights", "zero_quantized_gradients"):
         if getattr(parallel, name) and on_cpu:
-            raise origins.error(f"parallel.{name}", "quantizes by CUDA kernels; needs a GPU")
+            raise origins.error(f"parallel.{name}", "quantizes with CUDA kernels; needs a GPU")
     if ranks.world % parallel.zero_hpz_partition_size:
         raise origins.error(
             "parallel.zero_hpz_partition_size",
-            f"{parallel.zero_hpz_partition_size} ranks do not divide the {ranks.world} of the job",
+            f"{parallel.zero_hpz_partition_size} ranks do not divide the {ranks.world} ranks of "
+            f"the job",
         )
 
 
 def deepspeed_config(config: RunConfig, ranks: Ranks, origins: Origins) -> dict[str, Any]:
-    """Return DeepSpeed's configuration, with what the section `deepspeed` passes on.
+    """Return DeepSpeed's configuration, including the keys of the section `deepspeed`.
 
     Raises:
-        ConfigError: for what cannot run on these ranks, and for a key of `deepspeed` that megapt
-            sets itself or that DeepSpeed does not know.
+        ConfigError: for settings that these ranks do not support, and for a key of `deepspeed` that
+            megapt sets itself or that DeepSpeed does not know.
     """
     _check(config, ranks, origins)
     training, stage = config.training, zero_stage(config)
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": training.micro_batch_size,
-        # The engine is told of each boundary, since the accumulation may change between updates.
+        # The engine gets each boundary explicitly: the accumulation may change between updates.
         "gradient_accumulation_steps": 1,
-        # Without ZeRO the engine clips by itself, with the norm that it has computed.
+        # Without ZeRO, `Engine` clips with the norm that it has computed.
         "gradient_clipping": config.optimizer.max_grad_norm if stage else 0.0,
         "zero_optimization": _zero(config.parallel, stage, pinned=ranks.device.type == "cuda"),
         # The loss scale of fp16 is dynamic by default.
         "fp16": {"enabled": training.precision == "fp16"},
-        # An update that is not finite is left out; in float32 that is so by itself.
+        # DeepSpeed skips updates that are not finite; float32 does so without this setting.
         "bf16": {"enabled": training.precision == "bf16", "check_grad_overflow": True},
-        # On a CPU, torch's optimizer serves offloading too, and nothing is compiled.
+        # On a CPU, offload uses torch's optimizer too, and nothing is compiled.
         "zero_force_ds_cpu_optimizer": False,
-        # The learning rate and the metrics are the trainer's; DeepSpeed prints nothing.
+        # The trainer prints learning rate and metrics; DeepSpeed prints nothing.
         "steps_per_print": None,
     }
     return passed_through(config.deepspeed, settings, origins)

@@ -1,4 +1,4 @@
-"""The keys of DeepSpeed's configuration: what is passed on, what megapt sets, what is refused."""
+"""The keys of DeepSpeed's configuration: passed through, set by megapt, or refused."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ VALUES: dict[str, tuple[str | bool, ...]] = {
     "seq_parallel_communication_data_type": TYPES,
     "wall_clock_breakdown": _SWITCH,
 }
-"""What a key outside sections may be."""
+"""Top-level key -> its allowed values."""
 
 PASSED = (*SECTIONS, *VALUES)
+"""Sections and top-level keys that are passed through."""
 
 PACKAGES = {"comet": "comet_ml", "tensorboard": "tensorboard", "wandb": "wandb"}
-"""What a section that is enabled needs."""
+"""Section -> the Python package that it needs if it is enabled."""
 
 OWNED = {
     "train_batch_size": "training.global_batch_size",
@@ -63,7 +64,7 @@ OWNED = {
     "zero_optimization.zero_quantized_weights": "parallel.zero_quantized_weights",
     "zero_optimization.zero_quantized_gradients": "parallel.zero_quantized_gradients",
 }
-"""Key -> the one of megapt that sets it."""
+"""Key -> the megapt setting that determines it."""
 
 REFUSED = {
     **dict.fromkeys(
@@ -77,7 +78,7 @@ REFUSED = {
     ),
     **dict.fromkeys(
         ("bf16.check_grad_overflow", "zero_optimization.compute_grad_norm"),
-        "megapt leaves out every update whose gradient norm is not finite",
+        "megapt skips every update whose gradient norm is not finite",
     ),
     **dict.fromkeys(
         (
@@ -103,3 +104,4 @@ REFUSED = {
         "megapt does not work with it",
     ),
 }
+"""Key -> why megapt refuses it."""

@@ -1,4 +1,4 @@
-"""Kernels that give the same bits every time."""
+"""Deterministic kernels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, torch chooses kernels that give the same bits every time, or any.
+    """Switch torch's deterministic kernels on (`wanted`) or off inside the context.
 
-    The workspace of cuBLAS is chosen with the first product of the process, and stays.
+    cuBLAS fixes its workspace at the first matrix product of the process, so
+    `CUBLAS_WORKSPACE_CONFIG` stays set.
     """
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark

@@ -1,4 +1,4 @@
-"""One model under DeepSpeed, and all that the rest of megapt asks of it."""
+"""A model under DeepSpeed, with the interface that the rest of megapt uses."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from megapt.distributed.masters import gather
 from megapt.distributed.parameter_shards import ParameterShard, parameter_shards
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.resharding import load_engine
-from megapt.distributed.saving import files_of
+from megapt.distributed.saving import checkpoint_files
 from megapt.distributed.start import import_deepspeed
 
 _BUCKET = 500_000_000
-"""Elements that DeepSpeed reduces at once by default."""
+"""DeepSpeed's default number of elements of a reduction bucket."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """What has become of one update."""
+    """The outcome of one update."""
 
     norm: float
-    """Of the gradient over all ranks, before clipping; not finite if the gradient was not."""
+    """Gradient norm over all ranks before clipping; not finite if the gradient is not."""
     applied: bool
     """Whether weights and optimizer states have changed."""
 
 
-def _admit(optimizer: type[torch.optim.Optimizer]) -> None:
+def _allow_optimizer(optimizer: type[torch.optim.Optimizer]) -> None:
     """Let ZeRO run an optimizer without a warning that DeepSpeed has not tested it."""
     from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 
@@ -47,8 +47,8 @@ def _admit(optimizer: type[torch.optim.Optimizer]) -> None:
         ZERO_SUPPORTED_OPTIMIZERS.append(optimizer)
 
 
-def _release(engine: Any) -> None:
-    """Have DeepSpeed let go of an engine, in its globals too."""
+def _destroy(engine: Any) -> None:
+    """Free an engine, including the references in DeepSpeed's global state."""
     from deepspeed.runtime.zero import parameter_offload
 
     engine.destroy()
@@ -56,14 +56,14 @@ def _release(engine: Any) -> None:
 
 
 class Engine:
-    """One model under DeepSpeed. It is called as the module is; all ranks call together.
+    """A model under DeepSpeed. It is called like the module; all ranks must call it.
 
     Args:
-        model: on the CPU, float32.
-        optimizer: over the model's parameters, in groups that have a `factor` of the learning rate.
-        config: of the run.
+        model: the model, float32, on the CPU.
+        optimizer: optimizer of the model's parameters; each group has a learning rate `factor`.
+        config: the run's configuration.
         settings: DeepSpeed's configuration of the run; see `deepspeed_config`.
-        ranks: of the job.
+        ranks: the job's ranks.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class Engine:
         own = copy.deepcopy(dict(settings))
         zero = own["zero_optimization"]
         self.zero_stage: int = zero["stage"]
-        """That is run."""
+        """Effective ZeRO stage."""
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        """Elements of all parameters."""
-        # DeepSpeed allocates the whole bucket, 2 GB by default.
+        """Total number of elements of the parameters."""
+        # DeepSpeed allocates the full bucket, 2 GB by default.
         zero.setdefault("reduce_bucket_size", min(_BUCKET, self.parameters))
         with ExitStack() as stack:
             stack.enter_context(deterministic(config.training.deterministic))
             self._engine = self._wrap(model, optimizer, config, own)
-            stack.callback(_release, self._engine)
+            stack.callback(_destroy, self._engine)
             self._stack = stack.pop_all()
         decay = config.optimizer.ema_decay
         self._average = WeightAverage(self._engine, decay) if decay else None
@@ -99,11 +99,11 @@ class Engine:
         config: RunConfig,
         settings: dict[str, Any],
     ) -> Any:
-        """Return DeepSpeed's engine around a model and its optimizer."""
+        """Return DeepSpeed's engine for a model and its optimizer."""
         deepspeed = import_deepspeed()
-        _admit(type(optimizer))
+        _allow_optimizer(type(optimizer))
         if self.zero_stage == 3:
-            # Parameter by parameter, so that no device ever holds the whole model.
+            # DeepSpeed shards each parameter in turn, so that no device holds the full model.
             model = model.to(DTYPES[config.training.precision])
             deepspeed.zero.Init(module=model, config_dict_or_path=settings)
         else:
@@ -118,7 +118,7 @@ class Engine:
 
     @property
     def module(self) -> nn.Module:
-        """The model as it computes; at stage 3 a parameter is whole only while it is used."""
+        """The module in the engine; at stage 3 a parameter is gathered only while it is used."""
         module: nn.Module = self._engine.module
         return module
 
@@ -142,16 +142,16 @@ class Engine:
     def backward(self, loss: Tensor, last: bool) -> None:
         """Back-propagate a micro-batch's part of the step's loss; gradients add up.
 
-        DeepSpeed averages gradients over all ranks. The loss is normalized over the whole step
-        already, so the average is undone here, and the division by the accumulation steps is
-        switched off. Ranks that share positions are to DeepSpeed ranks like others: each has a part
-        of the loss, and its gradient is a part of the sum. (Told of them, DeepSpeed divides by
-        different numbers at different stages.)
+        DeepSpeed averages gradients over all ranks. The loss is already normalized over the whole
+        step, so a factor here cancels the averaging, and the division by the accumulation steps is
+        disabled. DeepSpeed treats ranks that share positions like all other ranks: each has a part
+        of the loss, and its gradient is a part of the sum. (If DeepSpeed knew about sequence
+        parallelism, it would divide by different numbers at different stages.)
 
         Args:
-            loss: scalar; of the positions of this rank alone.
-            last: whether the update follows. The number of micro-batches may differ from update to
-                update, as long as all ranks agree.
+            loss: scalar loss of the positions of this rank.
+            last: whether this is the last micro-batch before the update. The number of
+                micro-batches may vary between updates if it is the same on all ranks.
         """
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss * self._ranks.mesh.gradient_world, scale_wrt_gas=False)
@@ -159,27 +159,27 @@ class Engine:
     def step(self, learning_rate: float, skip: bool = False) -> Update:
         """Update the weights, unless the gradient is not finite.
 
-        What is left out leaves no trace: weights, optimizer states and Adam's count of its updates
-        stay as they are, on all ranks, and the gradients are forgotten. Under fp16 DeepSpeed then
-        halves its loss scale, which is how it finds one.
+        A skipped update changes nothing: weights, optimizer states and Adam's step count stay the
+        same on all ranks, and the gradients are discarded. With fp16, an update that is not finite
+        makes DeepSpeed halve its dynamic loss scale.
 
         Args:
-            learning_rate: times each group's own factor.
-            skip: leave out this update in any case.
+            learning_rate: learning rate; each group's `factor` multiplies it.
+            skip: skip this update in any case.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate * group["factor"]
         return self._zero_step(skip) if self.zero_stage else self._plain_step(skip)
 
     def update_average(self) -> None:
-        """Take the weights into the moving average, if there is one, after an applied update."""
+        """Add the weights to the moving average, if there is one, after an applied update."""
         if self._average is not None:
             self._average.add()
 
     def _zero_step(self, skip: bool) -> Update:
-        """Step through DeepSpeed's ZeRO optimizer, which itself refuses what is not finite."""
+        """Step DeepSpeed's ZeRO optimizer, which skips updates that are not finite."""
         if skip:
-            with _refusing(self._engine.optimizer) as norms:
+            with _skipping_update(self._engine.optimizer) as norms:
                 self._engine.step()
             return Update(norms[-1], applied=False)
         self._engine.step()
@@ -187,7 +187,7 @@ class Engine:
         return Update(norm, applied=self._engine.was_step_applied())
 
     def _plain_step(self, skip: bool) -> Update:
-        """Step through torch's own optimizer; every rank holds the same gradients."""
+        """Step torch's optimizer; all ranks hold the same gradients."""
         parameters = list(self.module.parameters())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -203,7 +203,7 @@ class Engine:
 
     @property
     def loss_scale(self) -> float:
-        """What gradients are multiplied with before the update; 1 but for fp16."""
+        """Factor of the gradients before the update; 1 except for fp16."""
         return float(getattr(self._engine.optimizer, "loss_scale", 1.0))
 
     def parameter_names(self) -> list[str]:
@@ -211,16 +211,16 @@ class Engine:
         return [name for name, _ in self.module.named_parameters()]
 
     def master_shards(self) -> dict[str, ParameterShard]:
-        """Return name -> what this rank updates of a parameter; none of those that others update.
+        """Return name -> shard, for the parameters of which this rank updates a part.
 
-        The shards of all ranks are disjoint and make the whole.
+        The shards of all ranks are disjoint and cover all elements.
         """
         return dict(parameter_shards(self.module, self._ranks.main))
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, parameter) in the run's precision, whole. All ranks iterate together.
+        """Yield (name, full parameter) in the run's precision. All ranks must iterate.
 
-        At stage 3 one parameter at a time is gathered.
+        At stage 3, one parameter at a time is gathered.
         """
         whole = import_deepspeed().zero.GatheredParameters if self.zero_stage == 3 else nullcontext
         for name, parameter in self.module.named_parameters():
@@ -228,7 +228,7 @@ class Engine:
                 yield name, parameter.detach()
 
     def full_weights(self, keep: bool) -> dict[str, Tensor]:
-        """Return all parameters, whole, in float32, on the CPU. All ranks must call it.
+        """Return all full parameters, float32, on the CPU. All ranks must call it.
 
         Args:
             keep: whether this rank needs them; the others get an empty dictionary.
@@ -236,7 +236,7 @@ class Engine:
         return gather(self._engine, keep)
 
     def replicated_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, parameter) of what every rank holds alike: all but at stage 3, then none."""
+        """Yield (name, parameter) of the parameters that all ranks replicate; none at stage 3."""
         if self.zero_stage < 3:
             yield from self.module.named_parameters()
 
@@ -244,51 +244,51 @@ class Engine:
         """Return this rank's part of the state of training. All ranks must call it.
 
         Args:
-            folder: where the checkpoint will be; what is offloaded to NVMe is written there.
-            copying: whether tensors are copied to host memory, because training goes on meanwhile.
+            folder: folder of the checkpoint; states that are offloaded to NVMe are written to it.
+            copying: whether to copy tensors to host memory, so that training can continue.
 
         Returns:
-            Name of a file -> its content, for `torch.save`.
+            File name -> content for `torch.save`.
         """
-        return files_of(self._engine, folder, copying=copying)
+        return checkpoint_files(self._engine, folder, copying=copying)
 
     def load_state(self, path: Path, moved: Mapping[str, Tensor] = {}) -> None:
-        """Go on from a checkpoint, whatever ranks and ZeRO stage saved it. All ranks must call it.
+        """Load a checkpoint of any number of ranks and any ZeRO stage. All ranks must call it.
 
         Args:
-            path: of a folder with what `state` has returned on all ranks.
-            moved: name of a parameter -> place in the files of each row, where it is another.
+            path: folder with the files that `state` returned on all ranks.
+            moved: parameter name -> index in the files of each row, if the row order differs.
 
         Raises:
-            ConfigError: it is of another model, or its states cannot be spread anew.
-            DamagedError: a parameter in it is not whole.
+            ConfigError: the checkpoint is of another model, or its states cannot be resharded.
+            DamagedError: a parameter in the checkpoint is incomplete.
         """
         load_engine(self._engine, path, moved)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context inside which the module holds the moving average, if there is one.
 
-        All ranks must enter it. No update may be done inside; afterwards the weights are what they
-        were, bit for bit. After an error inside, a checkpoint is still right, but a module of
-        shards, or in half precision, keeps the average.
+        All ranks must enter it. Updates inside are not allowed. On exit, the weights are restored
+        bit for bit. After an error inside, a checkpoint is still correct, but with ZeRO or in half
+        precision the module keeps the average.
         """
-        return nullcontext() if self._average is None else self._average.in_place()
+        return nullcontext() if self._average is None else self._average.applied()
 
     def average_state(self) -> dict[str, Tensor] | None:
-        """Return the whole moving average, or None. All ranks must call it.
+        """Return the full moving average, or None. All ranks must call it.
 
         Returns:
-            Name of a parameter -> float32 tensor on the CPU; nothing on ranks but the main one.
+            Parameter name -> float32 tensor on the CPU; empty except on the main rank.
         """
         return None if self._average is None else self._average.state(self._ranks.main)
 
     def load_average(self, weights: Mapping[str, Tensor] | None) -> None:
-        """Go on from a moving average; with None, begin one with the weights as they are now.
+        """Load a moving average; with None, start a new one from the current weights.
 
         Call it after `load_state`.
 
         Args:
-            weights: what `average_state` has returned, on any ranks, at any ZeRO stage.
+            weights: result of `average_state`, on any number of ranks, at any ZeRO stage.
         """
         if self._average is None:
             return
@@ -298,18 +298,19 @@ class Engine:
             self._average.load(weights)
 
     def close(self) -> None:
-        """Free the memory of model and optimizer, and undo what was changed of this process."""
+        """Free the memory of model and optimizer, and restore the changed state of this process."""
         self._stack.close()
         self._average = self._engine = None
-        gc.collect()  # DeepSpeed's hooks form cycles, and another model may need the memory.
+        gc.collect()  # DeepSpeed's hooks form reference cycles.
 
 
 @contextmanager
-def _refusing(optimizer: Any) -> Iterator[list[float]]:
-    """Inside, a ZeRO optimizer leaves out the update, as it does one that is not finite.
+def _skipping_update(optimizer: Any) -> Iterator[list[float]]:
+    """Make a ZeRO optimizer skip the update inside the context, like one that is not finite.
 
-    It asks one method for the gradient norm, at every stage, with and without offloading, and goes
-    no further if that is infinite. Its loss scale is not to blame and stays.
+    At every stage, with and without offload, the optimizer calls one method for the gradient norm
+    and skips the update if the result is infinite. The loss scale stays the same, because it is not
+    the cause.
 
     Yields:
         A list whose last entry is the true norm.
@@ -319,15 +320,15 @@ def _refusing(optimizer: Any) -> Iterator[list[float]]:
     by_group = hasattr(optimizer, "_get_norm_groups")  # stage 3
     method = "_get_norm_groups" if by_group else "scaled_global_norm"
     true_norm = getattr(optimizer, method)
-    norms = [math.inf]  # What is not asked for was found to be infinite before.
+    norms = [math.inf]  # The method is not called if the gradients were already found to overflow.
 
-    def refused() -> Any:
+    def infinite_norm() -> Any:
         scaled = combine_grad_norm_groups(true_norm() if by_group else [true_norm()])
         norms.append(float(scaled) / optimizer.loss_scale)
         infinite = torch.full_like(scaled, math.inf)
         return [infinite] if by_group else infinite
 
-    setattr(optimizer, method, refused)
+    setattr(optimizer, method, infinite_norm)
     optimizer._update_scale = lambda has_overflow: None
     try:
         yield norms

@@ -1,7 +1,7 @@
-"""What DeepSpeed holds on a rank beside activations, as its source (0.19) allocates it.
+"""The memory of a rank under DeepSpeed in addition to activations, as in its source (0.19).
 
-N ranks share P parameters; a partition is q = P / N of them. Weights and gradients take w bytes an
-element, 4 in fp32 and 2 in bf16 and fp16; what the optimizer keeps is float32.
+N ranks share P parameters; a partition is q = P / N of them. Weights and gradients take w bytes per
+element, 4 in fp32 and 2 in bf16 and fp16; the optimizer's states are float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from megapt.distributed.deepspeed_config import DTYPES
 
 _FLOAT, _DOUBLE = 4, 8
 _FALLBACK_BUCKET = 500_000_000
-"""Elements that the engine reduces at once without ZeRO (`buffered_allreduce_fallback`)."""
+"""Elements per reduction of the engine without ZeRO (`buffered_allreduce_fallback`)."""
 _ZERO_DEFAULTS = {
     "reduce_bucket_size": 500_000_000,
     "stage3_prefetch_bucket_size": 50_000_000,
@@ -28,27 +28,27 @@ _ZERO_DEFAULTS = {
 
 @dataclass(frozen=True)
 class Trace:
-    """The bytes that live beside weights and finished gradients, over one micro-batch."""
+    """Memory during one micro-batch in addition to weights and finished gradients, in bytes."""
 
     peaks: NDArray[np.float64]
-    """The most of them at once before the first gradient is finished, between the first and the
-    second, ..., after the last, [parameters + 1]. A gradient in flight counts."""
+    """Peak before the first gradient is finished, between the first and the second, ..., and after
+    the last, [parameters + 1]. It includes the gradient that is being computed."""
     finished: NDArray[np.float64]
-    """Elements of the gradients that are finished in each of these spans, [parameters + 1]."""
+    """Elements of the finished gradients in each of these intervals, [parameters + 1]."""
     trunk: float
-    """What the trunk leaves for the backward pass."""
+    """Activations that the trunk keeps for the backward pass."""
     head: float
-    """What the heads take beside it at their largest."""
+    """Peak of the heads in addition to `trunk`."""
 
     @property
     def most(self) -> float:
-        """The most bytes at once."""
+        """The peak."""
         return float(self.peaks.max())
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one rank; the parts are those of the moment at which most is held."""
+    """Memory of one rank in bytes; the parts are those at the moment of the peak."""
 
     stage: int
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class Footprint:
     moment: str = ""
     """`passes` (forward and backward), `reduction` or `update`."""
     host: float = 0.0
-    """What is offloaded to the memory of the node."""
+    """Memory offloaded to the host."""
     start: float = 0.0
-    """The most before the first step."""
+    """Peak before the first step."""
 
     @property
     def total(self) -> float:
@@ -68,31 +68,28 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Job:
-    """What the states of a rank depend on.
-
-    Args:
-        config: of the run; its stage is that which is asked for.
-        zero: DeepSpeed's section `zero_optimization`.
-        ranks: of the job.
-        device: `cpu` or `cuda`.
-        parameters: P.
-        largest: elements of the largest parameter.
-        state_bytes: of the optimizer's states of one parameter.
-        update_bytes: that the optimizer takes while it updates, for each element of a tensor.
-    """
+    """The quantities that determine the memory of a rank."""
 
     config: RunConfig
+    """The run's configuration, with the requested ZeRO stage, not the effective one."""
     zero: Mapping[str, Any]
+    """DeepSpeed's section `zero_optimization`."""
     ranks: int
+    """Ranks of the job, N."""
     device: str
+    """`cpu` or `cuda`."""
     parameters: int
+    """Elements of all parameters, P."""
     largest: int
+    """Elements of the largest parameter."""
     state_bytes: int
+    """Bytes of optimizer states per element."""
     update_bytes: int
+    """Temporary bytes per element of a tensor during its update."""
 
     @property
     def width(self) -> int:
-        """Bytes w of a weight."""
+        """Bytes per weight, w."""
         return DTYPES[self.config.training.precision].itemsize
 
     @property
@@ -108,26 +105,26 @@ class Job:
         return int(self.zero.get(key, _ZERO_DEFAULTS[key]))
 
     def _bucket(self) -> float:
-        """Bytes of the bucket that gradients are reduced in; the engine asks for no larger one."""
+        """Return the bytes of the reduction bucket; the engine requests at most all parameters."""
         return self.width * min(self._elements("reduce_bucket_size"), self.parameters)
 
     def _update(self, size: float) -> float:
-        """Return what the update of a flat tensor takes beside it."""
+        """Return the temporary bytes of the update of a flat tensor."""
         return self.update_bytes * size
 
     def footprint(self, trace: Trace) -> Footprint:
-        """Return the memory of a rank that runs micro-batches like that of `trace`."""
+        """Return the memory of a rank that runs micro-batches like the one of `trace`."""
         stage = int(self.zero["stage"])
         if stage == 0:
-            return self._unsharded(trace)
-        return self._gathered(trace) if stage == 3 else self._sharded(stage, trace)
+            return self._stage_0(trace)
+        return self._stage_3(trace) if stage == 3 else self._stage_1_or_2(stage, trace)
 
     def _passes(self, trace: Trace, kept: bool) -> tuple[float, float]:
-        """Return the activations and gradients of the moment of a pass at which both are most.
+        """Return activations and gradients at the moment of a pass when their sum peaks, in bytes.
 
         Args:
-            trace: of a micro-batch.
-            kept: whether finished gradients stay where they are until the update.
+            trace: memory of a micro-batch.
+            kept: whether finished gradients stay in memory until the update.
         """
         finished = trace.finished if kept else np.zeros_like(trace.finished)
         if kept and self.accumulates:
@@ -141,8 +138,8 @@ class Job:
     def _states(self, size: float) -> float:
         return self.state_bytes * size + self._average(size)
 
-    def _unsharded(self, trace: Trace) -> Footprint:
-        """Stage 0, float32: torch's own optimizer on the parameters as they are."""
+    def _stage_0(self, trace: Trace) -> Footprint:
+        """Return the memory at stage 0, float32: torch's optimizer updates the parameters."""
         size = float(self.parameters)
         held = {"weights": self.width * size, "optimizer": self._states(size)}
         activations, gradients = self._passes(trace, kept=True)
@@ -155,17 +152,17 @@ class Job:
             },
             "update": {"gradients": whole, "temporary": self._update(self.largest)},
         }
-        return self._most(0, held, moments, host=0.0, start=held["weights"])
+        return self._peak(0, held, moments, host=0.0, start=held["weights"])
 
-    def _sharded(self, stage: int, trace: Trace) -> Footprint:
-        """Stages 1 and 2: flat weights, a float32 partition of them that is updated."""
+    def _stage_1_or_2(self, stage: int, trace: Trace) -> Footprint:
+        """Return the memory at stages 1 and 2: flat weights, and a float32 partition to update."""
         whole, part = float(self.parameters), self.parameters / self.ranks
         states = _FLOAT * part + self._states(part)
-        offloads = self.config.parallel.offload_optimizer != "none"
-        host = states + (self.width + _FLOAT) * part if offloads else 0.0
-        staged = 2 * self.width * self.largest if offloads else 0.0
-        held = {"weights": self.width * whole, "optimizer": 0.0 if offloads else states}
-        own = 0.0 if offloads else self.width * part
+        offloads_optimizer = self.config.parallel.offload_optimizer != "none"
+        host = states + (self.width + _FLOAT) * part if offloads_optimizer else 0.0
+        staged = 2 * self.width * self.largest if offloads_optimizer else 0.0
+        held = {"weights": self.width * whole, "optimizer": 0.0 if offloads_optimizer else states}
+        own = 0.0 if offloads_optimizer else self.width * part
         activations, gradients = self._passes(trace, kept=stage == 1)
         if stage == 2:
             gradients = own * (2 if self.accumulates else 1)
@@ -178,40 +175,42 @@ class Job:
                 "activations": activations,
             },
             "reduction": {"gradients": reducing + own, "buffers": bucket + staged},
-            "update": {"gradients": own, "temporary": self._temporary(part, offloads)},
+            "update": {"gradients": own, "temporary": self._temporary(part, offloads_optimizer)},
         }
-        # The whole model is there in float32, then a flat copy of it in the run's precision.
+        # At the start there is the full float32 model, then a flat copy in the run's precision.
         start = max(_FLOAT * whole, 2 * self.width * whole)
-        return self._most(stage, held, moments, host, start)
+        return self._peak(stage, held, moments, host, start)
 
-    def _temporary(self, part: float, offloads: bool) -> float:
-        """Return what the update of a partition takes: the norm, a float32 copy, the arithmetic."""
+    def _temporary(self, part: float, offloads_optimizer: bool) -> float:
+        """Return temporary bytes of a partition's update: norm, float32 copy and arithmetic."""
         norm = _DOUBLE * min(self.largest, part)
-        if offloads:
+        if offloads_optimizer:
             return norm
         casting = self.width * part if self.width < _FLOAT else 0.0
         return max(norm, _FLOAT * part + max(casting, self._update(part)))
 
-    def _gathered(self, trace: Trace) -> Footprint:
-        """Stage 3: weights are gathered for the modules that compute, and some ahead."""
+    def _stage_3(self, trace: Trace) -> Footprint:
+        """Return the memory at stage 3: weights are gathered when used, and some prefetched."""
         whole, part = float(self.parameters), self.parameters / self.ranks
         parallel = self.config.parallel
         states = _FLOAT * part + self._states(part)
         resident = self.width * part
-        offloads, away = parallel.offload_optimizer != "none", parallel.offload_param != "none"
-        host = (states + (self.width + _FLOAT) * part if offloads else 0.0) + resident * away
-        ahead = self._elements("stage3_prefetch_bucket_size")
+        offloads_optimizer = parallel.offload_optimizer != "none"
+        offloads_params = parallel.offload_param != "none"
+        host = states + (self.width + _FLOAT) * part if offloads_optimizer else 0.0
+        host += resident * offloads_params
+        prefetched = self._elements("stage3_prefetch_bucket_size")
         reused = self._elements("stage3_max_reuse_distance")
-        # What the backward pass needs soon again stays; both passes count in the distance.
-        live = self.width * min(whole, reused / 2 + ahead + self.largest)
-        # What is gathered ahead arrives in one flat tensor, and is copied out of it.
-        arriving = self.width * min(max(whole - self.largest, 0.0), ahead)
+        # Weights that are reused within `reused` elements stay; both passes count in the distance.
+        live = self.width * min(whole, reused / 2 + prefetched + self.largest)
+        # Prefetched weights arrive in one flat tensor and are copied out of it.
+        arriving = self.width * min(max(whole - self.largest, 0.0), prefetched)
         if parallel.zero_hpz_partition_size > 1:
             resident += self.width * whole / parallel.zero_hpz_partition_size
         held = {
-            "weights": 0.0 if away else resident,
-            "optimizer": 0.0 if offloads else states,
-            "gradients": 0.0 if offloads else self.width * part,
+            "weights": 0.0 if offloads_params else resident,
+            "optimizer": 0.0 if offloads_optimizer else states,
+            "gradients": 0.0 if offloads_optimizer else self.width * part,
             "buffers": self._bucket(),
         }
         peak = max(trace.trunk + arriving, trace.most)
@@ -222,13 +221,13 @@ class Job:
                 "buffers": held["buffers"] + peak - activations,
                 "activations": activations,
             },
-            "update": {"temporary": self._temporary(part, offloads)},
+            "update": {"temporary": self._temporary(part, offloads_optimizer)},
         }
-        # A GPU gets its parts one parameter after another; a process on CPUs has the whole model.
+        # A GPU receives its partition parameter by parameter; a CPU process holds the full model.
         start = _FLOAT * float(self.largest if self.device == "cuda" else whole) + resident
-        return self._most(3, held, moments, host, start)
+        return self._peak(3, held, moments, host, start)
 
-    def _most(
+    def _peak(
         self,
         stage: int,
         held: Mapping[str, float],
@@ -236,9 +235,9 @@ class Job:
         host: float,
         start: float,
     ) -> Footprint:
-        """Return the moment at which most is held."""
+        """Return the memory at the moment of the peak."""
         whole = {name: {**held, **extra} for name, extra in moments.items()}
         moment = max(whole, key=lambda name: sum(whole[name].values()))
-        if self.device == "cpu":  # There is no other memory that could be offloaded to.
+        if self.device == "cpu":  # Offload uses the same memory.
             whole[moment]["optimizer"] = whole[moment]["optimizer"] + host
         return Footprint(stage, whole[moment], moment, host, start)

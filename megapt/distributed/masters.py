@@ -1,8 +1,8 @@
-"""The float32 weights that a rank's optimizer updates, wherever the ZeRO stage keeps them.
+"""The float32 master weights that a rank's optimizer updates, at any ZeRO stage.
 
-They are all of the model's without ZeRO, one flat partition a parameter group at stages 1 and 2,
-and one of each parameter at stage 3. DeepSpeed has public functions for single parameters; for the
-partitions it has none, so what is read here is of its own optimizers.
+Without ZeRO they are the model's parameters, at stages 1 and 2 a flat partition of each parameter
+group, and at stage 3 a flat partition of each parameter. DeepSpeed has public functions for single
+parameters, but none for the partitions, so this module reads attributes of DeepSpeed's optimizers.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 
 def masters(engine: Any) -> list[Tensor]:
-    """Return what this rank's optimizer updates, float32; changes go on with the training.
+    """Return the float32 tensors that this rank's optimizer updates, not copies.
 
     Args:
-        engine: DeepSpeed's.
+        engine: DeepSpeed's engine.
     """
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_partitioned_groups_flat"):  # stage 3
@@ -29,8 +29,8 @@ def masters(engine: Any) -> list[Tensor]:
 
 
 @torch.no_grad()
-def publish(engine: Any) -> None:
-    """Make the module's weights those of the masters again. All ranks must call it."""
+def update_module(engine: Any) -> None:
+    """Copy the master weights to the module's weights. All ranks must call it."""
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_partitioned_groups_flat"):
         optimizer.checkpoint_event_prologue()
@@ -42,10 +42,10 @@ def publish(engine: Any) -> None:
 
 
 def gather(engine: Any, keep: bool) -> dict[str, Tensor]:
-    """Return all parameters, whole, in float32, on the CPU. All ranks must call it.
+    """Return all full parameters, float32, on the CPU. All ranks must call it.
 
     Args:
-        engine: DeepSpeed's.
+        engine: DeepSpeed's engine.
         keep: whether this rank needs them; the others get an empty dictionary.
     """
     from deepspeed.utils import safe_get_full_fp32_param
@@ -61,9 +61,13 @@ def gather(engine: Any, keep: bool) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def scatter(engine: Any, weights: Mapping[str, Tensor]) -> None:
-    """Set the masters to whole parameters, the opposite of `gather`.
+    """Set the master weights from full parameters, the inverse of `gather`.
 
-    The module's weights follow with `publish`.
+    `update_module` then updates the module's weights.
+
+    Args:
+        engine: DeepSpeed's engine.
+        weights: parameter name -> full parameter.
 
     Raises:
         KeyError: if a parameter is missing.
@@ -73,7 +77,8 @@ def scatter(engine: Any, weights: Mapping[str, Tensor]) -> None:
     for name, parameter in engine.module.named_parameters():
         whole = weights[name]
         if hasattr(parameter, "ds_id"):
-            # DeepSpeed's own function for the whole fails where ranks do not divide the parameter.
+            # DeepSpeed's function for full parameters fails if the number of elements is not
+            # divisible by the number of ranks.
             mine = safe_get_local_fp32_param(parameter)
             start = mine.numel() * torch.distributed.get_rank(parameter.ds_process_group)
             part = whole.flatten()[start : start + mine.numel()]

@@ -1,4 +1,4 @@
-"""What a rank updates of each parameter, wherever the ZeRO stage keeps it."""
+"""The part of each parameter that a rank updates, at any ZeRO stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ParameterShard:
 
     @property
     def weights(self) -> Tensor:
-        """Their values, float32, as the optimizer keeps them; not a copy."""
+        """Values of the elements in the optimizer, float32; not a copy."""
         parameter = self._parameter
         if hasattr(parameter, "ds_id"):  # ZeRO 3
             from deepspeed.utils import safe_get_local_fp32_param
@@ -31,9 +31,9 @@ class ParameterShard:
 
     @property
     def gradient(self) -> Tensor:
-        """Their gradient, times the loss scale and not yet clipped.
+        """Gradient of the elements, multiplied by the loss scale and not clipped.
 
-        It is there between the last backward pass and the update.
+        It is available between the last backward pass and the update.
         """
         parameter = self._parameter
         if hasattr(parameter, "ds_id"):
@@ -51,13 +51,13 @@ class ParameterShard:
 
 
 def _without_padding(parameter: Any, shard: Tensor) -> Tensor:
-    """Return of a ZeRO 3 shard what belongs to the parameter: the last ones end in padding."""
+    """Return a ZeRO 3 shard without padding, which the last shards may contain."""
     start = torch.distributed.get_rank(group=parameter.ds_process_group) * shard.numel()
     return shard.flatten()[: max(0, parameter.ds_numel - start)]
 
 
 def _is_here(parameter: Any, main: bool) -> bool:
-    """Return whether this rank updates some of a parameter; what is not sharded, the main one."""
+    """Return whether this rank updates a part of a parameter; the main rank has unsharded ones."""
     if hasattr(parameter, "ds_id"):
         return True
     if hasattr(parameter, "_hp_mapping"):
@@ -66,13 +66,13 @@ def _is_here(parameter: Any, main: bool) -> bool:
 
 
 def parameter_shards(module: nn.Module, main: bool) -> Iterator[tuple[str, ParameterShard]]:
-    """Yield (name, shard) of the parameters that this rank updates some of.
+    """Yield (name, shard) of the parameters of which this rank updates a part.
 
-    The shards of all ranks are disjoint and make the whole.
+    The shards of all ranks are disjoint and cover all elements.
 
     Args:
-        module: inside DeepSpeed's engine.
-        main: whether this is the rank that what is not sharded is left to.
+        module: the module inside DeepSpeed's engine.
+        main: whether this is the main rank, to which parameters that are not sharded belong.
     """
     for name, parameter in module.named_parameters():
         if _is_here(parameter, main):

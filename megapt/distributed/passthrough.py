@@ -1,7 +1,7 @@
-"""The section `deepspeed`: what of DeepSpeed's configuration megapt has no key for.
+"""The section `deepspeed`: DeepSpeed settings for which megapt has no key.
 
-DeepSpeed ignores unknown keys at the top, and lets some override what a run relies on. Here every
-key is either known and passed on, or refused by its path.
+DeepSpeed ignores unknown top-level keys, and some of its keys would override settings on which a
+run relies. Here every key is either known and passed through, or refused with its path.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from megapt.distributed.start import import_deepspeed
 
 
 def _inner_keys(section: str) -> list[str]:
-    """Return the keys that DeepSpeed knows in a section; none if it checks them by itself."""
+    """Return the keys that DeepSpeed knows in a section; none if DeepSpeed checks them itself."""
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
     from deepspeed.runtime.swap_tensor.aio_config import AIO_DEFAULT_DICT
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
@@ -46,14 +46,14 @@ def _inner_keys(section: str) -> list[str]:
 
 
 def _items(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Return path and value of every key, sections before what is in them."""
+    """Yield (path, value) of every key, each section before its keys."""
     for key, value in section.items():
         yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
             yield from _items(value, f"{prefix}{key}.")
 
 
-def _problem(path: str) -> str:
+def _key_problem(path: str) -> str:
     if path in OWNED:
         return f"set by {OWNED[path]}"
     if path in REFUSED:
@@ -73,8 +73,8 @@ def _one_of(value: Any, choices: tuple[str | bool, ...]) -> str:
     return "" if value in choices else f"should be one of {listed}, not {value!r}"
 
 
-def _misfit(path: str, value: Any) -> str:
-    """Return why DeepSpeed would stumble over a value of a key that it knows."""
+def _value_problem(path: str, value: Any) -> str:
+    """Return why DeepSpeed would fail on the value of a key that it knows, or ""."""
     if path in VALUES:
         return _one_of(value, VALUES[path])
     if path in SECTIONS and not isinstance(value, Mapping):
@@ -86,7 +86,7 @@ def _misfit(path: str, value: Any) -> str:
 
 
 def _check_accumulation(settings: Mapping[str, Any], origins: Origins) -> None:
-    """Refuse a type of accumulated gradients that DeepSpeed has no optimizer for."""
+    """Refuse a gradient accumulation type for which DeepSpeed has no optimizer."""
     wanted = settings.get("data_types", {}).get("grad_accum_dtype")
     if wanted is None:
         return
@@ -110,7 +110,7 @@ def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_values(section: Mapping[str, Any], settings: dict[str, Any], origins: Origins) -> None:
-    """Have DeepSpeed read the configuration, and pass on what it does not like."""
+    """Let DeepSpeed validate the configuration, and raise its errors as configuration errors."""
     from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
 
     try:
@@ -127,21 +127,21 @@ def _check_values(section: Mapping[str, Any], settings: dict[str, Any], origins:
 def passed_through(
     section: Mapping[str, Any], settings: dict[str, Any], origins: Origins
 ) -> dict[str, Any]:
-    """Return DeepSpeed's configuration with what the section adds to it.
+    """Return DeepSpeed's configuration merged with the section `deepspeed`.
 
     Args:
-        section: `deepspeed` of the run.
-        settings: what megapt has set.
-        origins: of the configuration.
+        section: the run's section `deepspeed`.
+        settings: the settings of megapt.
+        origins: origins of the run's configuration.
 
     Raises:
-        ConfigError: for a key that megapt sets itself, that would break what it promises, or that
-            DeepSpeed does not know, and for a value that DeepSpeed does not take.
+        ConfigError: for a key that megapt sets itself, that is incompatible with megapt, or that
+            DeepSpeed does not know, and for a value that DeepSpeed does not accept.
     """
     import_deepspeed()
     items = dict(_items(section))
     for path, value in items.items():
-        if problem := _problem(path) or _misfit(path, value):
+        if problem := _key_problem(path) or _value_problem(path, value):
             raise origins.error(f"deepspeed.{path}", problem)
     for name in ("offload_optimizer", "offload_param"):
         path = f"zero_optimization.{name}"

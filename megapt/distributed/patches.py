@@ -1,4 +1,4 @@
-"""What is changed of DeepSpeed when it is imported, so that nothing surprises in a run."""
+"""Patches of DeepSpeed, applied when it is imported."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 
 def patch(on_cpu: bool) -> None:
-    """Change DeepSpeed, which is imported already.
+    """Apply all patches; DeepSpeed must be imported already.
 
     Args:
         on_cpu: whether this job runs without GPUs.
     """
     if on_cpu:
-        _build_nothing()
+        _disable_builds()
     else:
         _announce_builds()
-    _set_gathers_apart()
-    _silence()
+    _hide_gathers()
+    _silence_warnings()
 
 
-def _build_nothing() -> None:
-    """Declare all ops unavailable: on a CPU DeepSpeed would build one unasked, for inference.
+def _disable_builds() -> None:
+    """Declare all ops unavailable: on a CPU, DeepSpeed would otherwise build one for inference.
 
-    To ask which could be built would run compiler and linker in each rank.
+    A check which ops can be built would run compiler and linker on every rank.
     """
     import deepspeed.ops
 
@@ -35,15 +35,15 @@ def _build_nothing() -> None:
 
 
 def _announce_builds() -> None:
-    """Tell the user when DeepSpeed compiles a C++ or CUDA op, which can take minutes."""
+    """Print a line when DeepSpeed compiles a C++ or CUDA op, which can take minutes."""
     from deepspeed.ops.op_builder.builder import OpBuilder
 
     build = OpBuilder.jit_load
 
     def jit_load(builder: Any, *args: Any, **kwargs: Any) -> Any:
         print(
-            f"megapt: DeepSpeed builds its op '{builder.name}' now; this takes some minutes once, "
-            f"later starts use the result in TORCH_EXTENSIONS_DIR or ~/.cache/torch_extensions",
+            f"megapt: DeepSpeed is building its op '{builder.name}'; this takes some minutes once, "
+            f"later starts use the build in TORCH_EXTENSIONS_DIR or ~/.cache/torch_extensions",
             file=sys.stderr,
             flush=True,
         )
@@ -52,36 +52,38 @@ def _announce_builds() -> None:
     OpBuilder.jit_load = jit_load
 
 
-def _set_gathers_apart() -> None:
-    """Keep what ZeRO 3 does before and after a module out of what is recorded of the module.
+def _hide_gathers() -> None:
+    """Hide ZeRO 3's hooks before and after a module from selective recomputation.
 
-    Selective recomputation knows an operation by its number among its kind. A gather has views of
-    its own, and whether the forward pass or the recomputation needs one depends on what was
-    gathered before: after a checkpoint is loaded nothing is, later some is prefetched.
+    Selective recomputation identifies an operation by its index among operations of the same kind.
+    A gather adds view operations. Whether the forward pass or the recomputation runs a gather
+    depends on the weights that are gathered already: none after a checkpoint is loaded, later the
+    prefetched ones.
 
-    A recomputation also ends in the midst of a module, as soon as nothing more is wanted of it.
-    DeepSpeed's stack of the modules that are running would grow by these for ever.
+    Recomputation also stops in the middle of a module, as soon as it has computed everything that
+    is needed. The modules that it does not leave would stay on DeepSpeed's stack of running
+    modules, which would grow without limit.
     """
     from deepspeed.runtime.zero import parameter_offload
 
     hooks = parameter_offload.DeepSpeedZeRoOffload
     before = hooks.pre_sub_module_forward_function
 
-    def from_the_root(offload: Any, module: torch.nn.Module) -> None:
+    def reset_at_root(offload: Any, module: torch.nn.Module) -> None:
         if module is offload.module:
-            parameter_offload.FWD_MODULE_STACK[:] = [module]  # as at the start
+            parameter_offload.FWD_MODULE_STACK[:] = [module]  # As at the start.
         before(offload, module)
 
-    hooks.pre_sub_module_forward_function = from_the_root
+    hooks.pre_sub_module_forward_function = reset_at_root
     for name in ("pre_sub_module_forward_function", "post_sub_module_forward_function"):
-        apart = _disable_current_modes()(getattr(hooks, name))
-        setattr(hooks, name, torch.compiler.disable(apart))  # type: ignore[no-untyped-call]
+        hidden = _disable_current_modes()(getattr(hooks, name))
+        setattr(hooks, name, torch.compiler.disable(hidden))  # type: ignore[no-untyped-call]
 
 
-def _silence() -> None:
-    """Drop torch's advice to DeepSpeed on the names of collectives, many lines at each start.
+def _silence_warnings() -> None:
+    """Ignore torch's deprecation warnings about DeepSpeed's collectives, many lines per start.
 
-    The warning names the module of torch that the call passed through, not DeepSpeed's.
+    The filter matches a torch module, because the warning does not name DeepSpeed's.
     """
     warnings.filterwarnings(
         "ignore",

@@ -1,4 +1,4 @@
-"""The ranks of a job: what each is, and what they decide together."""
+"""The ranks of a job: their places in the mesh, and collectives on the CPU."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from megapt.errors import MegaptError
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all of the job."""
+    """This process as a rank of the job."""
 
     rank: int
     mesh: Mesh
     device: torch.device
     group: ProcessGroup | None = None
-    """The group of what ranks tell each other, on the CPU: it waits for no device and takes none of
-    its memory. None: the default group, where that is gloo's."""
+    """Process group for collectives on the CPU: they neither wait for a device nor take its memory.
+    None for the default group, if its backend is gloo."""
 
     def arranged(self, sequence: int) -> Ranks:
-        """Return this process where `sequence` neighboring ranks share positions."""
+        """Return this process in a mesh where `sequence` neighboring ranks share positions."""
         return replace(self, mesh=Mesh(self.world // sequence, sequence))
 
     @property
     def world(self) -> int:
-        """Ranks of the job."""
+        """Number of ranks of the job."""
         return self.mesh.world
 
     @property
     def data_rank(self) -> int:
-        """Which share of each global batch this rank reads."""
+        """Index of the share of each global batch that this rank reads."""
         return self.mesh.place(self.rank, "data")
 
     @property
     def data_world(self) -> int:
-        """Into how many shares a global batch is divided."""
+        """Number of shares of a global batch."""
         return self.mesh.data
 
     @property
     def sequence_rank(self) -> int:
-        """Which slice of the positions of its micro-batches this rank computes."""
+        """Index of the slice of positions that this rank computes."""
         return self.mesh.place(self.rank, "sequence")
 
     @property
     def sequence_world(self) -> int:
-        """Into how many slices a micro-batch is divided."""
+        """Number of slices of positions of a micro-batch."""
         return self.mesh.sequence
 
     @property
     def counts(self) -> bool:
-        """Whether this rank is the one, of those that share positions, which counts their batch."""
+        """Whether this rank counts the batch for the ranks that share its positions."""
         return self.sequence_rank == 0
 
     @property
     def main(self) -> bool:
-        """Whether this rank writes files and talks to the user."""
+        """Whether this rank writes files and prints messages."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -73,11 +73,11 @@ class Ranks:
         return [float(value) for value in tensor.tolist()]
 
     def any(self, flag: bool) -> bool:
-        """Return whether `flag` holds on some rank."""
+        """Return whether `flag` is true on any rank."""
         return self.sum([float(flag)])[0] > 0
 
     def gather(self, mine: Any) -> list[Any]:
-        """Return the objects of all ranks, in their order."""
+        """Return the objects of all ranks, in rank order."""
         if self.world == 1:
             return [mine]
         parts: list[Any] = [None] * self.world
@@ -85,25 +85,25 @@ class Ranks:
         return parts
 
     def agree(self, error: MegaptError | None) -> None:
-        """Raise the error that some rank has on all of them.
+        """Raise an error that any rank has on all ranks.
 
         Args:
-            error: of this rank, if it has one.
+            error: this rank's error, if it has one.
 
         Raises:
-            MegaptError: on every rank, that of the first one that has any.
+            MegaptError: on every rank, the error of the first rank that has one.
         """
         if self.any(error is not None):
             raise next(filter(None, self.gather(error)))
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Make an error of one rank one of all, so that no rank waits for one that has left.
+        """Raise an error of one rank on all ranks, so that none waits for a rank that has failed.
 
-        What is done inside is each rank's own affair; it must not wait for other ranks.
+        The code inside the context must not call collectives.
 
         Raises:
-            MegaptError: on every rank, if one was raised inside on any.
+            MegaptError: on every rank, if any rank raised one inside.
         """
         found: MegaptError | None = None
         try:
@@ -113,6 +113,6 @@ class Ranks:
         self.agree(found)
 
     def barrier(self) -> None:
-        """Wait for all ranks; for what their devices still do, nobody waits."""
+        """Wait for all ranks, but not for pending work on their devices."""
         if self.world > 1:
             torch.distributed.barrier(group=self.group)

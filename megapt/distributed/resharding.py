@@ -1,4 +1,4 @@
-"""Loading a checkpoint into an engine of other ranks, another ZeRO stage, or other rows."""
+"""Loads a checkpoint into an engine with other ranks, another ZeRO stage, or another row order."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megapt.distributed.shards import WEIGHT, Piece, Shards, partition
+from megapt.distributed.shards import WEIGHT, Fragment, Shards, partition
 from megapt.errors import ConfigError
 
 
 def load_engine(engine: Any, path: Path, moved: Mapping[str, Tensor] = {}) -> None:
     """Load weights and optimizer states of the checkpoint at `path`. All ranks must call it.
 
-    What was saved by as many ranks with the same ZeRO stage is loaded by DeepSpeed itself.
-    Otherwise each rank reads what it will hold, and hands it to DeepSpeed as if it had saved it.
-    Settings of the optimizer, such as weight decay, are then those of the configuration.
+    DeepSpeed itself loads a checkpoint of the same number of ranks and the same ZeRO stage.
+    Otherwise each rank reads its own elements and passes them to DeepSpeed as if it had saved them.
+    Optimizer settings, such as weight decay, then come from the configuration.
 
     Args:
-        engine: DeepSpeed's.
-        path: of the checkpoint.
+        engine: DeepSpeed's engine.
+        path: folder of the checkpoint.
         moved: see `Shards`.
 
     Raises:
-        ConfigError: it is of another model, or its states cannot be spread anew.
-        DamagedError: a parameter in it is not whole.
+        ConfigError: the checkpoint is of another model, or its states cannot be resharded.
+        DamagedError: a parameter in the checkpoint is incomplete.
     """
     saved = Shards(path, moved)
     stage, world = engine.zero_optimization_stage(), engine.seq_dp_world_size
@@ -37,13 +37,13 @@ def load_engine(engine: Any, path: Path, moved: Mapping[str, Tensor] = {}) -> No
     swapped = engine.zero_nvme_offload_optimizer()
     if (path / "offloaded_tensors").exists() != swapped or (swapped and not same):
         raise ConfigError(
-            f"{path}: optimizer states on NVMe are read by as many ranks as wrote them, with the "
-            f"same parallel.zero_stage and parallel.offload_optimizer"
+            f"{path}: optimizer states on NVMe cannot be resharded; resume with the same number of "
+            f"ranks, parallel.zero_stage and parallel.offload_optimizer"
         )
     if swapped and moved:
         raise ConfigError(
-            f"{path}: its rows are in the order of an earlier megapt, and states on NVMe cannot be "
-            f"put in another; go on with that version"
+            f"{path}: its rows are in the order of an earlier megapt, and optimizer states on NVMe "
+            f"cannot be reordered; resume with that version"
         )
     if same and not moved:
         engine.load_checkpoint(str(path.parent), tag=path.name)
@@ -63,24 +63,24 @@ def load_engine(engine: Any, path: Path, moved: Mapping[str, Tensor] = {}) -> No
 
 @dataclass(frozen=True)
 class _Group:
-    """A flat tensor of this rank."""
+    """A flat tensor of this rank, and the parameters in it."""
 
     numel: int
-    """With the padding at its end."""
+    """Number of elements, including the padding at the end."""
     names: Sequence[str]
-    """Of all parameters that some rank's share of it holds."""
-    pieces: dict[str, Piece]
-    """That this rank holds."""
+    """All parameters of the group, on any rank."""
+    fragments: dict[str, Fragment]
+    """Parameter name -> the fragment that this rank holds."""
 
 
 def _groups(engine: Any, stage: int) -> list[_Group]:
-    """Return how this rank holds the parameters; without ZeRO, each is a group of its own."""
+    """Return this rank's flat tensors; without ZeRO, each parameter is its own group."""
     names = {parameter: name for name, parameter in engine.module.named_parameters()}
     optimizer = engine.optimizer
     if stage == 0:
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         return [
-            _Group(p.numel(), [names[p]], {names[p]: Piece(0, p.numel(), number, 0)})
+            _Group(p.numel(), [names[p]], {names[p]: Fragment(0, p.numel(), number, 0)})
             for number, p in enumerate(trained)
         ]
     if stage == 3:
@@ -88,12 +88,14 @@ def _groups(engine: Any, stage: int) -> list[_Group]:
     groups = []
     flats = optimizer.single_partition_of_fp32_groups
     for number, (group, flat) in enumerate(zip(optimizer.bit16_groups, flats, strict=True)):
-        pieces = {}
+        fragments = {}
         for p in group:
             if (held := p._hp_mapping) is not None:
                 at = held.lp_fragment_address
-                pieces[names[p]] = Piece(at.start, at.numel, number, held.hp_fragment_address.start)
-        groups.append(_Group(flat.numel(), [names[p] for p in group], pieces))
+                fragments[names[p]] = Fragment(
+                    at.start, at.numel, number, held.hp_fragment_address.start
+                )
+        groups.append(_Group(flat.numel(), [names[p] for p in group], fragments))
     return groups
 
 
@@ -104,12 +106,12 @@ def _groups_of_stage_3(engine: Any, names: dict[Any, str]) -> list[_Group]:
     groups = []
     flats = optimizer.fp32_partitioned_groups_flat
     for number, (group, flat) in enumerate(zip(optimizer.fp16_groups, flats, strict=True)):
-        pieces, offset = {}, 0
+        fragments, offset = {}, 0
         for p in group:
             start, numel = partition(rank, p.ds_numel, world)
-            pieces[names[p]] = Piece(start, numel, number, offset)
+            fragments[names[p]] = Fragment(start, numel, number, offset)
             offset += math.ceil(p.ds_numel / world)
-        groups.append(_Group(flat.numel(), [names[p] for p in group], pieces))
+        groups.append(_Group(flat.numel(), [names[p] for p in group], fragments))
     return groups
 
 
@@ -122,8 +124,10 @@ def _check_names(saved: Shards, groups: Sequence[_Group], path: Path) -> None:
 
 def _flat(saved: Shards, group: _Group, key: str) -> Tensor:
     flat = torch.zeros(group.numel)
-    for name, piece in group.pieces.items():
-        saved.read(name, key, piece.start, flat[piece.offset : piece.offset + piece.numel])
+    for name, fragment in group.fragments.items():
+        saved.read(
+            name, key, fragment.start, flat[fragment.offset : fragment.offset + fragment.numel]
+        )
     return flat
 
 
@@ -132,7 +136,7 @@ def _flats(saved: Shards, groups: Sequence[_Group]) -> list[Tensor]:
 
 
 def _states(saved: Shards, groups: Sequence[_Group]) -> dict[int, dict[str, Any]]:
-    """Return the states of each group, as in the dictionary of a torch optimizer."""
+    """Return the states of each group in the format of a torch optimizer's `state`."""
     return {
         number: {
             **{key: _flat(saved, group, key) for key in saved.keys(group.names[0])},
@@ -149,7 +153,7 @@ def _load_buffers(saved: Shards, module: torch.nn.Module) -> None:
 
 
 def _load_plain(engine: Any, weights: Sequence[Tensor], states: dict[int, dict[str, Any]]) -> None:
-    """Load into torch's own optimizer."""
+    """Load weights and states into torch's optimizer."""
     optimizer = engine.optimizer
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     for number, (parameter, flat) in enumerate(zip(trained, weights, strict=True)):
@@ -169,7 +173,7 @@ def _load_zero(
     stage: int,
     world: int,
 ) -> None:
-    """Hand DeepSpeed's optimizer what it would have saved on this rank."""
+    """Load the state dictionary that DeepSpeed's optimizer would have saved on this rank."""
     weights_key, states_key = {
         3: ("fp32_flat_groups", "optimizer_state_dict"),
     }.get(stage, ("single_partition_of_fp32_groups", "base_optimizer_state"))

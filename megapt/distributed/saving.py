@@ -1,4 +1,4 @@
-"""What DeepSpeed would write into a checkpoint, taken from it instead."""
+"""Captures the files of a DeepSpeed checkpoint instead of letting DeepSpeed write them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any
 from torch import Tensor
 
 
-def files_of(engine: Any, folder: Path, *, copying: bool) -> dict[str, Any]:
-    """Return name of a file -> its content, of this rank. All ranks must call it.
+def checkpoint_files(engine: Any, folder: Path, *, copying: bool) -> dict[str, Any]:
+    """Return file name -> content of this rank's files. All ranks must call it.
 
     Args:
-        engine: DeepSpeed's.
-        folder: where the files would be.
-        copying: whether tensors are copied to host memory.
+        engine: DeepSpeed's engine.
+        folder: folder of the checkpoint.
+        copying: whether to copy tensors to host memory.
     """
-    with _taken_from(engine, copying=copying) as taken:
+    with _captured(engine, copying=copying) as files:
         engine.save_checkpoint(
             str(folder.parent),
             tag=folder.name,
             client_state={"parameters": _parameter_groups(engine)},
             save_latest=False,
         )
-    return taken
+    return files
 
 
 def _parameter_groups(engine: Any) -> list[list[str]]:
     """Return the names of the parameters in each of the optimizer's groups.
 
-    Without ZeRO, the file knows them by their numbers alone.
+    Without ZeRO, the checkpoint only has their indices.
     """
     names = {parameter: name for name, parameter in engine.module.named_parameters()}
     groups = engine.optimizer.param_groups if not engine.zero_optimization() else []
@@ -41,54 +41,54 @@ def _parameter_groups(engine: Any) -> list[list[str]]:
 
 
 @contextmanager
-def _taken_from(engine: Any, *, copying: bool) -> Iterator[dict[str, Any]]:
-    """Take what DeepSpeed would write inside, instead of letting it write.
+def _captured(engine: Any, *, copying: bool) -> Iterator[dict[str, Any]]:
+    """Capture the files that DeepSpeed would write inside the context.
 
-    Only DeepSpeed knows what its files hold. When they are written is decided here: a full disk
-    would otherwise raise in one rank in the midst of DeepSpeed's collectives, where the others
-    wait for it.
+    Only DeepSpeed knows the content of its files. megapt writes them later: with a full disk, one
+    rank would otherwise raise between DeepSpeed's collectives, where the other ranks wait for it.
 
     Args:
-        engine: DeepSpeed's.
-        copying: whether tensors are copied to host memory, because training goes on meanwhile.
+        engine: DeepSpeed's engine.
+        copying: whether to copy tensors to host memory, so that training can continue.
 
     Yields:
-        name of a file -> its content, complete after `engine.save_checkpoint`.
+        File name -> content, complete after `engine.save_checkpoint`.
     """
-    taken: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     own, script = engine.checkpoint_engine, engine._copy_recovery_script
-    engine.checkpoint_engine = _Taker(own, taken, copying)
-    # A script of DeepSpeed's beside the checkpoints; `megapt checkpoint consolidate` does more.
+    engine.checkpoint_engine = _CapturingEngine(own, files, copying)
+    # DeepSpeed would copy a conversion script next to the checkpoints; `megapt checkpoint
+    # consolidate` does more.
     engine._copy_recovery_script = lambda folder: None
     try:
-        yield taken
+        yield files
     finally:
         engine.checkpoint_engine, engine._copy_recovery_script = own, script
 
 
-class _Taker:
-    """DeepSpeed's checkpoint engine, but for what it writes."""
+class _CapturingEngine:
+    """DeepSpeed's checkpoint engine, except that it captures files instead of writing them."""
 
-    def __init__(self, own: Any, taken: dict[str, Any], copying: bool) -> None:
+    def __init__(self, own: Any, files: dict[str, Any], copying: bool) -> None:
         self._own = own
-        self._taken = taken
+        self._files = files
         self._copying = copying
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """The folder is there already."""
+        """Do nothing: the folder exists already."""
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Take a file's content."""
-        self._taken[Path(path).name] = copied(state_dict) if self._copying else state_dict
+        """Capture a file's content."""
+        self._files[Path(path).name] = copy_to_host(state_dict) if self._copying else state_dict
 
 
-def copied(value: Any, seen: dict[Any, Tensor] | None = None) -> Any:
-    """Return a copy of nested containers that shares nothing with it; tensors in host memory.
+def copy_to_host(value: Any, seen: dict[Any, Tensor] | None = None) -> Any:
+    """Return a deep copy of nested containers with tensors in host memory.
 
-    Tensors that are one in `value`, such as tied weights, are one in the copy.
+    Tensors that are the same in `value`, such as tied weights, are the same in the copy.
     """
     seen = {} if seen is None else seen
     if isinstance(value, Tensor):
@@ -100,7 +100,7 @@ def copied(value: Any, seen: dict[Any, Tensor] | None = None) -> Any:
             seen[key] = value.detach().to("cpu", copy=True)
         return seen[key]
     if type(value) in (dict, OrderedDict):
-        return type(value)((key, copied(item, seen)) for key, item in value.items())
+        return type(value)((key, copy_to_host(item, seen)) for key, item in value.items())
     if type(value) in (list, tuple):
-        return type(value)(copied(item, seen) for item in value)
+        return type(value)(copy_to_host(item, seen) for item in value)
     return copy.deepcopy(value)

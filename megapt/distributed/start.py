@@ -1,4 +1,4 @@
-"""The start of a rank: DeepSpeed imported without surprises, the process group joined and left."""
+"""Starts and ends a rank: imports DeepSpeed, joins and leaves the process group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from megapt.errors import UnavailableError
 
 
 def uses_cuda() -> bool:
-    """Return whether this job runs on GPUs; DS_ACCELERATOR=cpu keeps it off them."""
+    """Return whether this job runs on GPUs; DS_ACCELERATOR=cpu disables them."""
     return torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
 
 
@@ -33,11 +33,11 @@ def _free_port() -> int:
 
 @cache
 def import_deepspeed() -> Any:
-    """Import DeepSpeed for the device at hand, quiet, and return the module.
+    """Import DeepSpeed for the available device, without its log lines, and return the module.
 
-    On a CPU nothing is compiled: the optimizer is torch's own, and the one op that DeepSpeed would
-    build unasked (a shared-memory all-reduce for inference) is declared unavailable. On CUDA no op
-    is built for training either; should a setting ask for one, a line says so before it starts.
+    On a CPU nothing is compiled: the optimizer is torch's, and the one op that DeepSpeed would
+    build on its own (a shared-memory all-reduce for inference) is declared unavailable. On CUDA,
+    training builds no op by default; if a setting requires one, a line announces the build.
     """
     if not uses_cuda():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -50,29 +50,35 @@ def import_deepspeed() -> Any:
 
 
 def limit_waits(seconds: float) -> None:
-    """Let no collective of this job wait longer, in the groups that there are and in later ones.
+    """Set the timeout of collectives in all existing and future process groups.
 
-    DeepSpeed passes the limit that it is given on to the default group alone; others, such as the
-    one that ZeRO works in, would keep torch's 30 minutes (10 with NCCL).
+    DeepSpeed applies its timeout only to the default group; other groups, such as that of ZeRO,
+    would keep torch's 30 minutes (10 with NCCL).
+
+    Args:
+        seconds: the timeout.
     """
-    _set_limit(timedelta(seconds=seconds), timedelta(seconds=seconds))
+    _set_default_timeouts(timedelta(seconds=seconds), timedelta(seconds=seconds))
     for group in distributed_c10d._world.pg_map:
         distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
 
 @cache
 def _control_group() -> ProcessGroup | None:
-    """Return the group for `Ranks`; all ranks call it. It ends with the job's process group."""
+    """Return the CPU group for `Ranks`. All ranks must call it.
+
+    It is destroyed together with the default group.
+    """
     if torch.distributed.get_world_size() == 1 or torch.distributed.get_backend() == "gloo":
         return None
-    from deepspeed.constants import default_pg_timeout  # what the default group has
+    from deepspeed.constants import default_pg_timeout  # The default group's.
 
     group: ProcessGroup = torch.distributed.new_group(backend="gloo", timeout=default_pg_timeout)
     return group
 
 
-def _set_limit(gloo: timedelta, nccl: timedelta | None) -> None:
-    """Set the limits of the groups to come."""
+def _set_default_timeouts(gloo: timedelta, nccl: timedelta | None) -> None:
+    """Set the timeouts of future groups."""
     distributed_c10d.default_pg_timeout = gloo
     distributed_c10d.default_pg_nccl_timeout = nccl  # type: ignore[attr-defined]  # no stub
 
@@ -81,41 +87,41 @@ _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass
-class _Before:
-    """What `start_ranks` found in this process, for `end_ranks`."""
+class _ProcessState:
+    """The state before `start_ranks`, which `end_ranks` restores."""
 
     variables: dict[str, str]
     gloo: timedelta
     nccl: timedelta | None
 
 
-_before: list[_Before] = []
+_saved: list[_ProcessState] = []
 
 
-def _join() -> None:
+def _join_process_group() -> None:
     """Join the process group that the environment describes.
 
     Raises:
-        UnavailableError: on the first rank, where the others look for it, if another process
-            listens there.
+        UnavailableError: on the first rank, if another process uses the port on which the ranks
+            connect to it.
     """
     try:
         import_deepspeed().init_distributed(verbose=False)
     except torch.distributed.DistNetworkError as error:
         if "address already in use" not in str(error).lower():
             raise
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UnavailableError(
-            f"{place}: the port at which the ranks meet is taken by another process; give the "
+            f"{address}: the port on which the ranks connect is used by another process; give the "
             f"launcher another --master_port"
         ) from None
 
 
 def start_ranks() -> Ranks:
-    """Join the process group that the launcher describes, or form one of this process alone.
+    """Join the process group that the launcher describes, or create one of this process alone.
 
     Raises:
-        UnavailableError: the port at which the ranks meet is taken.
+        UnavailableError: the port on which the ranks connect is in use.
     """
     if not torch.distributed.is_initialized():
         variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
@@ -123,12 +129,12 @@ def start_ranks() -> Ranks:
             distributed_c10d.default_pg_timeout,
             distributed_c10d.default_pg_nccl_timeout,  # type: ignore[attr-defined]
         )
-        _before[:] = [_Before(variables, *limits)]
+        _saved[:] = [_ProcessState(variables, *limits)]
     if "RANK" not in os.environ:
         alone = ("0", "0", "1", "127.0.0.1", str(_free_port()))
         os.environ.update(zip(_VARIABLES, alone, strict=True))
     if not torch.distributed.is_initialized():
-        _join()
+        _join_process_group()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if uses_cuda() else torch.device("cpu")
     if device.type == "cuda":
@@ -138,20 +144,20 @@ def start_ranks() -> Ranks:
 
 
 def end_ranks() -> None:
-    """Leave the process group; all ranks call it. What `start_ranks` changed is undone.
+    """Leave the process group and undo the changes of `start_ranks`. All ranks must call it.
 
-    DeepSpeed stays imported, for the device that it was imported for. Of a launcher's job the port
-    changes, so that at a next start no rank meets what the first one is about to leave.
+    DeepSpeed stays imported for its device. For a job of several ranks the port changes, so that at
+    the next start no rank connects to the rendezvous that the first rank is about to close.
     """
-    before = _before.pop()
+    saved = _saved.pop()
     if torch.distributed.get_world_size() > 1:
         ports: list[Any] = [_free_port()]
         torch.distributed.broadcast_object_list(ports, group=_control_group())
-        before.variables["MASTER_PORT"] = str(ports[0])
+        saved.variables["MASTER_PORT"] = str(ports[0])
     import_deepspeed().comm.destroy_process_group()
     device_mesh.cache_clear()
     _control_group.cache_clear()
     for name in _VARIABLES:
         os.environ.pop(name, None)
-    os.environ.update(before.variables)
-    _set_limit(before.gloo, before.nccl)
+    os.environ.update(saved.variables)
+    _set_default_timeouts(saved.gloo, saved.nccl)

@@ -12,22 +12,22 @@ from torch import Tensor
 from megapt.distributed.shards import WEIGHT, Shards
 
 _GLOBAL = ("loss_scaler", "dynamic_loss_scale", "overflow", "clip_grad")
-"""What DeepSpeed keeps of an optimizer beside its states."""
+"""DeepSpeed's optimizer settings next to the states."""
 
 
 def write_universal(
     path: Path, output: Path, done: Callable[[int], None], moved: Mapping[str, Tensor] = {}
 ) -> None:
-    """Write the states of the checkpoint at `path`, one folder a parameter.
+    """Write the states of the checkpoint at `path`, one folder per parameter.
 
-    With the file `latest_universal`, `engine.load_checkpoint(output)` loads it at ZeRO stages 1 to
-    3, if the engine's configuration has `{"checkpoint": {"load_universal": true}}`. DeepSpeed's
-    own converter knows Adam alone, and no checkpoint without ZeRO.
+    With the file `latest_universal`, `engine.load_checkpoint(output)` loads the result at ZeRO
+    stages 1 to 3, if the engine's configuration has `{"checkpoint": {"load_universal": true}}`.
+    DeepSpeed's converter supports only Adam, and no checkpoints without ZeRO.
 
     Args:
-        path: of the checkpoint.
+        path: folder of the checkpoint.
         output: a new folder.
-        done: is called with the bytes of each tensor that is written.
+        done: called with the number of bytes of each tensor that is written.
         moved: see `Shards`.
     """
     shards = Shards(path, moved)
@@ -50,7 +50,7 @@ def write_universal(
 
 
 def _optimizer_state(shards: Shards) -> dict[str, Any]:
-    """Return what stages 1 and 2 look for, and beside it what stage 3 does."""
+    """Return the optimizer state that stages 1 and 2 read, and that stage 3 reads."""
     first = next(iter(shards.shapes))
     own = {key: shards.zero[key] for key in _GLOBAL if key in shards.zero}
     return {

@@ -1,4 +1,4 @@
-"""What a trained run can do: held-out scores, text, masks, classes, and measures of it."""
+"""Evaluation of a run: validation scores, generated text, filled masks, classes and measures."""
 
 from megapt.evaluation.classify import classify
 from megapt.evaluation.evaluate import validation_scores

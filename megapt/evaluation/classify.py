@@ -1,4 +1,4 @@
-"""Classifies texts with a run's own class head."""
+"""Classification of texts with the class head of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROWS = 32
 def classify(run: LoadedRun, texts: Sequence[str]) -> list[dict[str, float]]:
     """Return the probability of every class for each text, the most likely first.
 
-    A text longer than the run's window is cut at its end.
+    A text longer than the run's window is truncated at its end.
 
     Raises:
         ConfigError: if the run has no class head.

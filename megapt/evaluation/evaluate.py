@@ -1,4 +1,4 @@
-"""Scores a run on held-out text, beside the baseline that ignores the input."""
+"""Scores of a run on the validation set, with the baseline that ignores the input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megapt.evaluation.validation import evaluate, validation_maker
 Scores = dict[str, float]
 
 _TRAIN_WINDOWS = 4
-"""Training windows that the baseline counts, for each held-out one."""
+"""Training windows that the baseline counts per validation window."""
 
 
 def validation_scores(
@@ -25,13 +25,13 @@ def validation_scores(
 
     Args:
         run: the trained run.
-        corpus: that it was trained on.
-        windows: held-out windows; all of them if there are fewer.
-        ranks: that share the windows.
+        corpus: the corpus that it was trained on.
+        windows: number of validation windows; all of them if there are fewer.
+        ranks: the ranks that share the windows.
 
     Returns:
-        Both with the keys of `training.losses.Scores.reduce`; the baseline also has
-        `targets/HEAD`, the held-out targets of each head.
+        Both with the keys of `evaluation.losses.Scores.reduce`. The baseline also has
+        `targets/HEAD`, the number of validation targets of each head.
     """
     validation = validation_maker(corpus, run.config.data, run.objective)
     scores = evaluate(
@@ -54,17 +54,17 @@ def validation_scores(
 
 
 def evaluate_run(folder: str, windows: int, corpus_folder: str | None) -> dict[str, Scores]:
-    """Score the run in `folder`: `model` and `unigram`, with the same keys.
+    """Return the scores `model` and `unigram` of the run in `folder`, with the same keys.
 
     Args:
         folder: the run folder.
-        windows: held-out windows.
-        corpus_folder: where the corpus is now; None if it is where the run read it.
+        windows: number of validation windows.
+        corpus_folder: the current place of the corpus; None if the run read it there.
 
     Raises:
-        ConfigError: if the run or its corpus is not there, or it is another corpus.
-        DamagedError: if a file of either is missing or damaged.
-        UnavailableError: if storage is away.
+        ConfigError: if the run or its corpus does not exist, or the corpus is a different one.
+        DamagedError: if a file of either is missing or corrupt.
+        UnavailableError: if storage is unavailable.
     """
     run = load_run(folder)
     data = run.config.data

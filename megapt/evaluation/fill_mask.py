@@ -1,4 +1,4 @@
-"""Fills the masks of a text with what a bidirectional trunk finds most likely."""
+"""Filling of the masks of a text with the most likely tokens of a bidirectional trunk."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ MASK = "[MASK]"
 
 @dataclass(frozen=True)
 class Filling:
-    """The best tokens of every mask."""
+    """The most likely tokens of every mask."""
 
     candidates: list[list[tuple[str, float]]]
-    """For each mask, (piece, probability), the best first."""
+    """For each mask, (piece, probability), the most likely first."""
     text: str
-    """The text with every mask replaced by its best token."""
+    """The text with every mask filled; see `unmask`."""
 
 
 def encode_masked(tokenizer: Tokenizer, text: str) -> Ints:
     """Return the ids of a text in which each [MASK] is one mask token, int64 [n].
 
-    A mask stands for a piece with its leading space, as pieces do, so the space before it goes.
-    Encoded is the text with a tab in each mask's place: where a tab is always a piece of its own
-    it keeps the text around it apart. Tabs of the text itself are told apart by their order.
-    A tokenizer without such a piece encodes the texts between the masks one by one.
+    A mask replaces a piece with its leading space, so the space before the mask is removed. The
+    text is encoded with a tab in place of each mask: a tab that is always a separate piece keeps
+    the texts before and after it apart. The order of the tabs distinguishes masks from tabs of
+    the text. If the tokenizer has no such piece, the texts between the masks are encoded
+    separately.
     """
     parts = [part.removesuffix(" ") for part in text.split(MASK)[:-1]] + [text.split(MASK)[-1]]
     is_mask: list[bool] = []
@@ -41,10 +42,10 @@ def encode_masked(tokenizer: Tokenizer, text: str) -> Ints:
     ids = tokenizer.encode("\t".join(parts)).astype(np.int64)
     mask = tokenizer.vocabulary.mask
     tab = tokenizer.surfaces.index(b"\t") if b"\t" in tokenizer.surfaces else -1
-    lone = len(parts) > 1 and not parts[0] and tokenizer.surfaces[int(ids[0])] == b" "
-    if lone and not parts[1][:1].isalpha():
-        # The space that begins every text belongs to the mask's own piece; before a letter the
-        # mask is a part of a word, as in Chinese, and the space stays.
+    starts_with_mask = len(parts) > 1 and not parts[0] and tokenizer.surfaces[int(ids[0])] == b" "
+    if starts_with_mask and not parts[1][:1].isalpha():
+        # The space that begins every text is part of the mask's piece. Before a letter the mask
+        # is a part of a word, as in Chinese, and the space stays.
         ids = ids[1:]
     tabs = np.flatnonzero(ids == tab)
     if len(tabs) != len(is_mask):
@@ -55,13 +56,15 @@ def encode_masked(tokenizer: Tokenizer, text: str) -> Ints:
 
 
 def fill_mask(run: LoadedRun, text: str, top: int = 5, rounds: int | None = None) -> Filling:
-    """Return the most likely tokens at each [MASK] of `text`, all predicted at once, and the text.
+    """Return the most likely tokens of each [MASK] of `text`, and the text with all masks filled.
+
+    The candidates of all masks are predicted at once.
 
     Args:
-        run: of an objective that predicts masked tokens.
-        text: with masks.
-        top: candidates for each mask.
-        rounds: in which the text's masks are filled; see `unmask`.
+        run: a run whose objective predicts masked tokens.
+        text: a text with masks.
+        top: number of candidates for each mask.
+        rounds: number of rounds in which the text's masks are filled; see `unmask`.
 
     Raises:
         ConfigError: as `unmask`, or if the text has no mask.

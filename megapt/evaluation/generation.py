@@ -1,4 +1,4 @@
-"""Generates text from the trunks that can: causal and prefix ones."""
+"""Text generation with causal and prefix trunks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def generate(
     Args:
         run: the trained run.
         prompts: text token ids of each prompt, any integer type [n].
-        max_tokens: most tokens to generate.
-        temperature: of the softmax; 0 takes the most likely token.
+        max_tokens: largest number of tokens to generate.
+        temperature: temperature of the softmax; 0 takes the most likely token.
         top_p: probability mass of the nucleus.
-        seed: keys the draws, together with the prompt's number and the step.
+        seed: key of the random draws, together with the prompt's number and the step.
 
     Returns:
         The generated text tokens of each prompt, int64.
@@ -38,8 +38,8 @@ def generate(
         ConfigError: if the run's objective cannot generate, or a prompt is too long.
     """
     unable = ConfigError(
-        f"{run.folder}: was trained with '{run.objective.name}', whose trunk sees both sides and "
-        f"cannot generate; runs of arlm, prefix_lm, mgm and others can"
+        f"{run.folder}: was trained with '{run.objective.name}', whose trunk is bidirectional "
+        f"and cannot generate; runs of arlm, prefix_lm, mgm and others can"
     )
     head = run.objective.next_token_head
     if head is None:

@@ -6,12 +6,12 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def html_page(title: str, css: str, main: str) -> str:
-    """Return a page that needs nothing but itself: no script, nothing fetched.
+    """Return a self-contained page: it has no script and fetches nothing.
 
     Args:
-        title: escaped.
-        css: all of its style.
-        main: HTML of its content, ending with a line break or a tag.
+        title: escaped title.
+        css: the whole style sheet.
+        main: HTML of the content, ending with a line break or a tag.
     """
     return f"""<!DOCTYPE html>
 <html lang="en">

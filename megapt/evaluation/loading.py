@@ -1,4 +1,4 @@
-"""Opens a run folder for use: its model, its objective and its tokenizer."""
+"""Opening of a run folder for use: model, objective and tokenizer."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class LoadedRun:
     """In float32 and evaluation mode, on `device`."""
     tokenizer: Tokenizer
     step: int
-    """Updates behind the weights."""
+    """Updates that the weights have received."""
     device: torch.device
 
     def batch(self, examples: Sequence[Example]) -> Batch:
-        """Return the batch of these examples on the run's device; targets by name of a module."""
+        """Return the batch of these examples on the run's device, with targets by module name."""
         heads = {head.owner for head in self.objective.heads}
         pad = self.tokenizer.vocabulary.pad
         return collate(examples, pad=pad, heads=heads).widen().to(self.device)
 
     def check_length(self, text: Ints, what: str) -> None:
-        """Refuse a text of more tokens than the run reads.
+        """Check that a text has no more tokens than the run reads.
 
         Raises:
-            ConfigError: calling the text `what`.
+            ConfigError: if it has; the message calls the text `what`.
         """
         if len(text) > self.longest_text:
             raise ConfigError(
@@ -53,7 +53,7 @@ class LoadedRun:
 
     @property
     def longest_text(self) -> int:
-        """Text tokens that fit the positions the model was trained on."""
+        """Number of text tokens that fit the positions the model was trained on."""
         return self.config.data.window
 
 
@@ -64,12 +64,13 @@ def load_run(
 
     Args:
         folder: the run folder.
-        device: where the model goes; by default the first GPU, else the CPU.
-        trained: whether its weights are those of the checkpoint, or those before the first update.
+        device: device of the model; by default the first GPU, or the CPU without a GPU.
+        trained: whether to load the weights of the checkpoint; if not, the model has the weights
+            before the first update.
 
     Raises:
-        ConfigError: if the folder holds no run, or no checkpoint yet, or a package is missing.
-        DamagedError: if a file of the run is missing or damaged.
+        ConfigError: if the folder holds no run, or no checkpoint yet, or if a package is missing.
+        DamagedError: if a file of the run is missing or corrupt.
     """
     run = RunFolder(folder)
     config = run.load_config()

@@ -1,4 +1,4 @@
-"""From the sums of every part to one loss, normalized over the whole step."""
+"""The loss of a step from the sums of its parts, normalized over the whole step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from megapt.model import PartSums
 
 @dataclass(frozen=True)
 class Totals:
-    """What is asked in the whole step, over all ranks and micro-batches, of each part."""
+    """Sizes and window counts of each part in the whole step, over all ranks and micro-batches."""
 
     sizes: Sequence[float]
     """See `HeadTargets.size`."""
@@ -37,17 +37,17 @@ def count_parts(batches: Iterable[Batch], heads: Sequence[HeadSpec]) -> tuple[li
 
 
 def _prefixes(part: str) -> list[str]:
-    """Return what a part `a/b/head` belongs to: "" (all), "a", "a/b"."""
+    """Return the mixtures and members that contain a part `a/b/head`: "" (all), "a", "a/b"."""
     names = part.split("/")
     return ["/".join(names[:depth]) for depth in range(len(names))]
 
 
 def factors(heads: Sequence[HeadSpec], totals: Totals) -> dict[str, float]:
-    """Return what the loss sum of each part is multiplied with in the step's loss.
+    """Return the factor of each part's loss sum in the loss of the step.
 
-    weight / size, times the shares of its members in their mixtures (`HeadSpec.shares`). Dividing
-    by the size in the whole step, not by that in the micro-batch, makes the update independent of
-    how the step was split. A part without any target counts 0.
+    The factor is weight / size, times the shares of its members in their mixtures
+    (`HeadSpec.shares`). The size is that of the whole step, not of the micro-batch: this makes the
+    update independent of how the step was split. The factor of a part without targets is 0.
     """
     sizes: defaultdict[str, float] = defaultdict(float)
     windows: defaultdict[str, float] = defaultdict(float)
@@ -76,8 +76,8 @@ def factors(heads: Sequence[HeadSpec], totals: Totals) -> dict[str, float]:
 class Scores:
     """Running sums of losses and correct answers of every part.
 
-    What the model computed is added up where it is, so that nothing waits for the device before
-    `reduce`.
+    The results of the model are summed on their device, so that nothing waits for the device
+    before `reduce`.
 
     Args:
         heads: the parts.
@@ -103,14 +103,14 @@ class Scores:
     def reduce(self, ranks: Ranks) -> dict[str, float]:
         """Return loss, and loss and accuracy of every part, over the targets of all ranks.
 
-        Keys: `loss` (the weighted sum), `loss/PART`, `accuracy/PART`; nats and shares. A part
-        without any target counts 0 in the loss and has no entries of its own. If none has any,
-        there are no entries at all.
+        Keys: `loss` (the weighted sum), `loss/PART`, `accuracy/PART`; losses are in nats,
+        accuracies are shares. A part without targets counts 0 in the loss and has no entries. If
+        no part has targets, the result is empty.
         """
         computed = [[0.0, 0.0]] * len(self.heads)
         if self._computed is not None:
             computed = self._computed.tolist()
-        # Ranks that share a batch have computed a part of it each, but are all asked the whole.
+        # Each of the ranks that share a batch computed a part of it, but counted all its targets.
         asked = [sums if ranks.counts else [0.0] * 3 for sums in self._asked]
         flat = ranks.sum(
             [value for pair in zip(computed, asked, strict=True) for value in chain(*pair)]

@@ -1,4 +1,4 @@
-"""What a model writes: continuations, rewritings or filled masks of held-out texts."""
+"""Text samples of a model: continuations, rewritings or filled masks of validation texts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ class Sample(Record):
     prompt: str
     text: str
     repetition: Fraction | None
-    """Share of 4-grams that occurred before in the text; None for less than 4 tokens."""
+    """Share of 4-grams that occurred before in the text; None for fewer than 4 tokens."""
 
 
 def sample_texts(corpus: Corpus, count: int, window: int) -> list[Ints]:
-    """Return the beginnings of `count` held-out documents, evenly spaced over those long enough.
+    """Return the beginnings of `count` validation documents, evenly spaced over the long ones.
 
-    Each is of any integer type [n], at most `window` tokens, and not to be changed.
+    A document is long if it has at least 48 tokens. If none is, all documents count. Each
+    beginning has any integer type, [n], at most 48 and at most `window` tokens, and must not be
+    changed.
     """
     long = np.flatnonzero(corpus.validation.lengths >= _TEXT_TOKENS)
     long = long if len(long) else np.arange(len(corpus.validation))
@@ -43,23 +45,24 @@ def sample_texts(corpus: Corpus, count: int, window: int) -> list[Ints]:
     return [corpus.validation.piece(int(place)).tokens[:most] for place in places]
 
 
-def _draws(number: int) -> CounterRng:
+def _rng(number: int) -> CounterRng:
     return CounterRng(0, "samples", number)
 
 
 def write_samples(
     run: LoadedRun, texts: Sequence[Ints], *, max_tokens: int, seed: int
 ) -> list[Sample]:
-    """Return one sample a text, the same whenever the same run is asked.
+    """Return one sample per text; the same run always returns the same samples.
 
-    What can generate continues the first tokens, or rewrites the masked text if that is how it was
-    trained; what predicts masked tokens fills them in; the others write nothing.
+    A model that can generate continues the first tokens, or rewrites the masked text if it was
+    trained that way. A model that predicts masked tokens fills them in. Other models write
+    nothing.
 
     Args:
-        run: that writes.
-        texts: of `sample_texts`.
-        max_tokens: longest continuation or rewriting.
-        seed: keys the draws.
+        run: the run whose model writes.
+        texts: the result of `sample_texts`.
+        max_tokens: longest continuation or rewriting, in tokens.
+        seed: key of the random draws.
     """
     tokenizer, objective = run.tokenizer, run.objective
     mask = tokenizer.vocabulary.mask
@@ -68,17 +71,17 @@ def write_samples(
     if not objective.generates:
         if not objective.fills_masks:
             return []
-        questions = [some_masked(text, _MASKED, mask, _draws(i)) for i, text in enumerate(texts)]
+        masked = [some_masked(text, _MASKED, mask, _rng(i)) for i, text in enumerate(texts)]
         return [
             Sample(
                 kind="filling",
-                prompt=readable(tokenizer, question),
-                text=tokenizer.decode(unmask(run, question)),
+                prompt=readable(tokenizer, text),
+                text=tokenizer.decode(unmask(run, text)),
                 repetition=None,
             )
-            for question in questions
+            for text in masked
         ]
-    prompts = [objective.sample_prompt(text, _draws(i)) for i, text in enumerate(texts)]
+    prompts = [objective.sample_prompt(text, _rng(i)) for i, text in enumerate(texts)]
     written = generate(run, prompts, max_tokens=max_tokens, seed=seed)
     kind: Literal["continuation", "rewriting"]
     kind = "rewriting" if objective.rewrites else "continuation"

@@ -1,4 +1,4 @@
-"""What a model reaches on a measure, and the interval of a share."""
+"""The score of a model on a measure, and the interval of a share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Number = Annotated[float, Field(strict=False)]
-"""JSON has no number for what is not finite, so that is written as a string: "NaN"."""
+"""JSON has no number for values that are not finite, so they are written as strings: "NaN"."""
 Interval = tuple[Number, Number]
 """Low and high end of a 95 % confidence interval."""
 
@@ -26,19 +26,19 @@ class Record(BaseModel):
 
 
 class Score(Record):
-    """What one model reaches on a measure."""
+    """The score of one model on a measure."""
 
     value: Number
     """In the measure's unit."""
     interval: Interval | None = None
-    """Around the value; None if the measure knows none."""
+    """Around the value; None if the measure gives none."""
     items: list[Number | None] = Field(default_factory=list)
-    """The value of each item, in the order that is the same for all members, so that differences
-    can be tested by pairs; None for an item that has none. Empty if there is nothing by item."""
+    """The value of each item; None for an item without a value. The order is the same for all
+    members, so that differences can be tested in pairs. Empty if there are no values per item."""
 
 
 def share_score(right: Sequence[bool]) -> Score:
-    """Return the share of the items that are right, with its 95 % score interval.
+    """Return the share of correct items, with its 95 % score interval.
 
     Raises:
         ValueError: if there is no item.
@@ -51,12 +51,13 @@ def share_score(right: Sequence[bool]) -> Score:
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """Return the 95 % score interval of a share (Wilson 1927).
 
-    Unlike the normal approximation it stays within [0, 1] and keeps its width at shares of 0 and 1.
+    Unlike the normal approximation, it is always within [0, 1] and has a width above 0 at shares of
+    0 and 1.
 
     Raises:
         ValueError: unless 0 <= correct <= total and total > 0.
     """
-    # A second, which only the rank that scores has to wait for.
+    # This import takes a second; only the rank that scores waits for it.
     from scipy.stats import binomtest
 
     interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")

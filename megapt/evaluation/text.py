@@ -1,4 +1,4 @@
-"""Token ids as text in which the special pieces can be seen."""
+"""Token ids as text with visible special pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The baseline that knows nothing of the input: how often each answer occurs in training."""
+"""The baseline that ignores the input: it predicts the answer frequencies of the training text."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from megapt.evaluation.losses import Totals, factors
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the examples of some windows ask."""
+class _WindowTargets:
+    """The targets of the examples of some windows."""
 
     targets: dict[str, list[Targets]]
-    """Of each head."""
+    """The targets of each head."""
     windows: Counter[str]
-    """With a question to a head, or to a member of a mixture; see `asking_member`."""
+    """Number of windows with a target for a head or a mixture member; see `asking_member`."""
 
 
-def _asked(maker: BatchMaker, windows: int) -> Asked:
-    """Return what is asked in the first `windows` windows, at most an epoch."""
-    asked = Asked({head.name: [] for head in maker.objective.heads}, Counter())
+def _collect_targets(maker: BatchMaker, windows: int) -> _WindowTargets:
+    """Return the targets of the first `windows` windows, at most one epoch."""
+    found = _WindowTargets({head.name: [] for head in maker.objective.heads}, Counter())
     for number in range(min(windows, maker.stream.count)):
         for window in maker.windows([number]):
             examples = maker.examples(window)
             for example in examples:
                 for head, target in example.targets.items():
-                    asked.targets[head].append(target)
-            asked.windows.update({asking_member(head) for e in examples for head in e.targets})
-    return asked
+                    found.targets[head].append(target)
+            found.windows.update({asking_member(head) for e in examples for head in e.targets})
+    return found
 
 
 def _counts(targets: Sequence[Targets], classes: int, *, weighted: bool) -> Floats:
-    """Return how often each answer occurs, or its weight in all; one is added to each."""
+    """Return the count (or the summed weight) of each answer plus one, float64 [classes]."""
     counts = np.ones(classes)
     for target in targets:
         weights = target.weights if weighted else None
@@ -45,20 +45,20 @@ def _counts(targets: Sequence[Targets], classes: int, *, weighted: bool) -> Floa
     return counts
 
 
-def _scored(
-    head: HeadSpec, seen: Sequence[Targets], asked: Sequence[Targets], vocabulary: int
+def _score_head(
+    head: HeadSpec, train: Sequence[Targets], validation: Sequence[Targets], vocabulary: int
 ) -> tuple[float, int]:
-    """Return the loss sum of a head on the targets `asked`, and how many are right."""
+    """Return the loss sum of a head on its validation targets, and the number of correct ones."""
     classes = head.classes or vocabulary
-    counts = _counts(seen, classes, weighted=True)
+    counts = _counts(train, classes, weighted=True)
     surprise = -np.log(counts / counts.sum())
-    commonest = _counts(seen, classes, weighted=False).argmax()
-    loss, right = 0.0, 0
-    for target in asked:
+    most_frequent = _counts(train, classes, weighted=False).argmax()
+    loss, correct = 0.0, 0
+    for target in validation:
         each = surprise[target.labels]
         loss += float((each if target.weights is None else each * target.weights).sum())
-        right += int((target.labels == commonest).sum())
-    return loss, right
+        correct += int((target.labels == most_frequent).sum())
+    return loss, correct
 
 
 def unigram_scores(
@@ -69,25 +69,35 @@ def unigram_scores(
     validation_windows: int,
     vocabulary: int,
 ) -> dict[str, float]:
-    """Score the best answer that ignores the input, on the same held-out targets as the model.
+    """Return the scores of the best answer that ignores the input.
 
-    Every head answers with the frequencies of its targets in `train_windows` training windows,
-    one added to each count so that an answer never seen is not impossible. Where targets have
-    weights w_i in the loss, they have them in the counts: sum_i w_i * -log q(answer i) is least
-    for q in proportion to the summed weights of each answer. Accuracies are not weighed; theirs
-    is that of the commonest answer.
+    The validation targets are those of the model. Every head answers with the frequencies of its
+    targets in `train_windows` training windows. One is added to each count, so that an answer
+    that never occurred has a probability above 0. If targets have weights w_i in the loss, the
+    counts use them too: sum_i w_i * -log q(answer i) is smallest for q proportional to the summed
+    weights of each answer. Accuracies are not weighted; they are those of the most frequent
+    answer.
+
+    Args:
+        train: the training batches.
+        validation: the validation batches.
+        train_windows: number of training windows to count.
+        validation_windows: number of validation windows to score.
+        vocabulary: number of token ids.
 
     Returns:
-        The keys of `Scores.reduce`, and `targets/HEAD`, the held-out targets of each head.
+        The keys of `Scores.reduce`, and `targets/HEAD`, the number of validation targets of each
+        head.
     """
     heads = train.objective.heads
-    seen, asked = _asked(train, train_windows), _asked(validation, validation_windows)
+    counted = _collect_targets(train, train_windows)
+    scored = _collect_targets(validation, validation_windows)
     scores: dict[str, float] = {"loss": 0.0}
     losses: dict[str, float] = {}
     sizes = []
     for head in heads:
-        targets = asked.targets[head.name]
-        loss, right = _scored(head, seen.targets[head.name], targets, vocabulary)
+        targets = scored.targets[head.name]
+        loss, correct = _score_head(head, counted.targets[head.name], targets, vocabulary)
         count = sum(len(target.labels) for target in targets)
         size = sum(len(t.labels) if t.size is None else t.size for t in targets)
         losses[head.name] = loss
@@ -96,9 +106,9 @@ def unigram_scores(
         if size:
             scores[f"loss/{head.name}"] = loss / size
         if count:
-            scores[f"accuracy/{head.name}"] = right / count
+            scores[f"accuracy/{head.name}"] = correct / count
     of_part = factors(
-        heads, Totals(sizes, [asked.windows[asking_member(head.name)] for head in heads])
+        heads, Totals(sizes, [scored.windows[asking_member(head.name)] for head in heads])
     )
     scores["loss"] = sum(of_part[part] * loss for part, loss in losses.items())
     return scores

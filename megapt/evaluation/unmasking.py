@@ -1,4 +1,4 @@
-"""Fills the masks of a text in rounds: what is filled in early is context for what comes later."""
+"""Filling of masks in rounds: tokens of earlier rounds are context for later rounds."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def mask_logits(run: LoadedRun, ids: Ints) -> torch.Tensor:
     example, head = run.objective.masked(ids), run.objective.masked_token_head
     if example is None or head is None:
         raise ConfigError(
-            f"{run.folder}: was trained with '{run.objective.name}', which does not predict single "
-            f"masked tokens where they stand; runs of mlm, msc, bert and diffusion can"
+            f"{run.folder}: was trained with '{run.objective.name}', which does not predict masked "
+            f"tokens at their positions; runs of mlm, msc, bert and diffusion can"
         )
     run.check_length(ids, "text")
     with torch.no_grad():
@@ -30,21 +30,22 @@ def mask_logits(run: LoadedRun, ids: Ints) -> torch.Tensor:
 
 
 def unmask(run: LoadedRun, ids: Ints, rounds: int | None = None) -> Ints:
-    """Return `ids` with every mask replaced, the surest predictions first.
+    """Return `ids` with every mask replaced, the most probable predictions first.
 
-    In each round all masks are predicted and the most probable tokens are kept, as many in every
-    round as in any other, or one more: of m masks, ceil(m r / rounds) are filled after round r.
-    What is kept stays, as in Nie et al. 2025 (low-confidence remasking, section 2.4); the mask-
-    predict of Ghazvininejad et al. 2019 may also take back what it kept in an earlier round.
-    Greedy: nothing is drawn, and of equal probabilities the one on the left is kept.
+    Each round predicts all masks that are left and keeps the most probable tokens. The numbers of
+    tokens kept per round differ by at most one: of m masks, ceil(m r / rounds) are filled after
+    round r. Kept tokens never change, as in Nie et al. 2025 (low-confidence remasking, section
+    2.4); the mask-predict of Ghazvininejad et al. 2019 may also mask tokens of an earlier round
+    again. The choice is greedy, without random draws; of equal probabilities the leftmost is kept.
 
     Args:
-        run: of an objective that predicts masked tokens.
+        run: a run whose objective predicts masked tokens.
         ids: a text with masks, any integer type [n].
-        rounds: how often the model is asked; by default once a mask. 1 fills all masks at once.
+        rounds: number of rounds, each one forward pass; by default the number of masks. 1 fills
+            all masks at once.
 
     Raises:
-        ConfigError: as `mask_logits`, or for less than one round.
+        ConfigError: as for `mask_logits`, or for less than one round.
     """
     if rounds is not None and rounds < 1:
         raise ConfigError(f"{rounds} rounds fill no mask; it should be 1 or more")
@@ -52,9 +53,9 @@ def unmask(run: LoadedRun, ids: Ints, rounds: int | None = None) -> Ints:
     filled: Ints = ids.copy()
     masks = int((ids == mask).sum())
     rounds = min(rounds or masks, masks)
-    for asked in range(rounds):
+    for finished in range(rounds):
         shares, tokens = torch.softmax(mask_logits(run, filled).double(), dim=-1).max(dim=-1)
-        left = masks * (rounds - asked - 1) // rounds
+        left = masks * (rounds - finished - 1) // rounds
         surest = shares.argsort(descending=True, stable=True)[: len(shares) - left].numpy()
         filled[np.flatnonzero(filled == mask)[surest]] = tokens.numpy()[surest]
     return filled

@@ -1,4 +1,4 @@
-"""Loss and accuracy on held-out windows."""
+"""Loss and accuracy on validation windows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from megapt.objectives import Objective
 def validation_maker(
     corpus: AnyCorpus, data: DataConfig, objective: Objective, rows: Rows | None = None
 ) -> BatchMaker:
-    """Return the batches of the held-out split.
+    """Return the maker of batches of the validation split.
 
-    Documents are shuffled as in training, so that windows mix them alike, but order and draws are
-    keyed by seed 0: runs of different seeds are measured on the same questions. Of a mixture every
-    corpus counts by its size.
+    Documents are shuffled as in training, so that windows mix them in the same way. Order and
+    random draws always use seed 0, so that runs of different seeds are scored on the same
+    targets. Each corpus of a mixture has a weight proportional to its size.
     """
     stream = open_stream(corpus, "valid", data, seed=0)
     return BatchMaker(stream, objective, corpus.vocabulary.pad, seed=0, rows=rows)
@@ -37,14 +37,14 @@ def evaluate(
     ranks: Ranks,
     begun: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Return the scores of `model` on the first `windows` held-out windows.
+    """Return the scores of `model` on the first `windows` validation windows.
 
     Args:
         model: the module, or DeepSpeed's engine around it; all ranks must call together.
-        maker: held-out batches.
-        windows: how many; all if there are fewer.
-        micro_batch_size: rows at once.
-        ranks: that share the windows.
+        maker: makes the validation batches.
+        windows: number of windows; all of them if there are fewer.
+        micro_batch_size: number of windows in a batch.
+        ranks: the ranks that share the windows.
         begun: called before each batch.
 
     Returns:
@@ -72,14 +72,14 @@ def evaluate(
     reduced = scores.reduce(ranks)
     if not reduced:
         raise ConfigError(
-            f"the {maker.stream.name} windows that were read hold nothing to predict; is their "
-            f"text left out by data.reading.on_damage, or data.window too small?"
+            f"the {maker.stream.name} windows that were read contain nothing to predict; check "
+            f"whether data.reading.on_damage skipped their text, or data.window is too small"
         )
     return reduced
 
 
 def _in_step(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
-    """Yield the batches of this rank; one that a rank cannot read ends all of them."""
+    """Yield the batches of this rank; if one rank cannot read a batch, every rank raises."""
     while True:
         with ranks.together():
             batch = next(batches, None)

@@ -1,4 +1,4 @@
-"""Runs leave here, in the formats of other tools."""
+"""Export of runs to the formats of other tools."""
 
 from megapt.interop.export import EXPORTERS, export_run
 from megapt.interop.exporters.base import Exporter

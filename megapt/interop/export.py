@@ -1,4 +1,4 @@
-"""The command `megapt export`: a run in a format of another tool, whole or not at all."""
+"""The command `megapt export`: writes a run in the format of another tool, atomically."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def export_run(folder: str, name: str, file: str | None, output: str) -> None:
     """Write the newest checkpoint of a run to a new folder.
 
     Args:
-        folder: of the run.
-        name: of the format.
-        file: Python file of the user's own that defines it; None for any other.
-        output: the folder to write; it must not exist, or be empty.
+        folder: folder of the run.
+        name: name of the format.
+        file: Python file that defines a custom format; None for a registered format.
+        output: folder to write; it must not exist, or be empty.
 
     Raises:
-        ConfigError: for an unknown format, a run that does not fit it, or an output that is there.
-        DamagedError: if a file of the run is missing or damaged.
+        ConfigError: for an unknown format, a run that does not fit it, or an existing output.
+        DamagedError: if a file of the run is missing or corrupt.
     """
     exporter = EXPORTERS.find(name, file, Origins(), ("--to", "--file"))()
     place = Path(output).resolve()
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
-        raise ConfigError(f"{place}: is there already; choose another --output")
+        raise ConfigError(f"{place}: already exists; choose another --output")
     run = load_run(folder)
     if problem := exporter.problem(run):
         raise ConfigError(f"{folder}: does not fit '{name}': {problem}")
     place.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as beside:
-        whole = Path(beside) / place.name
-        whole.mkdir()
-        exporter.export(run, whole)
-        for path in [*whole.rglob("*"), whole]:
+    with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as temporary:
+        written = Path(temporary) / place.name
+        written.mkdir()
+        exporter.export(run, written)
+        for path in [*written.rglob("*"), written]:
             sync(path)
-        whole.replace(place)
+        written.replace(place)
         sync(place.parent)

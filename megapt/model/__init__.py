@@ -1,4 +1,4 @@
-"""The Transformer trunk and the heads, in plain PyTorch. Knows no objective."""
+"""The Transformer trunk and the heads, in plain PyTorch, independent of any objective."""
 
 from megapt.model.build import build_model
 from megapt.model.flops import training_flops

@@ -1,4 +1,4 @@
-"""From the configuration of a run to its model."""
+"""Builds the model of a run from its configuration."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def build_model(
     """Return the model of a run, with the initial weights that the seed gives.
 
     Args:
-        config: of the run.
-        heads: of its objective.
+        config: the run's configuration.
+        heads: the heads of its objective.
         vocabulary: number of token ids.
-        attention: backend.
+        attention: attention backend.
         sequence: the ranks that share the positions of each batch.
     """
     return PretrainingModel(

@@ -1,4 +1,4 @@
-"""`torch.compile` of the blocks and the losses: one code for all of a kind, compiled once."""
+"""`torch.compile` of the blocks and the losses: modules of one shape share compiled code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from megapt.model.trunk import Block
 
 
 def check_compiler(device: torch.device) -> None:
-    """Refuse to compile where nothing makes a library of the generated code.
+    """Refuse to compile where no compiler can build the generated code.
 
     Raises:
-        ConfigError: if there is no C++ compiler; for CUDA, Triton needs one for C.
+        ConfigError: if there is no C++ compiler, or for CUDA no C compiler, which Triton needs.
     """
     variable, usual = ("CXX", ["g++"]) if device.type == "cpu" else ("CC", ["gcc", "clang"])
     names = [os.environ[variable]] if variable in os.environ else usual
@@ -30,13 +30,13 @@ def check_compiler(device: torch.device) -> None:
 
 
 def compile_model(model: nn.Module) -> None:
-    """Have all blocks of a model compiled, those of generators too, and what follows the logits.
+    """Enable compilation of all blocks, including those of generators, and of the losses.
 
-    That happens when they first run.
+    Compilation happens when a module first runs.
 
-    All of one width share their code, in which the number of positions is a symbol: nothing is
-    compiled anew for a new batch. Attention is called as it is; its kernels are compiled already,
-    and its shapes are different in each batch.
+    Blocks of one width share their code. The number of positions in it is symbolic, so a new batch
+    does not trigger a recompilation. Attention is excluded: its kernels are compiled already, and
+    its shapes change with every batch.
     """
     for module in model.modules():
         if isinstance(module, Attention):

@@ -13,8 +13,8 @@ from megapt.config import ModelConfig
 def _rates(width: int, base: float, device: torch.device) -> Tensor:
     """Return base^(-2i/width) for i < width/2, float32 [width/2].
 
-    Computed anew at each use: a stored buffer would be cast to bfloat16 with the model, and far
-    positions would lose their order.
+    Computed at each use: a stored buffer would be cast to bfloat16 with the model, and bfloat16
+    cannot distinguish distant positions.
     """
     return base ** (-torch.arange(0, width, 2, device=device).float() / width)
 
@@ -33,11 +33,11 @@ def rotary_angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, T
 
     Args:
         positions: int64 [N].
-        width: of one head, even.
-        base: of the geometric sequence of rates.
+        width: width of one head, even.
+        base: base of the geometric sequence of rates.
 
     Returns:
-        Two float32 [N, 1, width]; the angle of pair i stands at i and i + width/2.
+        Two float32 [N, 1, width]; the angle of pair i is at indices i and i + width/2.
     """
     angles = positions[:, None, None].float() * _rates(width, base, positions.device)
     angles = torch.cat([angles, angles], dim=-1)
@@ -47,13 +47,13 @@ def rotary_angles(positions: Tensor, width: int, base: float) -> tuple[Tensor, T
 class Embeddings(nn.Module):
     """Sum of word, position and segment embeddings.
 
-    Rotary positions enter in the attention instead; see `rotary_angles`. Without rows of segments
-    (`ModelConfig.segments`) there is no table of them, and segment ids change nothing.
+    Rotary positions are applied in the attention instead; see `rotary_angles`. If
+    `ModelConfig.num_segments` is 0, there is no segment table, and segment ids have no effect.
 
     Args:
-        config: of the model.
-        vocabulary: rows of the word table.
-        max_positions: rows of the position table.
+        config: the model's configuration.
+        vocabulary: number of rows of the word table.
+        max_positions: number of rows of the position table.
     """
 
     def __init__(self, config: ModelConfig, vocabulary: int, max_positions: int) -> None:
@@ -70,12 +70,12 @@ class Embeddings(nn.Module):
         self.sinusoidal = config.positions == "sinusoidal"
 
     def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor) -> Tensor:
-        """Return [N, hidden] from three int64 [N]."""
+        """Return embeddings [N, hidden] of three int64 [N]."""
         words: Tensor = self.words(tokens)
         width = words.shape[-1]
         if self.sinusoidal:
-            # Without this scale the sinusoids, of size 1, would drown the words (Vaswani et al.
-            # 2017, section 3.4).
+            # Without this scale the sinusoids, of magnitude 1, would dominate the words (Vaswani
+            # et al. 2017, section 3.4).
             words = words * math.sqrt(width) + sinusoids(positions, width).to(words.dtype)
         total = words
         if self.segments is not None:
@@ -86,10 +86,10 @@ class Embeddings(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + width/2) of x, [N, heads, width], by their angles.
+    """Rotate the pairs (i, i + width/2) of x, [N, heads, width], by their angles.
 
-    Computed in float32: bfloat16 angles lose the order of far positions.
+    Computed in float32: bfloat16 angles cannot distinguish distant positions.
     """
     left, right = x.float().chunk(2, dim=-1)
-    turned = torch.cat([-right, left], dim=-1)
-    return (x.float() * cos + turned * sin).to(x.dtype)
+    rotated = torch.cat([-right, left], dim=-1)
+    return (x.float() * cos + rotated * sin).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Floating-point operations that training asks for, independent of how it is implemented."""
+"""Floating-point operations that training requires, independent of the implementation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from megapt.model.generator import generator_config
 
 
 def _stack(config: ModelConfig, counts: Counts) -> int:
-    """Return the multiplications of a stack of blocks, its attention included."""
+    """Return the multiplications of a stack of blocks, including attention."""
     gates = 3 if config.activation == "swiglu" else 2
     block = 4 * config.hidden_size**2 + gates * config.hidden_size * config.intermediate_size
     return config.num_layers * (block * counts.positions + 2 * config.hidden_size * counts.pairs)
@@ -34,11 +34,12 @@ def training_flops(
 ) -> float:
     """Return the model FLOPs of a forward and a backward pass over `counts`.
 
-    A multiplication and an addition count as two; the backward pass as twice the forward one
-    (Kaplan et al. 2020, section 2.1; Chowdhery et al. 2022, appendix B). Counted are the matrix
-    products of the blocks, of generators too, on all positions, attention on the pairs that its
-    mask allows, and each head on its own targets; of several heads over the vocabulary, and of
-    several over classes, the dearest stands for all. Recomputation counts nothing.
+    A multiplication and an addition count as two operations, and the backward pass as twice the
+    forward pass (Kaplan et al. 2020, section 2.1; Chowdhery et al. 2022, appendix B). The count
+    covers the matrix products of all blocks, including those of generators, on all positions;
+    attention on the pairs that its mask allows; and the heads on their targets. All targets over
+    the vocabulary count as those of the most expensive head over the vocabulary, and all targets
+    over classes as those of the most expensive head over classes. Recomputation is not counted.
     """
     products = _stack(config, counts)
     for scale in {head.owner: head.scale for head in heads if head.kind == "generator"}.values():
@@ -47,11 +48,11 @@ def training_flops(
             _stack(small, counts) + config.hidden_size * small.hidden_size * counts.positions
         )
 
-    def dearest(kinds: Iterable[HeadSpec]) -> int:
-        return max((_prediction(head, config, vocabulary) for head in kinds), default=0)
+    def most_expensive(candidates: Iterable[HeadSpec]) -> int:
+        return max((_prediction(head, config, vocabulary) for head in candidates), default=0)
 
     over_tokens = [head for head in heads if head.over_vocabulary]
     over_classes = [head for head in heads if not head.over_vocabulary]
-    products += dearest(over_tokens) * counts.token_targets
-    products += dearest(over_classes) * (counts.targets - counts.token_targets)
+    products += most_expensive(over_tokens) * counts.token_targets
+    products += most_expensive(over_classes) * (counts.targets - counts.token_targets)
     return 6.0 * products

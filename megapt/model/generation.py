@@ -1,4 +1,4 @@
-"""Writes text token by token with the trunks that can: causal and prefix ones."""
+"""Generates text token by token with causal and prefix models."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from megapt.data.example import Ints
 
 
 class Predicts(Protocol):
-    """What is needed of a model."""
+    """The interface that generation needs from a model."""
 
     def predict(self, batch: Batch, head: str) -> Tensor:
-        """Return the logits of one module at its targets, float32 [targets, classes]."""
+        """Return the logits of module `head` at its targets, float32 [targets, classes]."""
 
 
 def extended(example: Example, token: int) -> Example:
@@ -33,7 +33,7 @@ def extended(example: Example, token: int) -> Example:
 
 
 def _sample(logits: Tensor, temperature: float, top_p: float, u: float) -> int:
-    """Draw a token by inverse transform of `u` from the nucleus (Holtzman et al. 2020)."""
+    """Sample a token from the nucleus (Holtzman et al. 2020) by inverse transform of `u`."""
     if temperature == 0:
         return int(logits.argmax())
     probabilities, order = torch.softmax(logits.double() / temperature, -1).sort(descending=True)
@@ -44,7 +44,7 @@ def _sample(logits: Tensor, temperature: float, top_p: float, u: float) -> int:
     return int(order[min(chosen, size - 1)])
 
 
-def _alone(tokens: list[int]) -> list[int]:
+def _unchanged(tokens: list[int]) -> list[int]:
     return tokens
 
 
@@ -60,28 +60,28 @@ def write(
     temperature: float = 0.8,
     top_p: float = 0.95,
     seed: int = 0,
-    agreed: Callable[[list[int]], list[int]] = _alone,
+    agreed: Callable[[list[int]], list[int]] = _unchanged,
     in_rows: bool = False,
 ) -> list[Ints]:
-    """Go on with each example until [EOS].
+    """Continue each example until [EOS] or a limit.
 
     Args:
-        model: in evaluation mode.
-        examples: each ends where the first token is to be written.
-        vocabulary: of the model.
-        device: of the model.
+        model: a model in evaluation mode.
+        examples: prompts; the first new token follows the last token of each.
+        vocabulary: the model's vocabulary.
+        device: the model's device.
         head: module that predicts the next token.
-        positions: no token is written at or after this one.
-        max_tokens: most tokens to write.
-        temperature: of the softmax; 0 takes the most likely token.
+        positions: generation of an example ends when its last position id reaches this.
+        max_tokens: maximum number of new tokens of each example.
+        temperature: temperature of the softmax; 0 takes the most likely token.
         top_p: probability mass of the nucleus.
-        seed: keys the draws, together with the example's number and the step.
+        seed: seed of the draws, together with the example's index and the step.
         agreed: makes the tokens of a step the same on all ranks that compute the model together.
-        in_rows: whether the model reads rows alone; the examples of a step then make some as long
-            as the longest of them.
+        in_rows: whether the model requires batches in rows; the rows of a step are then as long as
+            its longest example.
 
     Returns:
-        The tokens written after each example, int64.
+        The new tokens of each example, int64, without [EOS].
     """
     forbidden = torch.tensor(vocabulary.reserved_table, device=device)
     forbidden[vocabulary.eos] = False
@@ -92,9 +92,9 @@ def write(
         live = [i for i in live if examples[i].positions[-1] < positions]
         if not live:
             break
-        asked = [_asked(examples[i], head) for i in live]
-        rows = Rows(max(map(len, asked)), 1, 1) if in_rows else None
-        batch = collate(asked, pad=vocabulary.pad, heads=[head], rows=rows).widen().to(device)
+        prompts = [_with_next_token_target(examples[i], head) for i in live]
+        rows = Rows(max(map(len, prompts)), 1, 1) if in_rows else None
+        batch = collate(prompts, pad=vocabulary.pad, heads=[head], rows=rows).widen().to(device)
         with torch.no_grad():
             logits = model.predict(batch, head)
         logits = logits.masked_fill(forbidden, float("-inf")).cpu()
@@ -102,17 +102,17 @@ def write(
         tokens = agreed(
             [_sample(row, temperature, top_p, u) for row, u in zip(logits, drawn, strict=True)]
         )
-        going = []
+        unfinished = []
         for i, token in zip(live, tokens, strict=True):
             if token != vocabulary.eos:
                 written[i].append(token)
                 examples[i] = extended(examples[i], token)
-                going.append(i)
-        live = going
+                unfinished.append(i)
+        live = unfinished
     return [np.array(tokens, dtype=np.int64) for tokens in written]
 
 
-def _asked(example: Example, head: str) -> Example:
-    """Return the example asked what comes after its last token."""
+def _with_next_token_target(example: Example, head: str) -> Example:
+    """Return the example with one target for `head`: the token after its last one."""
     last = Targets(np.array([len(example) - 1]), np.zeros(1, np.int64))
     return replace(example, targets={head: last})

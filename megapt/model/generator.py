@@ -14,11 +14,16 @@ from megapt.model.trunk import Blocks, Computation, make_norm
 
 
 def generator_config(config: ModelConfig, scale: float) -> ModelConfig:
-    """Return the configuration of a generator whose width is a share of the model's.
+    """Return the configuration of a generator whose width is a fraction of the model's.
 
-    It has as many layers, and as many heads of the same width as fit, at least one. That one is
-    narrower where the model's head is wider than the whole generator should be; rotary positions
-    keep its width even.
+    The generator has as many layers as the model. Its number of heads is the model's times `scale`,
+    rounded, and at least one; its heads are as wide as the model's. A single head may be narrower:
+    its width is the model's hidden size times `scale`, rounded to an even number for rotary
+    positions.
+
+    Args:
+        config: the model's configuration.
+        scale: fraction of the model's width.
     """
     width = config.hidden_size // config.num_heads
     heads = max(round(config.num_heads * scale), 1)
@@ -34,19 +39,20 @@ def generator_config(config: ModelConfig, scale: float) -> ModelConfig:
 class Generator(nn.Module):
     """Predicts tokens from the trunk's own embeddings of the text (Clark et al. 2020, section 3.2).
 
-    All embeddings are shared, those of positions and segments too; a dense layer takes them to the
-    generator's width, and a transform its states back to that of the word embedding, which is its
-    output as far as the model is tied.
+    All embeddings are shared, including those of positions and segments. A dense layer projects
+    them to the generator's width, and a transform projects the generator's states back to the width
+    of the word embedding, which is also the output matrix if the model is tied.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         words: the word embedding of the trunk.
-        terms: of its loss beside the cross-entropy.
+        terms: terms of its loss in addition to the cross-entropy.
         scale: see `generator_config`.
-        how: it is computed.
+        computation: how it is computed.
 
     Raises:
-        ConfigError: if the ranks that share positions do not divide its heads.
+        ConfigError: if its number of heads is not divisible by the number of ranks that share
+            positions.
     """
 
     def __init__(
@@ -55,19 +61,19 @@ class Generator(nn.Module):
         words: nn.Embedding,
         terms: LossConfig,
         scale: float,
-        how: Computation,
+        computation: Computation,
     ) -> None:
         super().__init__()
         self.config = generator_config(config, scale)
-        if self.config.num_heads % how.sequence.size:
+        if self.config.num_heads % computation.sequence.size:
             raise ConfigError(
-                f"parallel.sequence_parallel_size: {how.sequence.size} ranks do not divide the "
-                f"generator's {self.config.num_heads} head(s); give it more by its "
-                f"size, or the model more"
+                f"parallel.sequence_parallel_size: {computation.sequence.size} ranks do not divide "
+                f"the generator's {self.config.num_heads} head(s); make the generator larger, or "
+                f"give the model more heads"
             )
-        self.sequence = how.sequence
+        self.sequence = computation.sequence
         self.dense = nn.Linear(config.hidden_size, self.config.hidden_size, bias=config.bias)
-        self.blocks = Blocks(self.config, how)
+        self.blocks = Blocks(self.config, computation)
         self.final_norm = make_norm(self.config) if config.norm_position == "pre" else None
         self.head = TokenHead(config, words, terms, self.config.hidden_size)
 
@@ -82,7 +88,7 @@ class Generator(nn.Module):
         return self.sequence.join(x, len(batch.tokens))
 
     def logits(self, embedded: Tensor, batch: Batch, places: Tensor) -> Tensor:
-        """Return logits [t, vocabulary] at the places int64 [t]."""
+        """Return logits [t, vocabulary] at `places`, int64 [t]."""
         return self.head.logits(self.states(embedded, batch), batch, places)
 
     def forward(
@@ -95,11 +101,11 @@ class Generator(nn.Module):
         weights: Tensor,
         draws: Tensor,
     ) -> Losses:
-        """Return the losses of labels int64 [t], and a token sampled for each.
+        """Return the losses of labels int64 [t], and a sampled token for each.
 
-        Any token of the vocabulary may be sampled, a special one too, as in the paper: p_G is the
-        whole softmax. The samples depend on text, weights of the model and draws alone, but for a
-        draw within rounding of the border between two tokens.
+        Any token of the vocabulary may be sampled, including special tokens, as in the paper: p_G
+        is the whole softmax. The samples depend only on the text, the model's weights and the
+        draws, except for draws within rounding error of the border between two tokens.
         """
         losses: Losses = self.head(
             self.states(embedded, batch, prepared), batch, places, labels, weights, draws

@@ -1,4 +1,4 @@
-"""Heads: distributions over the vocabulary or over classes, at the target positions alone."""
+"""Heads: distributions over the vocabulary or over classes, computed only at the targets."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from megapt.model.trunk import make_norm
 
 
 class Head(nn.Module, ABC):
-    """Reads states where it is asked, and predicts a label at each of these places."""
+    """Predicts a label at each of the given places from the states there."""
 
     @abstractmethod
     def logits(self, states: Tensor, batch: Batch, places: Tensor) -> Tensor:
-        """Return logits [t, classes] at the places int64 [t] of states [N, hidden]."""
+        """Return logits [t, classes] at `places`, int64 [t], of states [N, hidden]."""
 
     def forward(
         self, states: Tensor, batch: Batch, places: Tensor, labels: Tensor, weights: Tensor
     ) -> Losses:
-        """Return the losses of labels int64 [t] under weights float32 [t]: cross-entropy alone."""
+        """Return the cross-entropy losses of labels int64 [t] with weights float32 [t]."""
         logits = self.logits(states, batch, places).float()
         nll = functional.cross_entropy(logits, labels, reduction="none")
         correct = (logits.detach().argmax(dim=-1) == labels).float()
@@ -34,16 +34,17 @@ class Head(nn.Module, ABC):
 
 
 class TokenHead(Head):
-    """Projects states to the vocabulary with the word embedding (tied) or a matrix of its own.
+    """Projects states to the vocabulary with the word embedding (tied) or a separate matrix.
 
-    Before it may stand a transform, as in BERT: a dense layer, GELU, and the model's norm. Its loss
-    has the terms of `LossConfig`.
+    A transform may precede the projection, as in BERT: a dense layer, GELU, and the model's norm.
+    The loss has the terms of `LossConfig`.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         words: the word embedding of the trunk.
-        terms: beside the cross-entropy.
-        width: of the states, if not that of the model; the transform then changes it.
+        terms: terms of the loss in addition to the cross-entropy.
+        width: width of the states if it differs from the model's; the transform then projects them
+            to the model's width.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class TokenHead(Head):
         weights: Tensor,
         draws: Tensor | None = None,
     ) -> Losses:
-        """Return the losses; with draws float32 [t], samples too: see `linear_cross_entropy`."""
+        """Return the losses, and samples if there are draws; see `linear_cross_entropy`."""
         losses: Losses = self.projection(
             self.transform(states.index_select(0, places)), labels, weights, draws
         )
@@ -87,8 +88,9 @@ class TokenHead(Head):
 class ClassHead(Head):
     """A dense layer, an activation, and a projection to classes.
 
-    With tanh it is BERT's pooler and classifier. With GELU and two classes, whose softmax is the
-    sigmoid of the difference of their logits, it is ELECTRA's discriminator (Clark et al. 2020).
+    With tanh it is BERT's pooler and classifier. With GELU and two classes it is ELECTRA's
+    discriminator (Clark et al. 2020): the softmax over two classes is the sigmoid of the difference
+    of their logits.
     """
 
     def __init__(
@@ -112,11 +114,11 @@ def segment_means(states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
     Args:
         states: [N, hidden].
-        batch: that they belong to.
+        batch: the batch of these states.
 
     Returns:
         The place of each example's first position, int64 [examples], and the means,
-        [examples, 2, hidden]; zero for a segment that the example lacks.
+        [examples, 2, hidden]; zero for a segment that the example does not have.
     """
     padded = functional.pad(states, (0, 0, 0, 1))
     segments = functional.pad(batch.segments, (0, 1), value=-1)
@@ -133,7 +135,8 @@ def segment_means(states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 class PairHead(Head):
     """Compares the mean states u, v of two segments: [u, v, |u - v|, u * v] (Conneau et al. 2017).
 
-    A product of the two is there from the start; a head at one position has to learn it first.
+    The product of the two is available from the start of training; a head that reads one position
+    first has to learn it.
     """
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
@@ -142,7 +145,7 @@ class PairHead(Head):
         self.projection = nn.Linear(4 * config.hidden_size, classes)
 
     def logits(self, states: Tensor, batch: Batch, places: Tensor) -> Tensor:
-        """Return logits [t, classes] of the examples whose first places are given, int64 [t]."""
+        """Return logits [t, classes] of the examples whose first places are `places`, int64 [t]."""
         firsts, means = segment_means(states, batch)
         number = torch.zeros(len(states), dtype=torch.int64, device=states.device)
         number[firsts] = torch.arange(len(firsts), device=states.device)
@@ -152,7 +155,7 @@ class PairHead(Head):
 
 
 def make_head(spec: HeadSpec, config: ModelConfig, words: nn.Embedding, terms: LossConfig) -> Head:
-    """Return the head on the trunk that `spec` describes; generators are none."""
+    """Return the head on the trunk that `spec` describes; not for generators."""
     if spec.kind == "token":
         return TokenHead(config, words, terms)
     if spec.kind == "pair":

@@ -1,6 +1,7 @@
 """Initial weights, each drawn from a generator keyed by (seed, name of the parameter).
 
-So the trunk starts from the same weights whatever heads stand on it, and whatever was built before.
+The trunk therefore starts from the same weights whatever its heads are, and whatever was built
+before.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from megapt.model.layout import fused_rows
 def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
     """Set every parameter of `model`: matrices and embeddings normal, norms 1, biases 0.
 
-    The standard deviation is `init_std`; the matrices that write into the residual stream are
-    divided by sqrt(2 layers), as in GPT-2 (Radford et al. 2019, section 2.3), in pre-norm stacks.
-    The dense layers of heads and generators are drawn with 1 / sqrt(width of what they read), which
-    keeps its scale.
-    Fused matrices are drawn in the order of rows that they had before `fused_rows`, so that a seed
-    means the same function; their biases are 0 in any order.
-    With sinusoidal positions, words are drawn with 1 / sqrt(hidden), since the trunk multiplies
-    them by sqrt(hidden).
+    The standard deviation is `init_std`, with these exceptions:
+
+    - In pre-norm stacks, it is divided by sqrt(2 layers) for the matrices that write into the
+      residual stream, as in GPT-2 (Radford et al. 2019, section 2.3).
+    - For the dense layers of heads and generators it is 1 / sqrt(input width), which preserves the
+      scale of the input.
+    - With sinusoidal positions, for words it is 1 / sqrt(hidden), since the trunk multiplies them
+      by sqrt(hidden).
+
+    Fused matrices are drawn in the old row order of `fused_rows`, so that a seed gives the same
+    function in both orders; their biases are 0 in any order.
     """
     rows = fused_rows({name: p.shape for name, p in model.named_parameters()}, config)
     depth = math.sqrt(2 * config.num_layers) if config.norm_position == "pre" else 1.0

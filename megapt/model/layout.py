@@ -1,14 +1,14 @@
 """The order of the rows of the two fused matrices of a block.
 
-A split by head is a slice of rows:
+The order makes a split by head a slice of rows:
 
 - `attention.qkv` is [key-value groups, queries + 2, head width]: the queries of a group, its key,
   its value;
 - `feedforward.up` of SwiGLU is [blocks, 2, intermediate / blocks]: a part of the gate, and the same
-  part of the value. What divides both heads and intermediate divides the blocks.
+  part of the value. Every common divisor of heads and intermediate divides the number of blocks.
 
-The order before that was [3, heads, head width] and [2, intermediate]. Initial weights are drawn in
-it, so that a seed means the same function, and checkpoints of format 1 are in it.
+The old order was [3, heads, head width] and [2, intermediate]. Initial weights are drawn in the old
+order, so that a seed gives the same function, and checkpoints of format 1 use it.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from torch import Tensor
 from megapt.config import ModelConfig
 
 QUERIES = 1
-"""Queries of a group; each head has a key and a value of its own."""
+"""Queries of a group; each head has its own key and value."""
 
 _FUSED = re.compile(r"(.*\b(attention\.qkv|feedforward\.up))\.(?:weight|bias)")
 
 
 def feedforward_blocks(config: ModelConfig) -> int:
-    """Return into how many blocks of gate and value SwiGLU's fused matrix is divided."""
+    """Return the number of blocks of gate and value in SwiGLU's fused matrix."""
     return math.gcd(config.num_heads, config.intermediate_size)
 
 
 def fused_rows(shapes: Mapping[str, Sequence[int]], config: ModelConfig) -> dict[str, Tensor]:
-    """Return the place that each row of a fused matrix, and of its bias, had in the old order.
+    """Return the index in the old order of each row of a fused matrix, and of its bias.
 
     `old[rows]` is in the new order, and `new[rows.argsort()]` in the old one.
 
     Args:
-        shapes: of all parameters by name; those of a generator tell how narrow it is.
-        config: of the model.
+        shapes: shapes of all parameters by name; those of a generator determine its width.
+        config: the model's configuration.
 
     Returns:
-        Name -> int64 [rows], of the parameters whose rows have moved.
+        Name -> int64 [rows], for the parameters whose row order has changed.
     """
     rows = {}
     for name, shape in shapes.items():
@@ -52,7 +52,7 @@ def fused_rows(shapes: Mapping[str, Sequence[int]], config: ModelConfig) -> dict
             continue
         [module, matrix] = found.groups()
         hidden = shapes[f"{module}.weight"][1]
-        # A generator has as many heads of the trunk's width as fit it, or one that is narrower.
+        # A generator has heads of the trunk's width, or a single narrower one.
         heads = max(hidden // (config.hidden_size // config.num_heads), 1)
         old = torch.arange(shape[0])
         if matrix == "attention.qkv":

@@ -1,13 +1,13 @@
-"""Cross-entropy of a projection to the vocabulary whose logits never exist all at once.
+"""Cross-entropy of a projection to the vocabulary that never holds all logits at once.
 
-The targets are taken in chunks; of each the logits, the losses and the gradients of states, matrix
-and bias are computed in one pass, so that the backward pass only scales what is there already (Hsu
-et al. 2024, Liger Kernel; cf. Wijmans et al. 2024, Cut Cross-Entropy). Beside the gradients, memory
-is that of one chunk, whatever the number of targets.
+The targets are processed in chunks. One pass over a chunk computes its logits, its losses and the
+gradients of states, matrix and bias, so that the backward pass only scales these gradients (Hsu et
+al. 2024, Liger Kernel; cf. Wijmans et al. 2024, Cut Cross-Entropy). Apart from the gradients, the
+memory is that of one chunk, whatever the number of targets.
 
-`torch.nn.functional.linear_cross_entropy` (as of torch 2.13) does not serve: it weighs classes, not
-targets, its chunks know no label smoothing, and it gives neither the log-sum-exp that a z-loss
-needs nor the most likely label.
+`torch.nn.functional.linear_cross_entropy` (as of torch 2.13) is not sufficient: it weights classes,
+not targets, its chunks do not support label smoothing, and it returns neither the log-sum-exp that
+a z-loss needs nor the most likely label.
 """
 
 from __future__ import annotations
@@ -24,44 +24,47 @@ from torch.nn import functional
 from megapt.config import LossConfig, ModelConfig
 
 CHUNK_LOGITS = 2**24
-"""Most logits at once, 64 MiB of float32: smaller chunks are slower, larger ones hardly faster."""
+"""Maximum number of logits in memory, 64 MiB of float32; smaller chunks are slower, larger ones
+hardly faster."""
 
 PLAIN = LossConfig()
 
 
 class Losses(NamedTuple):
-    """What a head makes of its t targets."""
+    """The losses of the t targets of a head."""
 
     loss: Tensor
-    """Weighted sum with all terms, float32 scalar; differentiable, unlike the rest."""
+    """Weighted sum with all terms, float32 scalar; the only differentiable field."""
     nll: Tensor
     """Plain cross-entropy of each target, float32 [t]."""
     correct: Tensor
     """1 where the most likely label is the right one, float32 [t]."""
     samples: Tensor | None = None
-    """A label drawn for each target, int64 [t], if that was asked for."""
+    """A label drawn for each target, int64 [t]; None without draws."""
 
 
 class _Chunk(NamedTuple):
-    """What the logits of some targets give."""
+    """The losses of one chunk, and what their gradient needs."""
 
-    full: Tensor
-    """Loss of each with all terms, before its weight, [targets]."""
+    loss: Tensor
+    """Loss of each target with all terms, unweighted, [targets]."""
     nll: Tensor
     correct: Tensor
     samples: Tensor | None
     exp_logits: Tensor
-    """Probabilities but for a factor, [targets, V]; in the place of the logits."""
+    """Unnormalized probabilities, [targets, V]; they overwrite the logits."""
     total: Tensor
-    """Their sums, [targets, 1]."""
+    """Sums of `exp_logits`, [targets, 1]."""
     log_z: Tensor
-    """[targets, 1]."""
+    """Log-sum-exp of the logits, [targets, 1]."""
 
 
-def _consume(logits: Tensor, labels: Tensor, draws: Tensor | None, terms: LossConfig) -> _Chunk:
-    """Turn logits [targets, V] into losses, in place."""
+def _chunk_losses(
+    logits: Tensor, labels: Tensor, draws: Tensor | None, terms: LossConfig
+) -> _Chunk:
+    """Return the losses of logits [targets, V], which are overwritten."""
     labels = labels[:, None]
-    top, likeliest = logits.max(dim=-1, keepdim=True)
+    top, argmax = logits.max(dim=-1, keepdim=True)
     logits -= top
     label_logit = logits.gather(1, labels)
     target_logit = label_logit
@@ -73,18 +76,18 @@ def _consume(logits: Tensor, labels: Tensor, draws: Tensor | None, terms: LossCo
     total = exp_logits.sum(dim=-1, keepdim=True)
     log_total = total.log()
     log_z = log_total + top
-    full = log_total - target_logit + terms.z_loss * log_z.square()
-    nll, correct = log_total - label_logit, likeliest == labels
+    loss = log_total - target_logit + terms.z_loss * log_z.square()
+    nll, correct = log_total - label_logit, argmax == labels
     samples = None
     if draws is not None:
-        reached = exp_logits.cumsum(dim=-1)
-        found = torch.searchsorted(reached, draws[:, None] * reached[:, -1:], right=True)
+        cumulative = exp_logits.cumsum(dim=-1)
+        found = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True)
         samples = found.clamp_(max=exp_logits.shape[1] - 1)[:, 0]
-    return _Chunk(full[:, 0], nll[:, 0], correct[:, 0], samples, exp_logits, total, log_z)
+    return _Chunk(loss[:, 0], nll[:, 0], correct[:, 0], samples, exp_logits, total, log_z)
 
 
 def _grad_logits(chunk: _Chunk, labels: Tensor, weights: Tensor, terms: LossConfig) -> Tensor:
-    """Turn `exp_logits`, in place, into the gradient of the loss by logits, [targets, V]."""
+    """Return the gradient of the loss by logits, [targets, V]; it overwrites `exp_logits`."""
     weights = weights[:, None]
     grad_logits = chunk.exp_logits.mul_(
         weights * (1 + 2 * terms.z_loss * chunk.log_z) / chunk.total
@@ -92,21 +95,21 @@ def _grad_logits(chunk: _Chunk, labels: Tensor, weights: Tensor, terms: LossConf
     if terms.label_smoothing:
         grad_logits -= weights * (terms.label_smoothing / grad_logits.shape[1])
     rest = weights * (terms.label_smoothing - 1)
-    if torch.compiler.is_compiling():  # In the same pass as the rest; to scatter takes another.
+    if torch.compiler.is_compiling():  # One pass; a scatter would add a second one.
         columns = torch.arange(grad_logits.shape[1], device=grad_logits.device)
         return grad_logits + torch.where(columns == labels[:, None], rest, 0.0)
     return grad_logits.scatter_add_(1, labels[:, None], rest)
 
 
 class _Differentiated(NamedTuple):
-    """What a chunk comes to once its logits are used up."""
+    """The losses and gradients of one chunk."""
 
-    full: Tensor
+    loss: Tensor
     nll: Tensor
     correct: Tensor
     samples: Tensor | None
     grad_logits: Tensor | None
-    """Gradient of the weighted loss by logits, in the type of the states, [targets, V]."""
+    """Gradient of the weighted loss by logits, [targets, V], in the dtype of the states."""
     grad_bias: Tensor | None
 
 
@@ -119,13 +122,13 @@ def _differentiate(
     needed: bool,
     with_bias: bool,
 ) -> _Differentiated:
-    """Return losses and gradients of logits [targets, V], whose place the gradient may take."""
-    chunk = _consume(logits.to(weights.dtype), labels, draws, terms)
+    """Return losses and gradients of logits [targets, V], which may be overwritten."""
+    chunk = _chunk_losses(logits.to(weights.dtype), labels, draws, terms)
     if not needed:
-        return _Differentiated(chunk.full, chunk.nll, chunk.correct, chunk.samples, None, None)
+        return _Differentiated(chunk.loss, chunk.nll, chunk.correct, chunk.samples, None, None)
     grad_logits = _grad_logits(chunk, labels, weights, terms)
     return _Differentiated(
-        chunk.full,
+        chunk.loss,
         chunk.nll,
         chunk.correct,
         chunk.samples,
@@ -136,19 +139,19 @@ def _differentiate(
 
 @cache
 def _fused() -> Callable[..., _Differentiated]:
-    """Return `_differentiate` in three passes over the logits instead of ten."""
+    """Return `_differentiate` compiled to three passes over the logits instead of ten."""
     fused: Callable[..., _Differentiated] = torch.compile(_differentiate, dynamic=True)
     return fused
 
 
 class _Gradients(NamedTuple):
-    """Of the loss, divided by `scale`."""
+    """Gradients of the loss, divided by `scale`."""
 
     states: Tensor | None
     matrix: Tensor | None
     bias: Tensor | None
     scale: Tensor
-    """A power of two, scalar."""
+    """Scalar, a power of two."""
 
 
 def _compute(
@@ -164,45 +167,45 @@ def _compute(
     *,
     needed: tuple[bool, ...],
 ) -> tuple[Losses, _Gradients]:
-    """Return losses and those gradients, of states, matrix and bias, that are needed."""
-    exact = torch.promote_types(states.dtype, torch.float32)
-    weights = weights.to(exact)
-    # Weights are as small as 1 / targets of a step: half precision would lose the least gradients.
-    # A power of two scales without rounding.
+    """Return the losses and the needed gradients, in the order states, matrix, bias."""
+    sum_dtype = torch.promote_types(states.dtype, torch.float32)
+    weights = weights.to(sum_dtype)
+    # Weights are as small as 1 / targets of a step: the smallest gradients would underflow in half
+    # precision. Scaling by a power of two does not round.
     largest = functional.pad(weights, (1, 0)).amax()
     scale = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)
     grad_states = torch.empty_like(states) if needed[0] else None
-    grad_matrix = torch.zeros_like(matrix, dtype=exact) if needed[1] else None
-    grad_bias = torch.zeros_like(matrix[:, 0], dtype=exact) if needed[2] else None
-    full, nll, correct = (torch.empty_like(weights) for _ in range(3))
+    grad_matrix = torch.zeros_like(matrix, dtype=sum_dtype) if needed[1] else None
+    grad_bias = torch.zeros_like(matrix[:, 0], dtype=sum_dtype) if needed[2] else None
+    loss, nll, correct = (torch.empty_like(weights) for _ in range(3))
     samples = None if draws is None else torch.empty_like(labels)
     rows = max(chunk_logits // len(matrix), 1)
     differentiate = _fused() if compiled else _differentiate
     for first in range(0, len(states), rows):
-        at = slice(first, first + rows)
+        span = slice(first, first + rows)
         chunk = differentiate(
-            functional.linear(states[at], matrix, bias),
-            labels[at],
-            weights[at] / scale,
-            None if draws is None else draws[at],
+            functional.linear(states[span], matrix, bias),
+            labels[span],
+            weights[span] / scale,
+            None if draws is None else draws[span],
             terms,
             any(needed),
             grad_bias is not None,
         )
-        full[at], nll[at], correct[at] = chunk.full, chunk.nll, chunk.correct
+        loss[span], nll[span], correct[span] = chunk.loss, chunk.nll, chunk.correct
         if samples is not None and chunk.samples is not None:
-            samples[at] = chunk.samples
+            samples[span] = chunk.samples
         if chunk.grad_logits is None:
             continue
         if grad_bias is not None and chunk.grad_bias is not None:
             grad_bias += chunk.grad_bias
         if grad_states is not None:
-            torch.mm(chunk.grad_logits, matrix, out=grad_states[at])
-        if grad_matrix is not None and exact == states.dtype:
-            torch.addmm(grad_matrix, chunk.grad_logits.T, states[at], out=grad_matrix)
+            torch.mm(chunk.grad_logits, matrix, out=grad_states[span])
+        if grad_matrix is not None and sum_dtype == states.dtype:
+            torch.addmm(grad_matrix, chunk.grad_logits.T, states[span], out=grad_matrix)
         elif grad_matrix is not None:
-            grad_matrix += chunk.grad_logits.T @ states[at]
-    losses = Losses((weights * full).sum(), nll, correct, samples)
+            grad_matrix += chunk.grad_logits.T @ states[span]
+    losses = Losses((weights * loss).sum(), nll, correct, samples)
     grad_matrix = None if grad_matrix is None else grad_matrix.to(matrix.dtype)
     grad_bias = None if grad_bias is None else grad_bias.to(matrix.dtype)
     return losses, _Gradients(grad_states, grad_matrix, grad_bias, scale)
@@ -222,9 +225,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         *gradients, scale = ctx.saved_tensors
-        factor = slope * scale
+        factor = grad_output * scale
         scaled = (None if g is None else g * factor.to(g.dtype) for g in gradients)
         return *scaled, None, None, None, None, None, None
 
@@ -247,20 +250,20 @@ def linear_cross_entropy(
     loss is sum_i w_i (-(1 - e) log p_i(label) - e/V sum_v log p_i(v) + z_loss log^2 Z_i): Szegedy
     et al. 2016, section 7, and Chowdhery et al. 2022, section 5.
 
-    The softmax and all sums are float32, products of matrices have the type of the states. The
-    chunks do not change the result beyond rounding. There are no second derivatives.
+    The softmax and all sums are computed in float32, matrix products in the dtype of the states.
+    The chunk size changes the result only by rounding. Second derivatives are not supported.
 
     Args:
         states: [t, width]; t may be 0.
         matrix: [V, width].
         bias: [V].
         labels: int64 [t].
-        weights: w, factors of the losses, not negative, [t].
-        draws: uniform in [0, 1), [t]: `samples` are then drawn from p by inverse transform,
+        weights: w, non-negative factors of the losses, [t].
+        draws: uniform in [0, 1), [t]. If given, `samples` are drawn from p by inverse transform:
             the first v with p(0) + ... + p(v) > draw.
-        terms: beside the cross-entropy.
-        chunk_logits: most logits at once, but at least those of one target.
-        compiled: what is done to the logits of a chunk is compiled into one pass or a few.
+        terms: terms of the loss in addition to the cross-entropy.
+        chunk_logits: maximum number of logits of a chunk; a chunk has at least one target.
+        compiled: whether the operations on the logits of a chunk are compiled into fewer passes.
     """
     rest = labels, weights, draws, terms, chunk_logits, compiled
     if torch.is_grad_enabled():
@@ -270,18 +273,15 @@ def linear_cross_entropy(
 
 
 class VocabularyProjection(nn.Linear):
-    """The projection to the vocabulary, and its losses without the logits.
+    """The projection to the vocabulary, and its losses without the full logits.
 
-    A module, so that whatever gathers the parameters of modules (ZeRO-3) sees to its matrix, which
-    may be the word embedding.
+    It is a module, so that ZeRO-3, which gathers the parameters of modules, also gathers its
+    matrix, which may be the word embedding.
 
     Args:
-        config: of the model: width, bias, and whether the matrix is that of `words`.
+        config: the model's configuration: width, bias, and whether the matrix is that of `words`.
         words: the word embedding of the trunk.
-        terms: beside the cross-entropy.
-
-    Attributes:
-        compiled: whether the losses are computed by compiled code.
+        terms: terms of the loss in addition to the cross-entropy.
     """
 
     def __init__(self, config: ModelConfig, words: nn.Embedding, terms: LossConfig) -> None:
@@ -290,6 +290,7 @@ class VocabularyProjection(nn.Linear):
             self.weight = words.weight
         self.terms = terms
         self.compiled = False
+        """Whether compiled code computes the losses."""
 
     def forward(
         self,
@@ -298,7 +299,7 @@ class VocabularyProjection(nn.Linear):
         weights: Tensor | None = None,
         draws: Tensor | None = None,
     ) -> Any:
-        """Return logits [t, vocabulary] of states [t, hidden]; with labels and weights, `Losses`.
+        """Return logits [t, vocabulary] of states [t, hidden], or `Losses` if there are labels.
 
         See `linear_cross_entropy`.
         """

@@ -1,4 +1,4 @@
-"""Trunk and heads together: from a batch to the loss of every part."""
+"""The pretraining model: trunk and heads, from a batch to the loss of every part."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from megapt.model.trunk import Computation, Transformer
 
 
 class PartSums(NamedTuple):
-    """Of one part of the loss, over its targets in a batch; float32 scalars without a graph."""
+    """Sums of one part of the loss over its targets in a batch; float32 scalars without a graph."""
 
     nll: Tensor
     """Weighted sum of the plain cross-entropy, -log P(label)."""
     correct: Tensor
-    """Targets whose most likely label is the right one."""
+    """Number of targets whose most likely label is correct."""
 
 
 class ModelOutput(NamedTuple):
-    """What the model makes of a batch."""
+    """The loss of a batch, and its parts."""
 
     loss: Tensor
     """Sum over all parts and targets of factor * weight * (cross-entropy and the terms of
@@ -39,16 +39,16 @@ class ModelOutput(NamedTuple):
     parts: dict[str, PartSums]
 
 
-class _Asked:
-    """The targets of all parts of one module that this rank answers, end to end.
+class _ModuleTargets:
+    """The targets of all parts of one module that this rank computes, concatenated.
 
-    If there are none, one position is asked with weight 0: all ranks compute the same graph.
+    If there are none, position 0 is a target of weight 0: all ranks compute the same graph.
 
     Args:
-        batch: with targets, maybe none, of every part.
-        parts: of the module.
-        factors: part -> what its losses are multiplied with; by default 1.
-        sequence: the ranks that share them.
+        batch: batch with targets, possibly none, of every part.
+        parts: the module's parts.
+        factors: part -> factor of its losses; by default 1.
+        sequence: the ranks that share the targets.
     """
 
     def __init__(
@@ -61,10 +61,12 @@ class _Asked:
         targets = [sequence.share(batch.targets[part]) for part in parts]
         self.sizes = dict(zip(parts, map(len, targets), strict=True))
         self.count = sum(self.sizes.values())
-        one = torch.zeros(0 if self.count else 1, device=batch.tokens.device)
-        nowhere = one.to(torch.int64)
+        filler = torch.zeros(0 if self.count else 1, device=batch.tokens.device)
+        filler_index = filler.to(torch.int64)
         weights = [
-            torch.ones(len(target), device=one.device) if target.weights is None else target.weights
+            torch.ones(len(target), device=filler.device)
+            if target.weights is None
+            else target.weights
             for target in targets
         ]
         scaled = [
@@ -72,38 +74,40 @@ class _Asked:
             for part, weight in zip(parts, weights, strict=True)
         ]
         drawn = [target.draws for target in targets if target.draws is not None]
-        self.places = torch.cat([target.places for target in targets] + [nowhere])
-        self.labels = torch.cat([target.labels for target in targets] + [nowhere])
-        self.weights = torch.cat([*weights, one])
-        self.scaled = torch.cat([*scaled, one])
+        self.places = torch.cat([target.places for target in targets] + [filler_index])
+        self.labels = torch.cat([target.labels for target in targets] + [filler_index])
+        self.weights = torch.cat([*weights, filler])
+        self.scaled = torch.cat([*scaled, filler])
         """Weights times factors."""
-        self.draws = torch.cat([*drawn, one])
+        self.draws = torch.cat([*drawn, filler])
 
     def sums(self, losses: Losses) -> dict[str, PartSums]:
         """Return the sums of each part."""
         sums, start = {}, 0
         for part, size in self.sizes.items():
-            mine = slice(start, start + size)
-            nll = (self.weights[mine] * losses.nll[mine]).sum()
-            sums[part] = PartSums(nll, losses.correct[mine].sum())
+            span = slice(start, start + size)
+            nll = (self.weights[span] * losses.nll[span]).sum()
+            sums[part] = PartSums(nll, losses.correct[span].sum())
             start += size
         return sums
 
 
 class PretrainingModel(nn.Module):
-    """The one model of all objectives; only its heads differ.
+    """The model of all objectives; only the heads differ.
+
+    The weights do not depend on `attention` or on the arguments after it.
 
     Args:
-        config: of the model.
-        heads: what the objective asks for. Parts of one module are of one kind.
-        loss: terms of the loss of heads over the vocabulary beside the cross-entropy.
+        config: the model's configuration.
+        heads: heads of the objective. Parts of one module are of one kind.
         vocabulary: number of token ids.
-        max_positions: position ids are below this.
-        seed: of the initial weights.
-        attention: how attention is computed; no weight depends on it, nor on what follows.
-        recompute: what the backward pass computes again.
-        recompute_every: of so many blocks one is.
-        sequence: the ranks that share the positions of each batch; None if each has its own.
+        max_positions: limit of the position ids, exclusive.
+        loss: terms of the loss of heads over the vocabulary in addition to the cross-entropy.
+        seed: seed of the initial weights.
+        attention: attention backend.
+        recompute: what the backward pass recomputes.
+        recompute_every: recomputation applies to the first of every `recompute_every` blocks.
+        sequence: the ranks that share the positions of each batch; None for a single rank.
     """
 
     def __init__(
@@ -123,8 +127,8 @@ class PretrainingModel(nn.Module):
         super().__init__()
         self.config = config
         self.sequence = sequence or SequenceGroup()
-        self.how = how = Computation(attention, recompute, recompute_every, self.sequence)
-        self.trunk = Transformer(config, vocabulary, max_positions, how)
+        self.computation = Computation(attention, recompute, recompute_every, self.sequence)
+        self.trunk = Transformer(config, vocabulary, max_positions, self.computation)
         words = self.trunk.embeddings.words
         self.heads, self.generators = nn.ModuleDict(), nn.ModuleDict()
         self.parts: dict[str, list[str]] = {}
@@ -135,7 +139,9 @@ class PretrainingModel(nn.Module):
                 continue
             self.parts[spec.owner] = [spec.name]
             if spec.kind == "generator":
-                self.generators[spec.owner] = Generator(config, words, loss, spec.scale, how)
+                self.generators[spec.owner] = Generator(
+                    config, words, loss, spec.scale, self.computation
+                )
             else:
                 self.heads[spec.owner] = make_head(spec, config, words, loss)
         self.detections = [spec.name for spec in heads if spec.kind == "detection"]
@@ -143,58 +149,59 @@ class PretrainingModel(nn.Module):
 
     def _generate(
         self, batch: Batch, prepared: Prepared, factors: Mapping[str, float] | None = None
-    ) -> tuple[Batch, list[tuple[_Asked, Losses]]]:
-        """Return the batch that the trunk reads, and what the generators made of `batch`.
+    ) -> tuple[Batch, list[tuple[_ModuleTargets, Losses]]]:
+        """Return the batch that the trunk reads, and the generators' targets and losses.
 
-        Their samples stand where they were asked, and detection is asked which tokens were
-        replaced: a sample that is the right token was not (Clark et al. 2020, section 3.1).
+        In this batch the generators' samples replace the tokens at their targets. The labels of
+        detection are 1 where a token was replaced. A sample that equals the original token is not
+        a replacement (Clark et al. 2020, section 3.1).
         """
-        results: list[tuple[_Asked, Losses]] = []
+        results: list[tuple[_ModuleTargets, Losses]] = []
         changes, replaced = torch.zeros_like(batch.tokens), torch.zeros_like(batch.tokens)
         for name, generator in self.generators.items():
             if not batch.targets.keys() >= set(self.parts[name]):
-                continue  # Of a trained model something else is asked.
-            asked = _Asked(batch, self.parts[name], factors, self.sequence)
+                continue  # A trained model can be evaluated on other targets alone.
+            targets = _ModuleTargets(batch, self.parts[name], factors, self.sequence)
             losses: Losses = generator(
                 self.trunk.embed(batch),
                 batch,
                 prepared,
-                asked.places,
-                asked.labels,
-                asked.scaled,
-                asked.draws,
+                targets.places,
+                targets.labels,
+                targets.scaled,
+                targets.draws,
             )
-            assert losses.samples is not None  # there are draws
-            places, samples = asked.places[: asked.count], losses.samples[: asked.count]
+            assert losses.samples is not None  # Targets of generators have draws.
+            places, samples = targets.places[: targets.count], losses.samples[: targets.count]
             changes[places] = samples - batch.tokens[places]
-            replaced[places] = (samples != asked.labels[: asked.count]).to(replaced.dtype)
-            results.append((asked, losses))
-        # Each rank has sampled its share; all read the same text.
+            replaced[places] = (samples != targets.labels[: targets.count]).to(replaced.dtype)
+            results.append((targets, losses))
+        # Each rank has sampled only its share of the targets; all must read the same text.
         tokens = batch.tokens + self.sequence.sum(changes)
         replaced = self.sequence.sum(replaced)
-        targets = dict(batch.targets)
-        for part in targets.keys() & set(self.detections):
-            targets[part] = replace(targets[part], labels=replaced[targets[part].places])
-        return replace(batch, tokens=tokens, targets=targets), results
+        labeled = dict(batch.targets)
+        for part in labeled.keys() & set(self.detections):
+            labeled[part] = replace(labeled[part], labels=replaced[labeled[part].places])
+        return replace(batch, tokens=tokens, targets=labeled), results
 
     def _states(
         self, batch: Batch, factors: Mapping[str, float] | None = None
-    ) -> tuple[Tensor, Batch, list[tuple[_Asked, Losses]]]:
+    ) -> tuple[Tensor, Batch, list[tuple[_ModuleTargets, Losses]]]:
         """Return the trunk's states [N, hidden], the batch that it read, and `_generate`'s results.
 
-        What attention prepares of a batch serves the generators and the trunk, and ends with them.
+        Generators and trunk share the prepared attention of the batch.
         """
         if not self.generators:
             return self.trunk(batch), batch, []
-        prepared = self.how.prepare(batch)
+        prepared = self.computation.prepare(batch)
         batch, results = self._generate(batch, prepared, factors)
         return self.trunk(batch, prepared), batch, results
 
     def predict(self, batch: Batch, head: str) -> Tensor:
-        """Return the logits of one module at `batch.targets[head]`, float32 [targets, classes].
+        """Return the logits of module `head` at its targets, float32 [targets, classes].
 
-        A head on the trunk sees the text as in training: with the samples of the generators that
-        the batch asks something.
+        A head on the trunk reads the text as in training: samples replace the tokens at the targets
+        of those generators for which the batch has targets.
         """
         places = batch.targets[head].places
         module: Any
@@ -209,18 +216,20 @@ class PretrainingModel(nn.Module):
     def forward(self, batch: Batch, factors: Mapping[str, float] | None = None) -> ModelOutput:
         """Return the loss and the sums of every part.
 
-        Heads run on the target positions only, each module once for all of its parts. Of ranks
-        that share positions each answers a share of the targets: loss and sums add up over them.
+        Heads run only on the target positions, each module once for all of its parts. Each of the
+        ranks that share positions computes a share of the targets: the total loss and sums are the
+        sums over these ranks.
 
         Args:
-            batch: with targets, maybe none, of every part.
-            factors: part -> what its losses are multiplied with; by default 1.
+            batch: batch with targets, possibly none, of every part.
+            factors: part -> factor of its losses; by default 1.
         """
         states, batch, results = self._states(batch, factors)
         for name, head in self.heads.items():
-            asked = _Asked(batch, self.parts[name], factors, self.sequence)
-            results.append((asked, head(states, batch, asked.places, asked.labels, asked.scaled)))
+            targets = _ModuleTargets(batch, self.parts[name], factors, self.sequence)
+            losses = head(states, batch, targets.places, targets.labels, targets.scaled)
+            results.append((targets, losses))
         parts: dict[str, PartSums] = {}
-        for asked, losses in results:
-            parts.update(asked.sums(losses))
+        for targets, losses in results:
+            parts.update(targets.sums(losses))
         return ModelOutput(torch.stack([losses.loss for _, losses in results]).sum(), parts)

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what the backward pass computes again instead of keeping it."""
+"""Activation checkpointing: the backward pass recomputes activations instead of storing them."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _ATTENTION = frozenset(
 
 
 class Recomputation:
-    """Runs blocks, some of which keep little for the backward pass.
+    """Runs blocks, some of them with activation checkpointing.
 
-    `full` keeps the input of a block alone (Chen et al. 2016), `selective` also the results of its
-    matrix products and its attention, which are dear to compute again (Korthikanti et al. 2022).
-    The masks of dropout are the same again.
+    `full` keeps only the input of a block (Chen et al. 2016). `selective` also keeps the results of
+    its matrix products and its attention, which are expensive to recompute (Korthikanti et al.
+    2022). Recomputation uses the same dropout masks.
 
     Args:
-        kind: what is computed again.
-        every: of so many blocks one is, the first.
-        dropout: whether attention drops weights. It is then computed again by `selective` too: its
-            kernels draw random numbers, and left out they would shift all draws after them.
+        kind: what is recomputed.
+        every: recomputation applies to the first of every `every` blocks.
+        dropout: whether attention drops weights. `selective` then recomputes attention too: its
+            kernels draw random numbers, and skipping them would shift all later draws.
     """
 
     def __init__(self, kind: Recompute = "none", every: int = 1, dropout: bool = False) -> None:
@@ -52,7 +52,7 @@ class Recomputation:
             self._contexts = partial(create_selective_checkpoint_contexts, self._policy)
 
     def keeps(self, operation: Any) -> bool:
-        """Return whether `selective` keeps the result of an operation of torch."""
+        """Return whether `selective` keeps the result of a torch operation."""
         return operation.name() in self._kept
 
     def _policy(self, _: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
@@ -63,9 +63,9 @@ class Recomputation:
         """Return `block(*args)`.
 
         Args:
-            number: of the block in its stack, from 0.
-            block: whose first argument is a tensor.
-            args: of the block.
+            number: index of the block in its stack, from 0.
+            block: a callable whose first argument is a tensor.
+            args: arguments of the block.
         """
         if self.kind == "none" or number % self.every or not torch.is_grad_enabled():
             return block(*args)

@@ -27,7 +27,7 @@ from megapt.model.sequence import SequenceGroup
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
-    """Return the normalization layer that the configuration asks for."""
+    """Return the normalization layer that the configuration specifies."""
     if config.norm == "rmsnorm":
         return nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.bias)
@@ -59,7 +59,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each with a residual and a norm before it or after the sum."""
+    """Attention and feed-forward, each with a residual connection and pre-norm or post-norm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Computation:
-    """How a model is computed; no weight depends on it."""
+    """How a model is computed; the weights do not depend on it."""
 
     attention: type[Backend] = GroupedAttention
     recompute: Recompute = "none"
@@ -92,7 +92,7 @@ class Computation:
     """The ranks that share the positions of each batch."""
 
     def prepare(self, batch: Batch) -> Prepared:
-        """Return the attention of a batch, for every stack of blocks that reads it."""
+        """Return the prepared attention of a batch; all stacks that read the batch share it."""
         return prepare_attention(batch, self.attention, self.sequence)
 
 
@@ -100,28 +100,28 @@ class Blocks(nn.ModuleList):
     """A stack of blocks on the positions of this rank.
 
     Args:
-        config: of the blocks.
-        how: they are computed.
+        config: the blocks' configuration.
+        computation: how they are computed.
     """
 
-    def __init__(self, config: ModelConfig, how: Computation) -> None:
+    def __init__(self, config: ModelConfig, computation: Computation) -> None:
         super().__init__(Block(config) for _ in range(config.num_layers))
-        self.config, self.how = config, how
+        self.config, self.computation = config, computation
         self.recomputation = Recomputation(
-            how.recompute, how.recompute_every, dropout=config.dropout > 0
+            computation.recompute, computation.recompute_every, dropout=config.dropout > 0
         )
 
     def forward(self, x: Tensor, batch: Batch, prepared: Prepared | None = None) -> Tensor:
-        """Return [n, hidden] from x [n, hidden], n the positions of this rank.
+        """Return states [n, hidden] of the n positions of this rank.
 
         Args:
-            x: states of this rank.
-            batch: that they belong to.
-            prepared: attention of the batch, if another stack reads it too.
+            x: states of this rank, [n, hidden].
+            batch: the batch of these states.
+            prepared: prepared attention of the batch, if another stack reads the batch too.
         """
         if prepared is None:
-            prepared = self.how.prepare(batch)
-        plan = plan_attention(batch, self.config, prepared, self.how.sequence)
+            prepared = self.computation.prepare(batch)
+        plan = plan_attention(batch, self.config, prepared, self.computation.sequence)
         for number, block in enumerate(self):
             x = self.recomputation.run(number, block, x, plan)
         return x
@@ -131,14 +131,14 @@ class Transformer(nn.Module):
     """The trunk: tokens in, hidden states out.
 
     Args:
-        config: of the model.
+        config: the model's configuration.
         vocabulary: number of token ids.
-        max_positions: position ids are below this: W and the places of special tokens, also for
-            objectives whose examples take more positions in all.
-        how: it is computed.
+        max_positions: limit of the position ids, exclusive: the window and the places of special
+            tokens, also for objectives whose examples have more positions in total.
+        computation: how it is computed.
 
     Raises:
-        ConfigError: if attention computed so cannot do what the model asks for.
+        ConfigError: if the attention backend does not support the model.
     """
 
     def __init__(
@@ -146,21 +146,21 @@ class Transformer(nn.Module):
         config: ModelConfig,
         vocabulary: int,
         max_positions: int,
-        how: Computation = Computation(),
+        computation: Computation = Computation(),
     ) -> None:
         super().__init__()
-        check_dropout(how.attention, config, Origins())
+        check_dropout(computation.attention, config, Origins())
         self.config = config
-        self.sequence = how.sequence
+        self.sequence = computation.sequence
         self.embeddings = Embeddings(config, vocabulary, max_positions)
-        # Post-norm stacks normalize the embeddings, as BERT does; pre-norm ones the last state.
+        # Post-norm stacks normalize the embeddings, as BERT does; pre-norm stacks the last state.
         self.embedding_norm = make_norm(config) if config.norm_position == "post" else None
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = Blocks(config, how)
+        self.blocks = Blocks(config, computation)
         self.final_norm = make_norm(config) if config.norm_position == "pre" else None
 
     def embed(self, batch: Batch) -> Tensor:
-        """Return what the first block reads at the positions of this rank, [n, hidden]."""
+        """Return the input of the first block at the positions of this rank, [n, hidden]."""
         mine = map(self.sequence.slice, (batch.tokens, batch.positions, batch.segments))
         x: Tensor = self.embeddings(*mine)
         if self.embedding_norm is not None:

@@ -1,1 +1,1 @@
-"""What is seen of a run: while it trains, in its files, and afterwards."""
+"""Records, status, speed and traces of a run, while it trains and afterwards."""

@@ -1,4 +1,4 @@
-"""Norms of gradients, weights and updates by group of parameters, at every ZeRO stage."""
+"""Norms of gradients, weights and updates per group of parameters, at every ZeRO stage."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from megapt.distributed.ranks import Ranks
 def group_of(name: str) -> str:
     """Return the group of a parameter: `embeddings`, `blocks.3`, `final_norm`, `heads.class`.
 
-    Those of a generator have its name before them: `generators.NAME.blocks.0`.
+    A generator's groups begin with its name: `generators.NAME.blocks.0`.
     """
-    parts = name.replace("_orig_mod.", "").split(".")  # torch.compile puts that before a name
+    parts = name.replace("_orig_mod.", "").split(".")  # torch.compile adds this prefix
     if parts[0] == "generators":
         return ".".join([*parts[:2], group_of(".".join(parts[2:]))])
     if parts[0] == "trunk":
@@ -31,20 +31,20 @@ def _norm(values: Tensor) -> float:
 class GroupNorms:
     """Measures one update of an engine. All ranks call `before` and `after` together.
 
-    Between the two, each rank holds a second copy of the weights that it updates.
+    Between the two calls, each rank holds a second copy of the weights that it updates.
 
     Args:
-        ranks: of the job.
+        ranks: ranks of the job.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
         self._weights: dict[str, Tensor] = {}
         self._sums: dict[str, list[float]] = {}
-        """Group -> squares of its gradient, weights and update, summed over what is here."""
+        """Group -> squared norms of gradient, weights and update, summed over the local shards."""
 
     def before(self, engine: Engine) -> None:
-        """Take the gradients and the weights, after the last backward pass of an update."""
+        """Measure gradients and weights, after the last backward pass of an update."""
         scale = engine.loss_scale
         self._weights.clear()
         self._sums = {group_of(name): [0.0, 0.0, 0.0] for name in engine.parameter_names()}
@@ -55,7 +55,7 @@ class GroupNorms:
             sums[1] += _norm(self._weights[name]) ** 2
 
     def after(self, engine: Engine) -> dict[str, float]:
-        """Return what the update did to each group.
+        """Return the norms of each group, after the update.
 
         Returns:
             `gradient_norm/GROUP` before clipping, `weight_norm/GROUP` before the update, and

@@ -1,4 +1,4 @@
-"""The records of a run: metrics.jsonl, one JSON object a line."""
+"""The records of a run: metrics.jsonl, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from megapt.errors import DamagedError
 Metrics = dict[str, Any]
 
 CLOCK = "clock"
-"""Key of a record under which everything stands that depends on how fast the machine was, but for
-the budget's own axis `wall_clock`."""
+"""Key of a record for all values that depend on the speed of the machine, except for the budget
+axis `wall_clock`."""
 EVENT = "event"
-"""`split` of the records that tell what happened; the others are "train" and "valid"."""
+"""`split` of event records; the other splits are "train" and "valid"."""
 
 
 def read_metrics(file: Path) -> list[Metrics]:
-    """Return the records of a metrics file; a last line cut by a crash is left out.
+    """Return the records of a metrics file, without a last line that a crash has cut off.
 
     Raises:
-        DamagedError: if another line is damaged.
+        DamagedError: if any other line is corrupt.
     """
     if not file.is_file():
         return []
@@ -33,14 +33,14 @@ def read_metrics(file: Path) -> list[Metrics]:
         try:
             records.append(json.loads(line))
         except ValueError:
-            raise DamagedError(f"{file}: line {number} is damaged: not JSON") from None
+            raise DamagedError(f"{file}: line {number} is corrupt: not JSON") from None
     return records
 
 
 def without_clock(records: Iterable[Metrics]) -> list[Metrics]:
-    """Return what two runs of the same training have alike: their scores, bit for bit.
+    """Return the part of the records that is bitwise identical in repetitions of a run.
 
-    Events are left out, because they tell of interruptions too.
+    Events are excluded, because they depend on interruptions.
     """
     clocks = {CLOCK, "wall_clock"}
     return [
@@ -51,7 +51,7 @@ def without_clock(records: Iterable[Metrics]) -> list[Metrics]:
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield (name, value) of every number; one in a section has the name SECTION/NAME."""
+    """Yield (name, value) of every number; in a section, the name is SECTION/NAME."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from numbers(value, f"{prefix}{name}/")
@@ -60,5 +60,5 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def budget_share(record: Metrics, budget: BudgetConfig) -> float:
-    """Return the share of the budget that was spent when a record was made."""
+    """Return the share of the budget that was spent at a record."""
     return Spent(**{budget.axis: record[budget.axis]}).share(budget)

@@ -1,4 +1,4 @@
-"""What is shown of a run: its records and events to the trackers, its progress on the console."""
+"""Output of a run: records and events for the trackers, progress on the console."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ log = logging.getLogger("megapt.monitoring")
 
 
 class Monitor:
-    """Watches one run; each rank holds one, and the first has the trackers.
+    """Reports one run. Each rank has a monitor; only that of the first rank has trackers.
 
     Args:
-        folder: of the run; it exists.
-        config: of the run.
-        trackers: that the configuration names.
-        ranks: of the job.
-        step: steps that are done; what was recorded after them is dropped.
-        spent: until then.
+        folder: folder of the run; it exists.
+        config: configuration of the run.
+        trackers: trackers that the configuration names.
+        ranks: ranks of the job.
+        step: steps completed; records of later steps are removed.
+        spent: amounts spent up to this step.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Monitor:
             kept = [
                 record for record in read_metrics(folder.metrics_file) if record["step"] <= step
             ]
-            # A run that died between its last record and its summary comes by that step again.
+            # A run that died between its last record and its summary repeats its last step.
             self._written = {(r["split"], r["step"]) for r in kept if r["split"] != EVENT}
             self._begin(trackers, Start(folder.folder, config, step, kept))
         self._progress = TrainingProgress(folder.folder.name, ranks.main)
@@ -63,7 +63,7 @@ class Monitor:
         self._validation = 0.0
 
     def _begin(self, trackers: Trackers, start: Start) -> None:
-        """Build the trackers: first that of metrics.jsonl, without which no run is resumed."""
+        """Build the trackers; metrics.jsonl comes first, because no run resumes without it."""
         for kind, own in sorted(trackers, key=lambda tracker: tracker[0] is not JsonLines):
             try:
                 self._trackers.append(kind(own, start))
@@ -71,30 +71,30 @@ class Monitor:
                 if kind is JsonLines:
                     raise
                 reason = _reason(error)
-                log.warning("tracker '%s': %s; training goes on without it", kind.name, reason)
+                log.warning("tracker '%s': %s; training continues without it", kind.name, reason)
 
-    def _tell(self, tell: Callable[[Tracker], None]) -> None:
+    def _call_all(self, call: Callable[[Tracker], None]) -> None:
         for tracker in self._trackers:
-            self._tell_one(tracker, tell)
+            self._call(tracker, call)
 
-    def _tell_one(self, tracker: Tracker, tell: Callable[[Tracker], None]) -> None:
-        """Tell a tracker; a run does not end because it cannot write."""
+    def _call(self, tracker: Tracker, call: Callable[[Tracker], None]) -> None:
+        """Call a tracker; if it cannot write, warn and continue."""
         try:
-            tell(tracker)
+            call(tracker)
         except OSError as error:
             if tracker.name not in self._failing:
-                log.warning("tracker '%s': %s; training goes on", tracker.name, _reason(error))
+                log.warning("tracker '%s': %s; training continues", tracker.name, _reason(error))
             self._failing.add(tracker.name)
         else:
             self._failing.discard(tracker.name)
 
     def step(self, seconds: StepTimes) -> None:
-        """Keep the times of one step, now done."""
+        """Add the times of one completed step."""
         self._throughput.add(seconds)
 
     @contextmanager
     def pause(self, doing: str) -> Iterator[None]:
-        """Count the seconds inside, between steps, as those of a "validation" or "checkpoint"."""
+        """Count the seconds inside as a pause between steps: "validation" or "checkpoint"."""
         began = time.perf_counter()
         yield
         seconds = time.perf_counter() - began
@@ -106,8 +106,8 @@ class Monitor:
         """Write a record of training. All ranks call together.
 
         Args:
-            step: steps that are done.
-            values: with the five budget axes among them.
+            step: steps completed.
+            values: values of the record, including the five budget axes.
         """
         spent = {axis: values[axis] for axis in Spent().as_dict()}
         clock = {"time": time.time(), **self._throughput.record(spent)}
@@ -122,26 +122,26 @@ class Monitor:
         self._record("valid", step, {**values, CLOCK: clock})
 
     def event(self, step: int, kind: str, **what: Any) -> None:
-        """Write down that something happened: skipped, spike, rollback, checkpoint, resumed, …"""
+        """Record an event, such as a skipped update, a rollback or a resume."""
         values = {**what, CLOCK: {"time": time.time()}}
-        self._tell(lambda tracker: tracker.event(step, kind, values))
+        self._call_all(lambda tracker: tracker.event(step, kind, values))
 
     def histogram(self, step: int, name: str, weights: Tensor) -> None:
-        """Show how the weights of one parameter are spread."""
+        """Record a histogram of the weights of one parameter."""
         if self._trackers:
             values = weights.detach().float().cpu()
-            self._tell(lambda tracker: tracker.histogram(step, name, values))
+            self._call_all(lambda tracker: tracker.histogram(step, name, values))
 
     def _record(self, split: str, step: int, record: Metrics) -> None:
         if (split, step) not in self._written:
-            self._tell(lambda tracker: tracker.record(split, step, record))
+            self._call_all(lambda tracker: tracker.record(split, step, record))
 
     def close(self) -> None:
-        """Close all trackers and take the bar away."""
+        """Close all trackers and remove the progress bar."""
         with ExitStack() as stack:
             stack.callback(self._progress.close)
             for tracker in self._trackers:
-                stack.callback(self._tell_one, tracker, lambda tracker: tracker.close())
+                stack.callback(self._call, tracker, lambda tracker: tracker.close())
 
 
 def _reason(error: OSError) -> str:
@@ -150,7 +150,7 @@ def _reason(error: OSError) -> str:
 
 
 def _note(record: Metrics) -> str:
-    """Return the figures of a record that the console shows."""
+    """Return the numbers of a record that the console shows."""
     clock, loss = record[CLOCK], record.get("loss")
     parts = [] if loss is None else [f"loss {loss:.3f}"]
     parts.append(f"{clock['tokens_per_second']:,.0f} tokens/s")

@@ -1,4 +1,4 @@
-"""What devices can do by their data sheets, for the utilization."""
+"""Peak FLOPs of devices from their data sheets, for the utilization."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 import torch
 
-# (name as CUDA gives it, TFLOPS of 16-bit matrix products, TFLOPS in float32). Dense: where a sheet
-# gives the figure with 2:4 sparsity alone, half of it. Float32 is that without tensor cores, as
-# torch computes it unless TF32 is allowed. The first match counts.
+# (pattern of the name that CUDA gives, TFLOPS of 16-bit matrix products, TFLOPS in float32).
+# All are dense: if a sheet gives only the number with 2:4 sparsity, half of it. Float32 is without
+# tensor cores, as torch computes unless TF32 is allowed. The first pattern that matches is used.
 _SHEETS: tuple[tuple[str, float, float | None], ...] = (
     # https://nvdam.widen.net/s/wwnsxrhm2w/blackwell-datasheet-3384703
     (r"GB200", 2500.0, 80.0),
@@ -30,23 +30,23 @@ _SHEETS: tuple[tuple[str, float, float | None], ...] = (
 
 
 def data_sheet_peak(name: str, precision: str) -> float | None:
-    """Return the dense peak of a GPU in FLOPs a second; None if it is not in the table.
+    """Return the dense peak of a GPU in FLOPs per second; None if it is not in the table.
 
     Args:
-        name: as `torch.cuda.get_device_name` gives it.
+        name: name that `torch.cuda.get_device_name` returns.
         precision: "fp32", "bf16" or "fp16".
     """
     for pattern, half, single in _SHEETS:
         if re.search(pattern, name):
             if precision == "bf16" and "V100" in pattern:
-                return None  # has no bfloat16
+                return None  # V100 has no bfloat16.
             tera = single if precision == "fp32" else half
             return None if tera is None else tera * 1e12
     return None
 
 
 def device_peak(device: torch.device, precision: str) -> float | None:
-    """Return the peak of a device by its data sheet; None for CPUs and what is not listed."""
+    """Return the data-sheet peak of a device, FLOPs per second; None for CPUs and unknown GPUs."""
     if device.type != "cuda":
         return None
     return data_sheet_peak(torch.cuda.get_device_name(device), precision)

@@ -11,18 +11,18 @@ from torch.profiler import ProfilerActivity, profile
 from megapt.files import write_text
 
 _ROWS = 30
-"""Operators in the table."""
+"""Number of operators in the table."""
 
 
 class Profiler:
     """Traces some steps of the first rank.
 
     Args:
-        folder: for `steps-A-B.json.gz`, which chrome://tracing and ui.perfetto.dev open, and
+        folder: folder for `steps-A-B.json.gz`, which chrome://tracing and ui.perfetto.dev open, and
             `steps-A-B.txt`, the operators that took longest.
-        first: step that the trace begins with.
-        count: how many steps it has; fewer if the run ends before.
-        device: of this rank.
+        first: first step of the trace.
+        count: number of steps in the trace; fewer if the run ends earlier.
+        device: device of this rank.
     """
 
     def __init__(self, folder: Path, first: int, count: int, device: torch.device) -> None:
@@ -33,7 +33,7 @@ class Profiler:
         self._running: Any = None
 
     def before(self, step: int) -> None:
-        """Begin if `step`, which is about to be done, is the first."""
+        """Start the trace if `step`, which comes next, is its first step."""
         if step == self._first:
             activities = [ProfilerActivity.CPU]
             if self._cuda:
@@ -42,13 +42,13 @@ class Profiler:
             self._running.start()
 
     def after(self, step: int) -> None:
-        """Write the trace if `step`, which is done, was the last."""
+        """Write the trace if `step`, which is completed, is its last step."""
         self._done = step
         if step >= self._last:
             self.close()
 
     def close(self) -> None:
-        """End a trace; one that the run ended in has the steps that were done."""
+        """Stop and write a running trace; it contains the steps completed so far."""
         if self._running is None:
             return
         running, self._running = self._running, None
@@ -58,9 +58,9 @@ class Profiler:
         self._folder.mkdir(exist_ok=True)
         name = f"steps-{self._first}-{self._done}"
         trace = self._folder / f"{name}.json.gz"
-        beside = trace.with_name(f".partial-{trace.name}")  # its ending asks for compression
-        running.export_chrome_trace(str(beside))
-        beside.replace(trace)
+        partial = trace.with_name(f".partial-{trace.name}")  # The ending `.gz` compresses it.
+        running.export_chrome_trace(str(partial))
+        partial.replace(trace)
         order = "self_device_time_total" if self._cuda else "self_cpu_time_total"
         table = running.key_averages().table(sort_by=order, row_limit=_ROWS)
         write_text(self._folder / f"{name}.txt", table + "\n")

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of training: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 _SECONDS_BETWEEN_LINES = 15.0
 _BAR_FROM_COLUMNS = 100
-"""Terminals narrower than that show the figures alone."""
+"""Narrower terminals show the numbers without a bar."""
 
 
 class TrainingProgress:
-    """Shows how much of the budget is spent.
+    """Shows the share of the budget that is spent.
 
     Args:
-        name: of the run.
+        name: name of the run.
         shown: whether this rank shows anything.
     """
 
@@ -41,7 +41,7 @@ class TrainingProgress:
             self._bar.start()
 
     def begin(self, share: float) -> None:
-        """Say that the share `share` was spent before this process started."""
+        """Set the share of the budget that was spent before this process started."""
         self._start = (time.monotonic(), share)
         if self._bar is not None:
             self._bar.update(self._task, completed=share)
@@ -54,7 +54,7 @@ class TrainingProgress:
         began, first = self._start
         done = share - first
         text = f"{self._name}: {share:6.1%}"
-        if done > 0:  # not after steps without any text
+        if done > 0:  # It is 0 after steps without any text.
             text += f", {duration((now - began) / done * (1.0 - share))} left"
         text += f"  step {step:,}  {note}"
         if self._bar is not None:
@@ -64,7 +64,7 @@ class TrainingProgress:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 

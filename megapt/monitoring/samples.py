@@ -1,4 +1,4 @@
-"""Texts that the model writes while it is trained."""
+"""Texts that the model generates during training."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _TEXT_TOKENS = 48
 
 
 class SampleWriter:
-    """Continues the beginnings of held-out windows, or rewrites them where they are masked.
+    """Continues the beginnings of validation windows, or rewrites them if they are masked.
 
     Args:
-        config: of the run.
-        objective: of the run; one that cannot generate writes nothing.
-        corpus: whose tokenizer it is.
-        validation: the windows.
-        ranks: of the job.
-        in_rows: whether attention wants batches in rows.
+        config: configuration of the run.
+        objective: objective of the run; one that cannot generate gives no samples.
+        corpus: corpus whose tokenizer decodes the texts.
+        validation: reads the validation windows.
+        ranks: ranks of the job.
+        in_rows: whether the attention backend needs batches in rows.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SampleWriter:
         self._in_rows = in_rows
 
     def write(self, engine: Engine) -> list[str]:
-        """Return the texts, the prompt of each before it. All ranks call together.
+        """Return the texts, each after its prompt unless it is rewritten. All ranks call together.
 
         Raises:
             MegaptError: on every rank, if one of them cannot read the windows.
@@ -78,7 +78,7 @@ class SampleWriter:
         return [f"{decode(a)} ‖ {decode(b)}" for a, b in zip(prompts, texts, strict=True)]
 
     def _prompt(self, number: int) -> Ints:
-        """Return the beginning of a held-out window; masked, if that is what is rewritten."""
+        """Return the beginning of a validation window, masked if the objective rewrites."""
         (window,) = self._validation.windows([number])
         text = window.pieces[0].tokens[:_TEXT_TOKENS]
         return self._objective.sample_prompt(text, CounterRng(0, "samples", number))

@@ -1,4 +1,4 @@
-"""How a run stands, read from its folder alone: it may train elsewhere, or nowhere any more."""
+"""The status of a run, read only from its folder. The run may be on another machine, or over."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from megapt.monitoring.metrics import CLOCK, EVENT, Metrics, budget_share, read_
 from megapt.resilience.heartbeats import ALIVE, read_heartbeat
 
 State = Literal["begun", "training", "stopped", "failed", "silent", "finished"]
-"""`begun`: no step is recorded, and nobody is there. `training`: its ranks are alive. `stopped`:
-they have left in good order. `failed`: one has failed, hung or was killed. `silent`: the hosts do
-not answer any more."""
+"""`begun`: no step is recorded, and no rank is alive. `training`: the ranks are alive. `stopped`:
+the ranks ended properly. `failed`: a rank failed, hung or was killed. `silent`: the heartbeats have
+stopped, because the hosts do not answer."""
 
 _RECENT = 20
-"""Records over which trend and speed of progress are taken."""
+"""Number of records from which the trend of the loss and the time left are computed."""
 _QUIET = 30.0
-"""Seconds without a heartbeat, which comes every two, that mean nothing yet."""
+"""Seconds without a heartbeat after which a run is silent. Heartbeats come every two seconds."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The newest one."""
+    """The newest checkpoint."""
 
     step: int
     age: float
@@ -37,19 +37,19 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Losses:
-    """Where a loss stands and where it goes."""
+    """The training loss and its trend."""
 
     last: float
     """Mean over the last recorded steps."""
     change: float | None
-    """Against as many records before them; None if there are too few."""
+    """Difference from the mean over as many records before; None if there are too few."""
     steps: int
-    """Steps between the two."""
+    """Steps between the last records of both means."""
 
 
 @dataclass(frozen=True)
-class Heldout:
-    """The held-out losses."""
+class ValidationLosses:
+    """The last and the lowest validation loss."""
 
     last: float
     step: int
@@ -59,42 +59,42 @@ class Heldout:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How one run stands. What is not known is None."""
+    """Status of one run. Unknown values are None."""
 
     run: str
-    """Its folder."""
+    """Folder of the run."""
     state: State
     quiet: float | None
     """Seconds since the last heartbeat of any rank or the last record."""
     step: int
     share: float
-    """Of the budget that is spent."""
+    """Share of the budget that is spent."""
     budget: str
-    """Amount and axis."""
+    """Amount and axis of the budget, as text."""
     left: float | None
-    """Seconds until the budget is spent, at the speed of late."""
+    """Seconds until the budget is spent, at the recent speed."""
     loss: Losses | None
-    validation: Heldout | None
+    validation: ValidationLosses | None
     speed: dict[str, Any]
-    """The `clock` of the last record: tokens a second, utilization, step times, slowest rank."""
+    """`clock` of the last training record: throughput, utilization, step times, slowest rank."""
     checkpoint: Checkpoint | None
     events: dict[str, int]
-    """Kind -> how often."""
+    """Kind of event -> number of events."""
     last_event: Metrics | None
     ranks: list[dict[str, Any]]
-    """The last heartbeat of each rank, see `heartbeats.Heartbeat`, and its `age` in seconds."""
+    """Last heartbeat of each rank, see `heartbeats.Heartbeat`, and its `age` in seconds."""
 
 
 def read_status(folder: str | Path, now: float | None = None) -> RunStatus:
-    """Read how the run in a folder stands.
+    """Read the status of a run from its folder.
 
     Args:
-        folder: of a run.
-        now: Unix time; by default that of this moment.
+        folder: folder of a run.
+        now: Unix time in seconds; by default the current time.
 
     Raises:
-        ConfigError: if it holds no run.
-        DamagedError: if what it holds is damaged.
+        ConfigError: if the folder holds no run.
+        DamagedError: if a file of the run is corrupt.
     """
     now = time.time() if now is None else now
     run = RunFolder(folder)
@@ -128,7 +128,7 @@ def read_status(folder: str | Path, now: float | None = None) -> RunStatus:
 
 
 def member_folders(folder: str | Path) -> list[Path]:
-    """Return the run folders of a comparison, empty if it is none."""
+    """Return the run folders of a comparison; empty if the folder holds none."""
     members = Path(folder) / "members"
     return sorted(path.parent for path in members.glob("*/config.yaml"))
 
@@ -145,11 +145,11 @@ def _left(train: list[Metrics], config: RunConfig) -> float | None:
 
 
 def _losses(train: list[Metrics]) -> Losses | None:
-    told = [record for record in train if record.get("loss") is not None]
-    if not told:
+    known = [record for record in train if record.get("loss") is not None]
+    if not known:
         return None
-    count = min(_RECENT, max(1, len(told) // 2))
-    last, before = told[-count:], told[-2 * count : -count]
+    count = min(_RECENT, max(1, len(known) // 2))
+    last, before = known[-count:], known[-2 * count : -count]
 
     def mean(records: list[Metrics]) -> float:
         return float(sum(record["loss"] for record in records) / len(records))
@@ -159,12 +159,12 @@ def _losses(train: list[Metrics]) -> Losses | None:
     return Losses(mean(last), mean(last) - mean(before), last[-1]["step"] - before[-1]["step"])
 
 
-def _validation(valid: list[Metrics]) -> Heldout | None:
-    told = [record for record in valid if record.get("loss") is not None]
-    if not told:
+def _validation(valid: list[Metrics]) -> ValidationLosses | None:
+    known = [record for record in valid if record.get("loss") is not None]
+    if not known:
         return None
-    best = min(told, key=lambda record: float(record["loss"]))
-    return Heldout(told[-1]["loss"], told[-1]["step"], best["loss"], best["step"])
+    best = min(known, key=lambda record: float(record["loss"]))
+    return ValidationLosses(known[-1]["loss"], known[-1]["step"], best["loss"], best["step"])
 
 
 def _checkpoint(folder: Path, now: float) -> Checkpoint | None:
@@ -179,7 +179,7 @@ def _heartbeats(folder: Path, now: float) -> list[dict[str, Any]]:
     for file in sorted(folder.glob("rank-*.json")):
         heartbeat = read_heartbeat(folder, int(file.stem.removeprefix("rank-")))
         with suppress(FileNotFoundError):  # The run has just ended.
-            if heartbeat is not None:  # else it is being written
+            if heartbeat is not None:  # None while it is being written.
                 beats.append({**asdict(heartbeat), "age": now - file.stat().st_mtime})
     return beats
 

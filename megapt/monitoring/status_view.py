@@ -24,16 +24,16 @@ _STYLES = {"training": "green", "failed": "bold red", "silent": "bold red"}
 
 
 def show_status(folder: str, as_json: bool = False, watch: bool = False) -> None:
-    """Print how a run stands, or each member of a comparison.
+    """Print the status of a run, or of each member of a comparison.
 
     Args:
-        folder: of either.
-        as_json: print JSON instead.
-        watch: again every few seconds, until all are finished or Ctrl-C.
+        folder: folder of a run or of a comparison.
+        as_json: whether to print JSON.
+        watch: whether to print it again every few seconds, until all runs are finished or Ctrl-C.
 
     Raises:
-        ConfigError: if the folder holds neither.
-        DamagedError: if what it holds is damaged.
+        ConfigError: if the folder holds neither a run nor a comparison.
+        DamagedError: if a file of a run is corrupt.
     """
     console = Console(highlight=False)
     found = _read(folder)
@@ -43,17 +43,17 @@ def show_status(folder: str, as_json: bool = False, watch: bool = False) -> None
         _print(console, found)
     elif console.is_terminal:
         with Live(_view(found), console=console, auto_refresh=False) as live:
-            while _go_on(found):
+            while _wait_unless_finished(found):
                 found = _read(folder)
                 live.update(_view(found), refresh=True)
     else:
         _print(console, found)
-        while _go_on(found):
+        while _wait_unless_finished(found):
             found = _read(folder)
             _print(console, found)
 
 
-def _go_on(found: Sequence[RunStatus]) -> bool:
+def _wait_unless_finished(found: Sequence[RunStatus]) -> bool:
     if all(status.state == "finished" for status in found):
         return False
     time.sleep(_SECONDS_BETWEEN)
@@ -76,14 +76,14 @@ def _print_json(found: Sequence[RunStatus], folder: str) -> None:
 
 
 def _print(console: Console, found: Sequence[RunStatus]) -> None:
-    """Print for people; where there is no terminal, plain lines as long as they are."""
+    """Print as text; without a terminal, as plain lines without wrapping."""
     if console.is_terminal:
         console.print(_view(found))
         return
     for status in found:
         print(f"{status.run}: {status.state}")
         for name, value in _rows(status):
-            print(f"  {name:<13} {value}")
+            print(f"  {name:<15} {value}")
 
 
 def _view(found: Sequence[RunStatus]) -> RenderableType:
@@ -101,21 +101,21 @@ def _view(found: Sequence[RunStatus]) -> RenderableType:
 
 
 def _rows(status: RunStatus) -> list[tuple[str, str]]:
-    """Return (what, its figures) of all that is known of a run."""
+    """Return (name, value) of everything that is known about a run."""
     rows = [("step", f"{status.step:,}, {status.share:.1%} of {status.budget}")]
     if status.state != "finished" and status.quiet is not None:
-        rows.append(("last sign", f"{duration(status.quiet)} ago"))
+        rows.append(("last activity", f"{duration(status.quiet)} ago"))
     if status.loss is not None:
         text = f"{status.loss.last:.4f}"
         if status.loss.change is not None:
             text += f" ({status.loss.change:+.4f} in {status.loss.steps:,} steps)"
         rows.append(("loss", text))
     if status.validation is not None:
-        held = status.validation
-        text = f"{held.last:.4f} after step {held.step:,}"
-        if held.best_step != held.step:
-            text += f"; best {held.best:.4f} after step {held.best_step:,}"
-        rows.append(("held-out loss", text))
+        losses = status.validation
+        text = f"{losses.last:.4f} after step {losses.step:,}"
+        if losses.best_step != losses.step:
+            text += f"; best {losses.best:.4f} after step {losses.best_step:,}"
+        rows.append(("validation loss", text))
     if status.speed:
         rows += _speed_rows(status)
     if status.left is not None:
@@ -138,21 +138,22 @@ def _rows(status: RunStatus) -> list[tuple[str, str]]:
 
 
 def _ranks(status: RunStatus) -> str:
-    """Say how many ranks there are, and what the one does that is to blame or still for longest."""
-    blame = (KILLED, FAILED, HUNG)
+    """Return the number of ranks, and the activity of the rank that failed or is still longest."""
+    failures = (KILLED, FAILED, HUNG)  # the worst first
 
     def key(rank: dict[str, Any]) -> tuple[int, int, float]:
-        # Of those that hang, the others wait for the one with the fewest beats.
-        worst = len(blame) - blame.index(rank["state"]) if rank["state"] in blame else 0
-        return worst or int(rank["state"] != ALIVE), -int(rank["beats"]), float(rank["still"])
+        # If several ranks hang, the others wait for the one with the fewest heartbeats.
+        known = rank["state"] in failures
+        severity = len(failures) - failures.index(rank["state"]) if known else 0
+        return severity or int(rank["state"] != ALIVE), -int(rank["beats"]), float(rank["still"])
 
-    living = all(rank["state"] == ALIVE for rank in status.ranks)
-    last = max(status.ranks, key=(lambda rank: float(rank["still"])) if living else key)
-    where = f"rank {last['rank']} on {last['host']} (pid {last['pid']})"
-    if last["state"] != ALIVE:
-        return f"{len(status.ranks)}; {where} {last['state']} in step {last['step']:,}"
-    doing = f"{where} in step {last['step']:,}, {last['doing']}"
-    return f"{len(status.ranks)}; longest at one thing: {doing}, for {duration(last['still'])}"
+    all_alive = all(rank["state"] == ALIVE for rank in status.ranks)
+    shown = max(status.ranks, key=(lambda rank: float(rank["still"])) if all_alive else key)
+    where = f"rank {shown['rank']} on {shown['host']} (pid {shown['pid']})"
+    if shown["state"] != ALIVE:
+        return f"{len(status.ranks)}; {where} {shown['state']} in step {shown['step']:,}"
+    doing = f"{where} in step {shown['step']:,}, {shown['doing']}"
+    return f"{len(status.ranks)}; longest at one thing: {doing}, for {duration(shown['still'])}"
 
 
 def _speed_rows(status: RunStatus) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""How fast a run is: tokens a second, model-FLOPs utilization, step times, stragglers, memory."""
+"""Speed of a run: tokens per second, model-FLOPs utilization, step times, stragglers, memory."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _COUNTED = {"raw_tokens": "tokens", "positions": "positions", "targets": "target
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Where the seconds of one step went on this rank."""
+    """How this rank spent the seconds of one step."""
 
     data: float
-    """Until it held its own micro-batches; waiting for those of others is not in it."""
+    """Seconds until it had its own micro-batches, without waiting for other ranks."""
     compute: float
-    """In its own forward passes, which wait for no other rank unless parameters are sharded."""
+    """Seconds of its forward passes, which wait for other ranks only if parameters are sharded."""
     other: float
-    """The rest: backward passes, reductions, the update, waiting for others."""
+    """Remaining seconds: backward passes, reductions, the update, waiting for other ranks."""
 
     @property
     def total(self) -> float:
-        """The whole step."""
+        """Seconds of the whole step."""
         return self.data + self.compute + self.other
 
 
@@ -42,10 +42,10 @@ def _event() -> torch.cuda.Event:
 
 
 class Stopwatch:
-    """Seconds that a device works at something, measured without waiting for it.
+    """Measures the seconds that a device works, without waiting for it.
 
     Args:
-        device: a CUDA device is timed by events in its stream, a CPU by its clock.
+        device: device to time: CUDA by events in its stream, a CPU by the clock.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -55,7 +55,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count what is done inside."""
+        """Add the seconds of the work inside."""
         if self._cuda:
             begin, end = _event(), _event()
             begin.record()
@@ -68,10 +68,10 @@ class Stopwatch:
             self._seconds += time.perf_counter() - began
 
     def read(self) -> float:
-        """Return the seconds since the last reading, and begin again.
+        """Return the seconds since the last reading, and reset them.
 
-        On CUDA this waits for the work that was timed: read after the update, whose norm the host
-        has waited for anyway.
+        On CUDA this waits for the timed work. Call it after the update: the host has waited for
+        the gradient norm by then.
         """
         for begin, end in self._events:
             end.synchronize()
@@ -82,28 +82,28 @@ class Stopwatch:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that is not below the share `share` of all (nearest rank)."""
+    """Return the nearest-rank percentile: the smallest value with `share` of all at or below it."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def utilization(flops: float, seconds: float, ranks: int, peak: float) -> float:
-    """Return the model-FLOPs utilization, a share of 1.
+    """Return the model-FLOPs utilization (MFU), between 0 and 1.
 
-    flops / (seconds * ranks * peak): what the computation asks for (`megapt.model.flops`), over
-    what the devices could do in that time (Chowdhery et al. 2022, appendix B). What is computed
-    again in the backward pass counts nothing.
+    flops / (seconds * ranks * peak): the model FLOPs (`megapt.model.flops`) divided by what the
+    devices could compute in this time (Chowdhery et al. 2022, appendix B). Recomputation in the
+    backward pass does not count.
 
     Args:
-        flops: of all ranks together.
-        seconds: in training steps.
-        ranks: devices.
-        peak: FLOPs a second of one device.
+        flops: model FLOPs of all ranks together.
+        seconds: seconds of training steps.
+        ranks: number of devices.
+        peak: FLOPs per second of one device.
     """
     return flops / (seconds * ranks * peak) if seconds > 0 else 0.0
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Return the most bytes that this rank has held at once: on its GPU, or as a process."""
+    """Return the peak memory of this rank in bytes: of its GPU, or of its process on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
@@ -111,12 +111,12 @@ def _peak_memory(device: torch.device) -> float:
 
 
 class Throughput:
-    """Sums up the steps between two records. All ranks hold one.
+    """Sums up the steps between two records. Each rank has one.
 
     Args:
-        ranks: of the job.
-        peak: FLOPs a second of one rank's device; None if it is not known.
-        spent: the budget axes at the beginning.
+        ranks: ranks of the job.
+        peak: FLOPs per second of one rank's device; None if unknown.
+        spent: amounts spent on the budget axes at the beginning.
     """
 
     def __init__(self, ranks: Ranks, peak: float | None, spent: Mapping[str, float]) -> None:
@@ -136,17 +136,17 @@ class Throughput:
         self._pauses[doing] = self._pauses.get(doing, 0.0) + seconds
 
     def record(self, spent: Mapping[str, float]) -> dict[str, Any]:
-        """Return the figures since the last record, and begin again. All ranks call together.
+        """Return the speed since the last record, and reset it. All ranks call together.
 
         Args:
-            spent: the budget axes now.
+            spent: amounts spent on the budget axes now.
 
         Returns:
-            Tokens, positions and targets a second of training; `utilization`, if the peak is known;
-            `data_share`, that of the rank which waited longest for its data; step times of the
-            first rank; seconds of validations and checkpoints; `memory`, the most bytes of any rank
-            so far; of several ranks the slowest, its host, and its own seconds as a multiple of the
-            median.
+            Tokens, positions and targets per second of training; `utilization`, if the peak is
+            known; `data_share`, the share of time that the rank with the longest wait waited for
+            data; step times of the first rank; seconds of validations and checkpoints; `memory`,
+            the peak bytes of any rank so far; with several ranks also the slowest rank, its host,
+            and the ratio of its seconds to the median.
         """
         table = self._gather()
         grown = {axis: amount - self._before.get(axis, 0.0) for axis, amount in spent.items()}
@@ -173,20 +173,20 @@ class Throughput:
         return figures
 
     def _gather(self) -> list[tuple[float, float, float]]:
-        """Return (seconds for data, own seconds of computing, bytes) of every rank."""
-        mine = [
+        """Return (seconds for data, seconds of forward passes, peak bytes) of every rank."""
+        own = [
             sum(step.data for step in self._steps),
             sum(step.compute for step in self._steps),
             _peak_memory(self._ranks.device),
         ]
-        flat = [0.0] * (len(mine) * self._ranks.world)
-        start = len(mine) * self._ranks.rank
-        flat[start : start + len(mine)] = mine
+        flat = [0.0] * (len(own) * self._ranks.world)
+        start = len(own) * self._ranks.rank
+        flat[start : start + len(own)] = own
         flat = self._ranks.sum(flat)
         return list(zip(flat[0::3], flat[1::3], flat[2::3], strict=True))
 
     def _slowest(self, own: Sequence[float]) -> dict[str, Any]:
-        """Return which rank took longest for what it does without waiting for others."""
+        """Return the rank with the most seconds of work of its own, without waiting for others."""
         slowest = max(range(len(own)), key=lambda rank: own[rank])
         median = statistics.median(own)
         return {

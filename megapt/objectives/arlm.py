@@ -1,4 +1,4 @@
-"""Autoregressive language modeling (Radford et al. 2018): predict each token from those before.
+"""Autoregressive language modeling (Radford et al. 2018): predict the next token.
 
 L = -sum_t log P(x_t | x_1 ... x_{t-1})
 """
@@ -20,8 +20,8 @@ class ArlmConfig(Section):
 class Arlm(Objective):
     """[BOS] x_1 ... x_n predicts x_1 ... x_n [EOS].
 
-    A piece that does not begin its document has no [BOS], so its first token is not predicted; one
-    that does not end it has no [EOS].
+    A piece that does not begin its document has no [BOS], so its first token is not predicted. A
+    piece that does not end its document has no [EOS].
     """
 
     name = "arlm"
@@ -30,11 +30,11 @@ class Arlm(Objective):
     Config = ArlmConfig
 
     def cost(self, tokens: int) -> Cost:
-        """Return n + 1 of each: [BOS] is read, [EOS] predicted."""
+        """Return n + 1 positions and n + 1 targets: [BOS] is an input, [EOS] a target."""
         return Cost(tokens + 1, tokens + 1)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one causal example a piece; every position predicts its successor."""
+        """Return one causal example per piece; every position predicts the next token."""
         bos, eos = self.vocabulary.bos, self.vocabulary.eos
         examples = []
         for piece in window.pieces:
@@ -54,5 +54,5 @@ class Arlm(Objective):
         return make_example(concatenate(self.vocabulary.bos, tokens), self.attention, {})
 
     def prompt(self, tokens: Ints) -> Example:
-        """Return [BOS] and the prompt: what follows is generated."""
+        """Return [BOS] and the prompt; the model generates the continuation."""
         return self.present(tokens)

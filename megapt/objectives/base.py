@@ -1,4 +1,4 @@
-"""What an objective is: settings, a pure function from (window, rng) to examples, and heads."""
+"""The base class of objectives: settings, heads, and a pure function (window, rng) -> examples."""
 
 from __future__ import annotations
 
@@ -23,48 +23,50 @@ from megapt.data import (
 from megapt.data.example import HeadKind, HeadRole, Ints, concatenate, make_example
 
 SAMPLE_PROMPT = 16
-"""Tokens of a text that a sample continues."""
+"""Number of leading tokens of a text that form the prompt of a sample."""
 
 
 class ObjectiveError(ValueError):
-    """The objective cannot be used on this corpus; the text says why and what would be right."""
+    """An objective cannot be used on this corpus; the message says why, and what would be right."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What an objective knows of the corpus and of its windows."""
+    """What an objective knows about the corpus and its windows."""
 
     vocabulary: Vocabulary
     window: int
-    """W: no piece is longer, and no position id may reach W + RESERVED."""
+    """W: maximum number of tokens of a piece. Every position id is below W + RESERVED."""
     labels: Sequence[str] = ()
-    """Names of the document classes; empty if the corpus has none."""
+    """Names of the document classes; empty if the corpus has no classes."""
     unlabeled: int = 0
-    """Training documents without a class."""
+    """Number of training documents without a class."""
     label_counts: Sequence[int] = ()
-    """Training documents of each class; empty if unknown."""
+    """Number of training documents of each class; empty if unknown."""
     documents: int = 0
-    """Training documents; 0 if unknown."""
+    """Number of training documents; 0 if unknown."""
     tokens: int = 0
-    """Tokens of training text; 0 if unknown."""
+    """Number of tokens of training text; 0 if unknown."""
     steps: int | None = None
-    """Updates that the run plans: those that the budget pays for. None if it is not in raw tokens,
-    because then the text of a step is not known beforehand."""
+    """Planned updates of the run, from its budget. None if the budget is not in raw tokens: then
+    the text of a step is not known in advance."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a text costs in one objective, on average over its draws."""
+    """Average cost of a text in one objective, over its random draws."""
 
     positions: float
+    """Positions of its examples."""
     targets: float
+    """Target positions of its examples."""
 
 
 class Objective(ABC):
-    """Base of all objectives. A subclass is one file of this folder; its `name` registers it.
+    """Base class of all objectives. A file of this folder defines a subclass; `name` registers it.
 
     Args:
-        config: settings of the class's own `Config`.
+        config: settings, an instance of the class's own `Config`.
         context: the corpus and its windows.
 
     Raises:
@@ -72,16 +74,16 @@ class Objective(ABC):
     """
 
     name: ClassVar[str]
-    """What users type."""
+    """The name in configurations."""
     attention: Attention
-    """What a token may look at; see `Example.visible`."""
+    """Which tokens a token attends to; see `Example.visible`."""
     segments: int = 2
-    """How many segments its examples tell apart: their segment ids are below this. 0 if all ids are
-    0, which tell nothing."""
+    """Number of segments in its examples: every segment id is below this. 0 if all ids are 0, so
+    that they carry no information."""
     rewrites: bool = False
-    """Whether a prompt is answered by the whole text, rather than by what follows it."""
+    """Whether the answer to a prompt is the whole rewritten text, not a continuation."""
     Config: ClassVar[type[Section]]
-    """Settings: the section `objective` of a configuration, without its name."""
+    """Model of the section `objective` of a configuration, without its name."""
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config = config
@@ -97,7 +99,7 @@ class Objective(ABC):
         Args:
             settings: the section, without its name.
             context: the corpus and its windows.
-            origins: where the settings stand, for errors.
+            origins: where each setting comes from, for error messages.
             path: dotted path of the section.
 
         Raises:
@@ -107,24 +109,24 @@ class Objective(ABC):
         return cls(validate(cls.Config, settings, origins, path), context)
 
     def leaves(self, path: str) -> Iterator[tuple[str, Objective]]:
-        """Yield (dotted path of its section, objective) of all that it is a mixture of."""
+        """Yield (dotted path of its section, objective), for a mixture those of its members."""
         yield path, self
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
-        """The heads and the weights of their losses; unless others are given, one token head."""
+        """The heads, with the weights of their losses; by default one token head."""
         return (HeadSpec("tokens", "token"),)
 
     def role(self, head: HeadSpec) -> HeadRole:
-        """Return what of a text a head of this objective tells; "" if it has a question of its own.
+        """Return the role of a head of this objective; "" if it has none.
 
-        One over the vocabulary that does not say it tells `masked` if it is a generator, or if
-        attention is bidirectional, else `next`.
+        A head over the vocabulary that sets no role has the role `masked` if it is a generator or
+        if attention is bidirectional, else `next`.
         """
         if head.role or not head.over_vocabulary:
             return head.role
-        here = head.kind == "generator" or self.attention == "bidirectional"
-        return "masked" if here else "next"
+        in_place = head.kind == "generator" or self.attention == "bidirectional"
+        return "masked" if in_place else "next"
 
     def _head(self, kind: HeadKind, role: HeadRole) -> HeadSpec | None:
         found = (head for head in self.heads if head.kind == kind and self.role(head) == role)
@@ -132,56 +134,60 @@ class Objective(ABC):
 
     @property
     def next_token_head(self) -> HeadSpec | None:
-        """The head that continues what `prompt` returns; None if there is none."""
+        """The head that continues the example of `prompt`; None if there is none."""
         return self._head("token", "next")
 
     @property
     def masked_token_head(self) -> HeadSpec | None:
-        """The head that `masked` asks; None if there is none."""
+        """The head whose targets `masked` sets; None if there is none."""
         return self._head("token", "masked")
 
     @property
     def generates(self) -> bool:
-        """Whether it generates: it has a prompt, and a head that continues it."""
+        """Whether the objective can generate: it has a prompt, and a head that continues it."""
         text = np.zeros(1, dtype=np.int64)
         return self.next_token_head is not None and self.prompt(text) is not None
 
     @property
     def fills_masks(self) -> bool:
-        """Whether it fills masks: it shows them, and has a head that is asked there."""
+        """Whether the objective can fill masks: it has `masked` examples, and a head for them."""
         text = np.zeros(1, dtype=np.int64)
         return self.masked_token_head is not None and self.masked(text) is not None
 
     @property
     def class_head(self) -> HeadSpec | None:
-        """The head that `classified` asks; None if there is none."""
+        """The head whose target `classified` sets; None if there is none."""
         return self._head("sequence", "class")
 
     @property
     def uses_labels(self) -> bool:
-        """Whether it is told the classes of the documents."""
+        """Whether the objective trains on the classes of the documents."""
         return self.class_head is not None
 
     @abstractmethod
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return the examples of a window. Pure: the same (window, rng) give the same examples."""
+        """Return the examples of a window.
+
+        A pure function: the same (window, rng) always give the same examples.
+        """
 
     @abstractmethod
     def cost(self, tokens: int) -> Cost:
-        """Return what a whole document of `tokens` tokens, at least 1, costs on average.
+        """Return the average cost of a whole document of `tokens` tokens, at least 1.
 
-        With several examples a text, those of one text together; where texts are paired, as if
-        every text found a partner of its own length.
+        The costs of several examples of one text are added. If texts are paired, every text is
+        assumed to have a partner of its own length.
         """
 
     def longest_example(self, window: int) -> int:
-        """Return how many positions one example may take in windows of W = `window` tokens."""
+        """Return the maximum number of positions of an example, for windows of `window` tokens."""
         return window + RESERVED
 
     def present(self, tokens: Ints) -> Example:
-        """Return uncorrupted text as this objective's trunk is used to seeing it, no targets.
+        """Return uncorrupted text in the form that the trunk reads in training, without targets.
 
-        It stands between [CLS] and [SEP]; text tokens are positions 1 to n in every objective.
+        By default the text is between [CLS] and [SEP]. In every objective, the text tokens have
+        the indices 1 to n.
         """
         v = self.vocabulary
         return make_example(concatenate(v.cls, tokens, v.sep), "bidirectional", {})
@@ -194,33 +200,44 @@ class Objective(ABC):
         return None
 
     def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
-        """Return what of a text is handed to `prompt` where samples of the model are shown.
+        """Return the part of a text that is passed to `prompt` for a sample of the model.
 
-        Its beginning, which is continued; or the text with masks, if that is what is rewritten.
+        By default this is the beginning of the text, which the model continues. Objectives that
+        rewrite a text return all of it, with masks.
         """
         return tokens[:SAMPLE_PROMPT]
 
     def classified(self, tokens: Ints) -> Example | None:
-        """Return the text, the module of `class_head` asked at [CLS] with label 0.
+        """Return the text with one target of `class_head`, at [CLS] with label 0.
 
         None if the objective has no such head.
         """
         if self.class_head is None:
             return None
-        anchor = Targets(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-        return replace(self.present(tokens), targets={self.class_head.owner: anchor})
+        target = Targets(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+        return replace(self.present(tokens), targets={self.class_head.owner: target})
 
     def masked(self, tokens: Ints) -> Example | None:
-        """Return a text with [MASK] tokens, of which the module of `masked_token_head` is asked.
+        """Return a text with [MASK] tokens, with a target of `masked_token_head` at each of them.
 
-        Labels are 0. None if the objective does not predict masked tokens where they stand.
+        Labels are 0. None if the objective does not predict masked tokens in place.
         """
         return None
 
-    def _asked_at_masks(self, tokens: Ints) -> Example | None:
-        """Return what `masked` does for objectives that show text as `present` does here."""
+    def asked_at_masks(self, tokens: Ints) -> Example | None:
+        """Return the example that `masked` should return for text in the form [CLS] text [SEP].
+
+        The implementation of `masked` calls it in objectives that do not override `present`.
+
+        Args:
+            tokens: the text, in which some tokens are [MASK], any integer type [n].
+
+        Returns:
+            `present(tokens)` with a target (label 0) at each [MASK], in order, for the module of
+            `masked_token_head`. None if there is no such head.
+        """
         if self.masked_token_head is None:
             return None
         places = np.flatnonzero(tokens == self.vocabulary.mask)
-        asked = Targets(places + 1, np.zeros(len(places), dtype=np.int64))
-        return replace(self.present(tokens), targets={self.masked_token_head.owner: asked})
+        targets = Targets(places + 1, np.zeros(len(places), dtype=np.int64))
+        return replace(self.present(tokens), targets={self.masked_token_head.owner: targets})

@@ -1,14 +1,14 @@
-"""BERT's pretraining (Devlin et al. 2019): masked tokens and a question about a pair, together.
+"""BERT's pretraining (Devlin et al. 2019): masked tokens and a question about a pair of texts.
 
 L = L_mlm + w * L_pair
 
-The question is that of `nsp`, or that of `sop` as in ALBERT (Lan et al. 2020). Every text stands
-once, so that it is masked once: of the pieces, cut as in those objectives, a random half gets the
-wrong answer. A half-integer is rounded up or down with equal chance.
+The question is that of `nsp`, or that of `sop` as in ALBERT (Lan et al. 2020). Pieces are cut as in
+these objectives, but each text is used, and masked, once. A random half of the pairs gets the wrong
+answer. Half of an odd number is rounded up or down with equal probability.
 
-For `nsp` that half exchange their second parts in a cycle; since a lone exchange is impossible, one
-becomes none or two with equal chance. So the expected share of wrong pairs is one half. As in
-`nsp`, a wrong pair of more than W tokens loses the end of its B.
+For `nsp`, the pairs of this half exchange their second parts in a cycle. One pair alone cannot
+exchange, so a half of one pair becomes zero or two pairs with equal probability. The expected share
+of wrong pairs is one half. As in `nsp`, a wrong pair of more than W tokens loses the end of its B.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from megapt.objectives.pairs import (
     Part,
     Reading,
     Task,
-    answer,
+    answer_target,
     check_partners,
     cut_pieces,
     pair_example,
@@ -38,21 +38,22 @@ from megapt.objectives.reference_pairs import bert_pairs
 
 
 class BertConfig(MaskingConfig):
-    """The mask of `mlm`, and the pairs of `nsp` or `sop`."""
+    """Settings of the mask, as in `mlm`, and of the pairs of `nsp` or `sop`."""
 
     pairs: Task = "nsp"
-    """What is asked: `nsp`, does B follow A, or `sop`, are A and B in order."""
+    """The question. `nsp`: does B follow A. `sop`: are A and B in order."""
     pair_weight: Annotated[float, Field(gt=0)] = 1.0
-    """Weight w of the pair's loss."""
+    """Weight w of the loss of the pair."""
     pooling: Reading = "cls"
-    """Where the pair is read; see `nsp`."""
+    """What the head reads: `cls`, the state at [CLS], or `pair`; see `nsp`."""
     pairing: Pairing = "balanced"
-    """How pairs are formed: from every piece, or by BERT's published rule (ALBERT's for `sop`)."""
+    """How pairs are formed. `balanced`: from every piece. `bert`: by BERT's published rule, for
+    `sop` by ALBERT's."""
 
     @model_validator(mode="after")
-    def _asks_at_cls(self) -> BertConfig:
+    def _check_compat(self) -> BertConfig:
         if self.compat == "roberta":
-            raise ValueError("compat=roberta masks [CLS] too, and asks no pairs; set it in 'mlm'")
+            raise ValueError("compat=roberta masks [CLS] too and has no pairs; use it with 'mlm'")
         return self
 
 
@@ -60,9 +61,12 @@ def exchange(right: list[Pair], longest: int, rng: CounterRng) -> list[Pair]:
     """Let half of the pairs exchange their second parts, so that each text is used once.
 
     Args:
-        right: the pairs as they were cut.
-        longest: most tokens of a pair.
-        rng: of the window.
+        right: the right pairs.
+        longest: maximum number of tokens of a pair.
+        rng: random numbers of the window.
+
+    Returns:
+        All pairs, in the order of `right`.
     """
     up, two = rng.chance(0.5), rng.chance(0.5)
     wrong = (len(right) + up) // 2
@@ -85,7 +89,7 @@ def swap_half(ordered: list[Pair], rng: CounterRng) -> list[Pair]:
 
 
 class Bert(Mlm):
-    """A pair, masked as in `mlm`; what stands in no pair is masked alone."""
+    """Pairs of texts, masked as in `mlm`; a text outside the pairs is masked alone."""
 
     name = "bert"
     segments = 2
@@ -94,20 +98,20 @@ class Bert(Mlm):
     def __init__(self, config: BertConfig, context: Context) -> None:
         super().__init__(config, context)
         if config.pairs == "nsp" and config.pairing == "bert":
-            # Without a second document B would be of the same, but called random.
+            # In a window of one document, a `random` B would come from the document of A.
             check_partners("bert with pairing=bert", context)
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
-        """A token head and the head of the pair."""
+        """The token head and the head of the pair."""
         c = self.config
         return (*super().heads, pair_head(c.pairs, c.pooling, c.pair_weight))
 
     def cost(self, tokens: int) -> Cost:
-        """Return that of `mlm`, one more [SEP] and the answer of the pair.
+        """Return the cost of `mlm`, plus one [SEP] and the answer of the pair.
 
-        For `sop` the first sentence stands alone, between [CLS] and [SEP] of its own. BERT's
-        pairing of `nsp` reads on average two pairs of 3 n / 4 tokens each; see `nsp`.
+        For `sop`, the first sentence is an example of its own, with its own [CLS] and [SEP]. With
+        BERT's pairing, `nsp` reads on average two pairs of 3 n / 4 tokens each; see `nsp`.
         """
         task, published = self.config.pairs, self.config.pairing == "bert"
         if published and task == "nsp":
@@ -128,16 +132,16 @@ class Bert(Mlm):
 
     def _framed_pair(self, text: Masked, pair: Pair) -> Example:
         cut = len(pair.a.tokens)
-        # [CLS] stands before A, [CLS] and [SEP] before B.
+        # Tokens of A move by one place, for [CLS]; tokens of B by two, for [CLS] and [SEP].
         targets = {
             "tokens": Targets(text.places + 1 + (text.places >= cut), text.labels),
-            self.config.pairs: answer(pair.label),
+            self.config.pairs: answer_target(pair.label),
         }
         a, b = text.tokens[:cut], text.tokens[cut:]
         return pair_example(self.vocabulary, a, b, targets, pair.a.document)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one example a pair and one for each text that stands in none."""
+        """Return one example per pair and one per text outside the pairs."""
         pairs, alone = self._pairs(window, rng)
         texts = [*(pair.joined() for pair in pairs), *alone]
         specials = [3] * len(pairs) + [2] * len(alone)

@@ -1,4 +1,4 @@
-"""Builds the objective that a configuration names."""
+"""The registry of objectives, and how the objective of a configuration is built."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def build_objective(
 
     Args:
         section: name and settings.
-        context: what the corpus and its windows offer.
-        origins: where the settings stand, for errors.
+        context: the corpus and its windows.
+        origins: where each setting comes from, for error messages.
         path: dotted path of the section.
 
     Raises:
-        ConfigError: for an unknown name, a wrong setting, a corpus that lacks what is needed, or
-            code of the user's that defines no objective.
+        ConfigError: for an unknown name, a wrong setting, a corpus that lacks what the objective
+            needs, or a user's file that defines no objective.
     """
     kind = OBJECTIVES.find(section.name, section.file, origins, path)
     try:

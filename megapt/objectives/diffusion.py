@@ -2,7 +2,7 @@
 
 L = (1 / n) E_{l ~ U{1 ... n}} E_{|M| = l} [ (n / l) sum_{t in M} -log P(x_t | x with M masked) ]
 
-n L is at least -log P(x | n), P the model that writes the tokens in a random order, one by one
+n L is at least -log P(x | n), where the model P writes the tokens one by one in a random order
 (Hoogeboom et al. 2022, section 3; Uria et al. 2014). It equals the bound of absorbing diffusion in
 continuous time (Austin et al. 2021; Sahoo et al. 2024; Shi et al. 2024; Ou et al. 2024).
 """
@@ -19,22 +19,22 @@ from megapt.data.example import Bools, Floats, Ints, concatenate
 from megapt.objectives.base import Cost, Objective
 from megapt.objectives.ragged import Texts, choose, split
 
-LEAST = 1e-3
-"""Lowest rate that MDLM and LLaDA draw; also what MDLM's highest lacks to 1."""
+MIN_RATE = 1e-3
+"""Lowest rate that MDLM and LLaDA draw. MDLM masks at most at the rate 1 - MIN_RATE."""
 
 
 class DiffusionConfig(Section):
-    """How the tokens are masked."""
+    """Settings of the mask."""
 
     compat: Literal["mdlm", "llada"] | None = None
-    """Mask each token by itself at a rate drawn for the text, as in the code of Sahoo et al. 2024
-    or of Nie et al. 2025; by default their number is drawn, and is exact."""
+    """`mdlm` (Sahoo et al. 2024) or `llada` (Nie et al. 2025): mask each token independently, at a
+    rate drawn for the text, as their code does. null: draw the exact number of masked tokens."""
 
 
 class Diffusion(Objective):
-    """[CLS] text [SEP], some of the text [MASK]; these tokens are predicted.
+    """[CLS] text [SEP], with some text tokens replaced by [MASK]; these tokens are predicted.
 
-    The weights and sizes of the targets make the loss the bound, in nats a token of text.
+    With the weights and sizes of the targets, the loss is the bound, in nats per token of text.
     """
 
     name = "diffusion"
@@ -43,19 +43,19 @@ class Diffusion(Objective):
     Config = DiffusionConfig
 
     def cost(self, tokens: int) -> Cost:
-        """Return n + 2 positions, and half of the text: (n + 1) / 2 targets."""
+        """Return n + 2 positions and (n + 1) / 2 targets; with `compat`, the mean of that rule."""
         targets = {
             None: (tokens + 1) / 2,
-            "mdlm": tokens * (1 - LEAST) * (1 + LEAST) / 2,
-            "llada": tokens * (1 + LEAST) / 2,
+            "mdlm": tokens * (1 - MIN_RATE) * (1 + MIN_RATE) / 2,
+            "llada": tokens * (1 + MIN_RATE) / 2,
         }
         return Cost(tokens + 2, targets[self.config.compat])
 
     def _draw(self, sizes: Ints, rng: CounterRng) -> tuple[Bools, Floats]:
         """Return the tokens to mask, bool [T], and the weight of each text's targets, [texts].
 
-        By default the shares of a window's texts are spread evenly from one draw: each is as
-        uniform as if it were drawn alone, and the sum over the texts varies less.
+        By default one draw spreads the masked shares of a window's texts evenly. Each share is
+        still uniform, and their sum varies less than with independent draws.
         """
         texts = len(sizes)
         if self.config.compat is None:
@@ -65,12 +65,12 @@ class Diffusion(Objective):
         drawn = rng.uniform(texts)
         if self.config.compat == "mdlm":
             drawn = (drawn + np.arange(texts)) / texts
-        rates = LEAST + (1 - LEAST) * drawn
-        chances = rates * (1 - LEAST) if self.config.compat == "mdlm" else rates
-        return rng.uniform(int(sizes.sum())) < chances.repeat(sizes), 1 / rates
+        rates = MIN_RATE + (1 - MIN_RATE) * drawn
+        probabilities = rates * (1 - MIN_RATE) if self.config.compat == "mdlm" else rates
+        return rng.uniform(int(sizes.sum())) < probabilities.repeat(sizes), 1 / rates
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one example a piece."""
+        """Return one example per piece."""
         if not window.pieces:
             return []
         v = self.vocabulary
@@ -90,17 +90,17 @@ class Diffusion(Objective):
             strict=True,
         ):
             size = len(piece.tokens)
-            asked = Targets(positions, labels, np.full(len(labels), weight), size)
+            targets = Targets(positions, labels, np.full(len(labels), weight), size)
             examples.append(
                 make_example(
                     concatenate(v.cls, text, v.sep),
                     self.attention,
-                    {"tokens": asked},
+                    {"tokens": targets},
                     document=piece.document,
                 )
             )
         return examples
 
     def masked(self, tokens: Ints) -> Example | None:
-        """Return the text as it is shown to the trunk; each [MASK] is asked."""
-        return self._asked_at_masks(tokens)
+        """Return [CLS] text [SEP], with a target at each [MASK]."""
+        return self.asked_at_masks(tokens)

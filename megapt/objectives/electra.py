@@ -20,21 +20,21 @@ from megapt.objectives.noise import MaskingConfig, MaskingObjective, mask
 
 
 class ElectraConfig(MaskingConfig):
-    """What the generator fills in, its size, and the weight of the detection."""
+    """Settings of the mask, of the generator and of the detection."""
 
     mask_share: Share = 1.0
     random_share: Share = 0.0
     detection_loss_weight: Annotated[float, Field(gt=0)] = 50.0
-    """w, beside the generator's 1."""
+    """Weight w of the detection loss; the generator's loss has the weight 1."""
     generator_size: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Width of the generator, as a share of the model's."""
+    """Width of the generator, as a share of the model's width."""
 
     @model_validator(mode="after")
-    def _masks_by_our_rule(self) -> ElectraConfig:
+    def _check_compat(self) -> ElectraConfig:
         if self.compat:
             raise ValueError(
                 f"compat={self.compat} is a rule of masked language modeling, not ELECTRA's; "
-                f"leave it out"
+                f"remove it"
             )
         return self
 
@@ -42,18 +42,19 @@ class ElectraConfig(MaskingConfig):
 def _float32_draws(n: int, rng: CounterRng) -> Floats:
     """Return `n` uniform draws from [0, 1), float32 [n].
 
-    Multiples of 2^-24: a finer one close to 1 would be rounded to 1, which no token stands for.
+    They are multiples of 2^-24. A finer draw close to 1 would be rounded to 1, which selects no
+    token.
     """
     draws: Floats = (rng.bits(n) >> 40).astype(np.float32) * np.float32(2.0**-24)
     return draws
 
 
 class Electra(MaskingObjective):
-    """[CLS] masked text [SEP]; the head `generator` puts a token of its own at every mask.
+    """[CLS] masked text [SEP]; the head `generator` replaces every mask with a token it samples.
 
-    The trunk reads the result, and `detection` is asked at every token of the text. An example
-    calls what stands at the masks "replaced": where the generator happens to write the right token
-    the model corrects that.
+    The trunk reads the result, and `detection` has a target at every token of the text. The example
+    labels all masked tokens "replaced". Where the generator samples the original token, the model
+    changes the label to "original".
     """
 
     name = "electra"
@@ -63,7 +64,7 @@ class Electra(MaskingObjective):
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
-        """The generator, and the detection of what it wrote."""
+        """The generator and the detection head."""
         labels = ("original", "replaced")
         return (
             HeadSpec("generator", "generator", scale=self.config.generator_size),
@@ -71,11 +72,11 @@ class Electra(MaskingObjective):
         )
 
     def cost(self, tokens: int) -> Cost:
-        """Return n + 2 positions; as targets the text, and max(1, rate * n) masks as in `mlm`."""
+        """Return n + 2 positions, and n + max(1, rate * n) targets: the text and the masks."""
         return Cost(tokens + 2, tokens + max(1.0, self.final_rate * tokens))
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one example a piece."""
+        """Return one example per piece."""
         v = self.vocabulary
         examples = []
         texts = mask(window.pieces, self.config, v, rng, self.rate(window))

@@ -1,4 +1,4 @@
-"""Fill in the middle (Bavarian et al. 2022): a causal model that also writes what is missing.
+"""Fill in the middle (Bavarian et al. 2022): a causal model that also fills in gaps.
 
 L = -sum_t log P(z_t | z_1 ... z_{t-1}),  z = [PRE] prefix [SUF] suffix [MID] middle [EOS]
 """
@@ -18,21 +18,21 @@ from megapt.objectives.ragged import Texts
 
 
 class FimConfig(ArlmConfig):
-    """How many texts are rearranged, and how. The defaults are the paper's, but for `cut`."""
+    """How many texts are rearranged, and how. All defaults except `cut` are the paper's."""
 
     fim_rate: Share = 0.5
-    """Probability that a piece is rearranged; otherwise it is read as by `arlm`."""
+    """Probability that a piece is rearranged; otherwise its example is that of `arlm`."""
     spm_rate: Share = 0.5
-    """Probability that the suffix then stands before the prefix."""
+    """Probability that the suffix of a rearranged piece comes before its prefix."""
     cut: Literal["token", "word"] = "word"
     """Where a text may be cut: before any token, or before a word."""
 
 
 class Fim(Arlm):
-    """[PRE] prefix [SUF] suffix [MID] middle [EOS], each token predicted from those before.
+    """[PRE] prefix [SUF] suffix [MID] middle [EOS]; each position predicts the next token.
 
     With the suffix first: [PRE] [SUF] suffix [MID] prefix middle [EOS]. The middle always ends
-    with [EOS], also in a piece that does not end its document.
+    with [EOS], even in a piece that does not end its document.
 
     Raises:
         ObjectiveError: if the tokenizer lacks [PRE], [SUF] or [MID].
@@ -53,12 +53,12 @@ class Fim(Arlm):
         self._pre, self._suf, self._mid = ids["PRE"], ids["SUF"], ids["MID"]
 
     def cost(self, tokens: int) -> Cost:
-        """Return n + 1 of each, and 2 more in a text that is rearranged."""
+        """Return n + 1 positions and targets, plus 2 of each for a rearranged text."""
         expected = tokens + 1 + 2 * self.config.fim_rate
         return Cost(expected, expected)
 
     def _cuts(self, texts: Texts, rng: CounterRng) -> Ints:
-        """Draw two places of each text at which it is cut, 0 to n, sorted, int64 [texts, 2]."""
+        """Draw two cuts in each text, from 0 to n, sorted, int64 [texts, 2]."""
         places = np.arange(len(texts.tokens))
         if self.config.cut == "word":
             places = np.flatnonzero(texts.word_starts)
@@ -66,20 +66,20 @@ class Fim(Arlm):
         count = np.diff(first, append=len(places))
         u = rng.uniform(2 * len(count)).reshape(-1, 2)
         drawn = first[:, None] + (u * (count[:, None] + 1)).astype(np.int64)
-        # The place after the last one of a text is the first of the next, which is its end.
+        # The place after the last place of a text is the start of the next text, which is its end.
         cuts: Ints = np.append(places, len(texts.tokens))[drawn] - texts.firsts[:, None]
         cuts.sort(axis=1)
         return cuts
 
     def _rearranged(self, tokens: Ints, start: int, stop: int, suffix_first: bool) -> Ints:
-        """Return `tokens` with those from `start` to `stop` as the middle."""
+        """Return `tokens` rearranged, with tokens[start:stop] as the middle."""
         prefix, middle, suffix = tokens[:start], tokens[start:stop], tokens[stop:]
         if suffix_first:
             return concatenate(self._pre, self._suf, suffix, self._mid, prefix, middle)
         return concatenate(self._pre, prefix, self._suf, suffix, self._mid, middle)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one causal example a piece, rearranged or as `arlm` has it."""
+        """Return one causal example per piece, rearranged or that of `arlm`."""
         if not window.pieces:
             return []
         shares = [[self.config.fim_rate], [self.config.spm_rate]]
@@ -100,10 +100,12 @@ class Fim(Arlm):
         return examples
 
     def prompt(self, tokens: Ints) -> Example:
-        """Return [BOS] and the prompt; or if it has a [MASK], what asks for the text in its place.
+        """Return [BOS] and the prompt; for a prompt with a [MASK], the example that fills it in.
+
+        That example is [PRE] prefix [SUF] suffix [MID], with the text before and after the [MASK].
 
         Raises:
-            ObjectiveError: if it has several.
+            ObjectiveError: if the prompt has several [MASK]s.
         """
         holes = np.flatnonzero(tokens == self.vocabulary.mask).tolist()
         if not holes:

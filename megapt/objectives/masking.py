@@ -1,4 +1,4 @@
-"""Settings of the mask, and which tokens it chooses: whole units up to an exact budget."""
+"""Settings of the mask, and the choice of tokens: whole units up to an exact budget."""
 
 from __future__ import annotations
 
@@ -33,30 +33,31 @@ class MaskingConfig(Section):
     mask_rate: Rate = 0.15
     """Share of the text tokens that is masked: exact in expectation, at least one token."""
     final_mask_rate: Rate | None = None
-    """Share at the end of the run, reached in a straight line over its steps; null: `mask_rate`."""
+    """Share at the end of the run, reached linearly over its steps; null: `mask_rate`."""
     unit: Unit = "token"
-    """What is masked as a whole: a token, a word, a run of one to a few words (Lan et al. 2020) or
-    of several (Joshi et al. 2020)."""
+    """What is masked as a whole: a token, a word or a run of words. `ngram`: a run of one to a few
+    words (Lan et al. 2020). `span`: a run of several words (Joshi et al. 2020)."""
     max_ngram: Longest = 3
-    """`ngram`: a run of l words is as likely as 1 / l, up to this length."""
+    """`ngram`: longest run, in words; a run of l words has a probability proportional to 1 / l."""
     span_p: Rate = 0.2
-    """`span`: lengths in words are geometric with this parameter, cut at `max_span_length`."""
+    """`span`: parameter of the geometric length in words, truncated at `max_span_length`."""
     max_span_length: Longest = 10
+    """`span`: longest run, in words."""
     mask_share: Share = 0.8
     """Share of the masked tokens that becomes [MASK]."""
     random_share: Share = 0.1
-    """Share that becomes a random ordinary token; the rest stays as it is."""
+    """Share that becomes a random ordinary token; the rest is unchanged."""
     compat: Compat | None = None
-    """Choose and replace tokens as this reference does, instead of by our rule."""
+    """Choose and replace tokens by the rule of this reference, instead of by the default rule."""
     max_predictions: Annotated[int, Field(gt=0)] | None = None
-    """`compat=bert`: most tokens that are masked in a text; null: no limit."""
+    """`compat=bert`: maximum number of masked tokens in a text; null: no limit."""
 
     @model_validator(mode="after")
-    def _fits(self) -> MaskingConfig:
+    def _check_settings(self) -> MaskingConfig:
         if self.mask_share + self.random_share > 1 + 1e-9:
             raise ValueError(
                 f"mask_share {self.mask_share} and random_share {self.random_share} "
-                f"should sum to 1 at most"
+                f"should sum to at most 1"
             )
         if not self.mask_share + self.random_share:
             raise ValueError(
@@ -69,7 +70,9 @@ class MaskingConfig(Section):
                 f"that instead of {self.unit}"
             )
         if self.max_predictions is not None and self.compat != "bert":
-            raise ValueError("max_predictions is a limit of compat=bert; leave it out or set that")
+            raise ValueError(
+                "max_predictions applies only to compat=bert; remove it or set compat to bert"
+            )
         return self
 
     @property
@@ -93,31 +96,32 @@ def _span_weights(p: float, longest: int) -> Floats:
 
 
 def draw_lengths(weights: Floats, longest: Ints, rng: CounterRng) -> Ints:
-    """Draw a length l, as likely as `weights[l - 1]`, for each limit.
+    """Draw a length l for each limit, with a probability proportional to `weights[l - 1]`.
 
     Args:
-        weights: of the lengths 1, 2, ..., float64 [lengths].
-        longest: the largest length that each draw may give, from 1 to lengths, int64 [n].
+        weights: weights of the lengths 1, 2, ..., float64 [lengths].
+        longest: maximum of each draw, from 1 to lengths, int64 [n].
+        rng: random numbers of the window.
 
     Returns:
         The lengths, int64 [n].
     """
     below = weights.cumsum()
     drawn = 1 + below.searchsorted(rng.uniform(len(longest)) * below[longest - 1], side="right")
-    cut: Ints = np.minimum(drawn, longest)  # a draw next to 1 may round up to the limit's own sum
+    cut: Ints = np.minimum(drawn, longest)  # a draw close to 1 may round up to the last sum
     return cut
 
 
 def words(word_starts: Bools, sizes: Ints) -> tuple[Ints, Ints, Ints]:
-    """Return the words of some texts end to end, T tokens in all.
+    """Return the words of texts that are laid end to end, T tokens in total.
 
     Args:
-        word_starts: bool [T]; each text begins with a word.
+        word_starts: where a word starts, bool [T]; each text begins with a word.
         sizes: tokens of each text, at least 1, int64 [texts].
 
     Returns:
-        The number of the word of each token, int64 [T], rising from 0 over all texts; of each text
-        the first word and the number of its words, int64 [texts].
+        The number of the word of each token, int64 [T], counted from 0 over all texts; the first
+        word of each text, int64 [texts]; the number of words of each text, int64 [texts].
     """
     word_of: Ints = word_starts.cumsum() - 1
     first_words = word_of[firsts(sizes)]
@@ -127,26 +131,26 @@ def words(word_starts: Bools, sizes: Ints) -> tuple[Ints, Ints, Ints]:
 def runs(
     word_starts: Bools, sizes: Ints, config: MaskingConfig, rate: float, rng: CounterRng
 ) -> Ints:
-    """Tile texts with words, or with runs of words of random lengths.
+    """Divide texts into words, or into runs of words of random lengths.
 
     Args:
-        word_starts: of the texts end to end, bool [T].
+        word_starts: where a word starts in the texts end to end, bool [T].
         sizes: tokens of each text, int64 [texts].
         config: the unit, and the lengths of runs.
-        rate: share of the tokens that is to be masked.
-        rng: of the window; lengths are drawn.
+        rate: share of the tokens to mask.
+        rng: random numbers of the window.
 
     Returns:
-        The number of the run of each token, int64 [T], rising from 0 over all texts.
+        The number of the run of each token, int64 [T], counted from 0 over all texts.
     """
     word_of, first_words, counts = words(word_starts, sizes)
     if config.unit == "word":
         return word_of
     weights = config.lengths
-    # A run longer than the budget could only be masked in excess of it.
+    # A run longer than the budget would always exceed it.
     longest = np.clip((rate * counts).astype(np.int64), 1, len(weights))
     drawn = draw_lengths(weights, longest.repeat(counts), rng)
-    # A run begins where those drawn before it in its text end.
+    # A run begins where the previous run of its text ends.
     ends = drawn.cumsum()
     ends -= (ends[first_words] - drawn[first_words]).repeat(counts)
     begins = np.zeros(len(drawn), dtype=np.bool_)
@@ -159,15 +163,15 @@ def runs(
 def choose_runs(run_of: Ints, sizes: Ints, rate: float, rng: CounterRng) -> Bools:
     """Choose whole runs that hold `rate` of the tokens of each text.
 
-    The runs of a text are taken in random order while they fit its budget of rate * n tokens. The
-    one that crosses it is taken with a probability equal to the share of it that still fits, so
-    that the expected number of chosen tokens is the budget itself. At least one run is chosen.
+    The runs of a text are taken in random order while they fit into its budget of rate * n tokens.
+    The run that crosses the budget is taken with a probability equal to the share of it that still
+    fits. So the expected number of chosen tokens is the budget. At least one run is chosen.
 
     Args:
-        run_of: run of each token, int64 [T], rising from 0; no run reaches into another text.
+        run_of: run of each token, int64 [T], counted from 0; no run reaches into another text.
         sizes: tokens of each text, at least 1, int64 [texts].
         rate: share of the tokens.
-        rng: of the window.
+        rng: random numbers of the window.
 
     Returns:
         The chosen tokens, bool [T].
@@ -189,16 +193,16 @@ def choose_runs(run_of: Ints, sizes: Ints, rate: float, rng: CounterRng) -> Bool
 
 
 def choose_tokens(sizes: Ints, rate: float, rng: CounterRng) -> Bools:
-    """Choose `rate` of the tokens of each text: `choose_runs` where every token is a run.
+    """Choose `rate` of the tokens of each text, like `choose_runs` with every token as a run.
 
-    A budget of rate * n tokens is rounded up with the probability of its fraction. The first tokens
-    of a random order are those of the smallest draws; one in some 10^9 texts has two draws that are
-    equal where the order is cut, and one token more.
+    A budget of rate * n tokens is rounded up with the probability of its fraction. The tokens with
+    the smallest draws are chosen. In about one of 10^9 texts, two draws at the limit are equal, and
+    one token more is chosen.
 
     Args:
         sizes: tokens of each text, at least 1, int64 [texts].
         rate: share of the tokens.
-        rng: of the window.
+        rng: random numbers of the window.
 
     Returns:
         The chosen tokens, bool [sum of sizes].
@@ -214,7 +218,7 @@ def choose_tokens(sizes: Ints, rate: float, rng: CounterRng) -> Bools:
 def choose(
     word_starts: Bools, sizes: Ints, config: MaskingConfig, rate: float, rng: CounterRng
 ) -> Bools:
-    """Choose the tokens to be masked, bool [T], by `config.unit`; arguments as for `runs`."""
+    """Choose the tokens to mask by `config.unit`, bool [T]; the arguments are those of `runs`."""
     if config.unit == "token":
         return choose_tokens(sizes, rate, rng)
     return choose_runs(runs(word_starts, sizes, config, rate, rng), sizes, rate, rng)

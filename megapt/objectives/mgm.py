@@ -19,7 +19,7 @@ from megapt.objectives.rewriting import rewriting_prompt, rewritings
 
 
 class MgmConfig(MaskingConfig):
-    """The mask of the source."""
+    """Settings of the mask on the source."""
 
     mask_rate: Rate = 0.3
     mask_share: Share = 1.0
@@ -27,10 +27,10 @@ class MgmConfig(MaskingConfig):
 
 
 class Mgm(MaskingObjective):
-    """[CLS] masked text [SEP] (segment 0, seen by all), then [BOS] text (segment 1, causal).
+    """[CLS] masked text [SEP] (segment 0, visible to all), then [BOS] text (segment 1, causal).
 
-    The target predicts the text and [EOS]. It takes the same position ids as the source, so that
-    token t of the target knows where token t of the source stands.
+    The target predicts the text and [EOS]. Its position ids are those of the source, so token t of
+    the target and token t of the source have the same one.
     """
 
     name = "mgm"
@@ -43,11 +43,11 @@ class Mgm(MaskingObjective):
         return 2 * window + RESERVED
 
     def cost(self, tokens: int) -> Cost:
-        """Return source and target: 2 n + 3 positions, n + 1 targets."""
+        """Return 2 n + 3 positions, for source and target, and n + 1 targets."""
         return Cost(2 * tokens + RESERVED, tokens + 1)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one example a piece; a piece is rewritten as a sequence of its own."""
+        """Return one example per piece; each piece is a sequence of its own."""
         masked = mask(window.pieces, self.config, self.vocabulary, rng, self.rate(window))
         return rewritings(
             self.vocabulary,
@@ -57,9 +57,9 @@ class Mgm(MaskingObjective):
         )
 
     def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
-        """Return the text, masked at the rate of training."""
+        """Return the text, masked at the training rate."""
         return some_masked(tokens, self.config.mask_rate, self.vocabulary.mask, rng)
 
     def prompt(self, tokens: Ints) -> Example:
-        """Return the source and [BOS]: its rewriting is generated."""
+        """Return the source and [BOS]; the model generates the rewritten text."""
         return rewriting_prompt(self.vocabulary, tokens, tokens[:0])

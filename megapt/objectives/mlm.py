@@ -5,6 +5,7 @@ L = -sum_{t in M} log P(x_t | x with M masked)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from megapt.objectives.reference_masks import RULES
 
 
 class Mlm(MaskingObjective):
-    """[CLS] corrupted text [SEP]; only the chosen tokens are predicted."""
+    """[CLS] masked text [SEP]; only the chosen tokens are predicted."""
 
     name = "mlm"
     attention = "bidirectional"
@@ -25,10 +26,11 @@ class Mlm(MaskingObjective):
     Config = MaskingConfig
 
     def cost(self, tokens: int) -> Cost:
-        """Return n + 2 positions, and max(1, rate * n) targets at the rate of the end of the run.
+        """Return n + 2 positions and max(1, rate * n) targets, with the rate at the end of the run.
 
-        Exact for single tokens. Of words and runs of words that is the budget; where one alone
-        exceeds it, more is masked. Under `compat`: the mean of that rule for single tokens.
+        This is exact for single tokens. For words and runs of words it is the budget; a single unit
+        that exceeds the budget masks more. With `compat`, it is the mean of that rule for single
+        tokens.
         """
         config, rate = self.config, self.final_rate
         budget = max(1.0, rate * tokens)
@@ -37,32 +39,34 @@ class Mlm(MaskingObjective):
         return Cost(tokens + 2, budget)
 
     def framed(self, text: Masked, document: int) -> Example:
-        """Return the example of one masked text."""
+        """Return the example [CLS] text [SEP] of one masked text."""
         v = self.vocabulary
         targets = {"tokens": Targets(text.places + 1, text.labels)}
         tokens = concatenate(v.cls, text.tokens, v.sep)
         return make_example(tokens, self.attention, targets, document=document)
 
-    def _as_it_is(self, text: Masked, document: int) -> Example:
+    def _unframed(self, text: Masked, document: int) -> Example:
         targets = {"tokens": Targets(text.places, text.labels)}
         return make_example(text.tokens, self.attention, targets, document=document)
 
-    def _with_ends(self, piece: Piece) -> Piece:
+    def _with_specials(self, piece: Piece) -> Piece:
         v = self.vocabulary
         marks = np.concatenate([[True], piece.word_starts, [True]])
         return replace(piece, tokens=concatenate(v.cls, piece.tokens, v.sep), word_starts=marks)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one example a piece."""
+        """Return one example per piece."""
         # RoBERTa masks [CLS] and [SEP] like any other token.
-        with_ends = self.config.compat == "roberta"
-        pieces = [self._with_ends(piece) for piece in window.pieces] if with_ends else window.pieces
+        masks_specials = self.config.compat == "roberta"
+        pieces: Sequence[Piece] = window.pieces
+        if masks_specials:
+            pieces = [self._with_specials(piece) for piece in pieces]
         masked = mask(pieces, self.config, self.vocabulary, rng, self.rate(window))
-        example = self._as_it_is if with_ends else self.framed
+        example = self._unframed if masks_specials else self.framed
         return [
             example(text, piece.document) for text, piece in zip(masked, window.pieces, strict=True)
         ]
 
     def masked(self, tokens: Ints) -> Example | None:
-        """Return the text as it is shown to the trunk; each [MASK] is asked."""
-        return self._asked_at_masks(tokens)
+        """Return [CLS] text [SEP], with a target at each [MASK]."""
+        return self.asked_at_masks(tokens)

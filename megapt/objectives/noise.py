@@ -1,4 +1,4 @@
-"""Texts behind a mask: tokens are chosen and replaced. Shared by the masking objectives."""
+"""Masked texts: tokens are chosen and replaced. Shared by the masking objectives."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ __all__ = ["MaskableText", "Masked", "MaskingConfig", "MaskingObjective", "corru
 
 
 class MaskableText(Protocol):
-    """What can be masked: a piece, or anything else with tokens and marks."""
+    """A text that can be masked: a piece, or anything else with tokens and word marks."""
 
     @property
     def tokens(self) -> Ints:
-        """Any integer type [n], n >= 1."""
+        """Token ids, any integer type [n], n >= 1."""
 
     @property
     def word_starts(self) -> Bools:
-        """bool [n]; a text begins with a word."""
+        """Whether a word starts at each token, bool [n]; a text begins with a word."""
 
 
 @dataclass(frozen=True)
 class Masked:
-    """A text behind its mask."""
+    """A masked text."""
 
     tokens: Ints
-    """The text corrupted, in its own integer type [n]."""
+    """The corrupted text, in the integer type of the original [n]."""
     places: Ints
-    """Tokens that were chosen, rising, int64 [k]; k >= 1, under `compat` also 0."""
+    """Places of the chosen tokens, ascending, int64 [k]; k >= 1, with `compat` also 0."""
     labels: Ints
-    """What stood there, in the type of the text [k]."""
+    """The original tokens there, in the type of the text [k]."""
 
 
 def corrupt(
@@ -50,29 +50,29 @@ def corrupt(
     rng: CounterRng,
     *,
     ids: Ints | None = None,
-    alike: Bools | None = None,
+    same_draw: Bools | None = None,
 ) -> Ints:
-    """Replace tokens by [MASK], by a random id or by themselves.
+    """Replace the chosen tokens by [MASK], by a random id or by themselves.
 
-    One draw a token decides by `mask_share` and `random_share`.
+    One draw per token decides, by `mask_share` and `random_share`.
 
     Args:
         tokens: the text, any integer type [n]; it is not changed.
-        places: the chosen tokens, int64 [k].
+        places: places of the chosen tokens, int64 [k].
         config: the shares.
         vocabulary: ids of [MASK] and of the ordinary pieces.
-        rng: of the window.
-        ids: what random ids are drawn from, each alike; None: the ordinary pieces, so never a
-            special one.
-        alike: tokens that go by the draw of the one before them, bool [k], if any.
+        rng: random numbers of the window.
+        ids: ids that random ids are drawn from, uniformly; None: those of the ordinary pieces,
+            which are never special.
+        same_draw: chosen tokens that use the draw of the previous one, bool [k]; None: none.
 
     Returns:
-        The text with those tokens replaced, in its own type [n].
+        A copy of the text with these tokens replaced, in its own type [n].
     """
     ids = vocabulary.ordinary if ids is None else ids
     u = rng.uniform(len(places))
-    if alike is not None:
-        u = u[np.maximum.accumulate(np.where(alike, 0, np.arange(len(u))))]
+    if same_draw is not None:
+        u = u[np.maximum.accumulate(np.where(same_draw, 0, np.arange(len(u))))]
     randoms = ids[rng.integers(0, len(ids), len(places))]
     to_random = u < config.mask_share + config.random_share
     new = np.where(to_random, randoms, tokens[places])
@@ -89,15 +89,18 @@ def mask(
     rate: float | None = None,
     specials: Sequence[int] | int = 2,
 ) -> list[Masked]:
-    """Mask each text by itself, all of them at once.
+    """Mask each text independently, all texts in one pass.
 
     Args:
-        texts: of a window.
+        texts: texts of a window.
         config: settings of the mask.
         vocabulary: ids of the special and of the ordinary pieces.
-        rng: of the window.
+        rng: random numbers of the window.
         rate: share of the tokens; None: `mask_rate`.
-        specials: special tokens that will stand around each text, where `compat` counts them.
+        specials: number of special tokens around each text, for the `compat` rules that count them.
+
+    Returns:
+        The masked texts, in the order of `texts`.
     """
     if not texts:
         return []
@@ -113,10 +116,10 @@ def mask(
         rule = RULES[config.compat]
         marks = Marks(word_starts, sizes, np.asarray(specials))
         places = np.flatnonzero(rule.choose(marks, config, rate, rng))
-        ids, alike = rule.ids(vocabulary, tokens), None
-        if rule.spans_alike:
-            alike = (np.diff(places, prepend=-2) == 1) & ~np.isin(places, starts)
-        corrupted = corrupt(tokens, places, config, vocabulary, rng, ids=ids, alike=alike)
+        ids, same_draw = rule.ids(vocabulary, tokens), None
+        if rule.spans_share_draw:
+            same_draw = (np.diff(places, prepend=-2) == 1) & ~np.isin(places, starts)
+        corrupted = corrupt(tokens, places, config, vocabulary, rng, ids=ids, same_draw=same_draw)
     labels = tokens[places]
     cuts = places.searchsorted(starts).tolist()
     return [
@@ -126,28 +129,28 @@ def mask(
 
 
 class MaskingObjective(Objective):
-    """Base of the objectives that mask: the share of masked tokens over the run."""
+    """Base class of the objectives that mask: the mask rate over the run."""
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
         if config.final_mask_rate is not None and context.steps is None:
             raise ObjectiveError(
                 f"'{self.name}' goes from mask_rate {config.mask_rate} to final_mask_rate "
-                f"{config.final_mask_rate} over the planned steps, which a budget in raw tokens "
-                f"alone tells; plan in raw tokens or leave final_mask_rate out"
+                f"{config.final_mask_rate} over the planned steps, which are known only for a "
+                f"budget in raw tokens; use such a budget or remove final_mask_rate"
             )
 
     @property
     def final_rate(self) -> float:
-        """The rate at the end of the run."""
+        """The mask rate at the end of the run."""
         final = self.config.final_mask_rate
         return float(self.config.mask_rate if final is None else final)
 
     def rate(self, window: Window) -> float:
-        """Return the share of the tokens of `window` that is masked.
+        """Return the share of the tokens of `window` to mask.
 
-        In step s of S, from 0 to S - 1, it is r + (f - r) * s / (S - 1), from r = `mask_rate` to
-        f = `final_mask_rate`; for held-out text f.
+        In step s of S, counted from 0, it is r + (f - r) * s / (S - 1), with r = `mask_rate` and
+        f = `final_mask_rate`. For the validation set it is f.
         """
         first, final, steps = float(self.config.mask_rate), self.final_rate, self.context.steps
         if window.step is None or steps is None or window.step >= steps - 1 > 0:

@@ -3,11 +3,11 @@
 L = -log P(next or random | A, B)
 
 Each piece of at least two sentences is cut in two at a random sentence start. Every first part A
-then stands in two pairs: with its own second part B, and with the B of another piece, the pieces
-being joined in a random cycle. So both answers are equally frequent in every window, every A and
-every B occurs once under each, neither alone betrays the answer, and a wrong B always comes from
-another document. Pieces of one sentence, and a single piece that has no partner, form no pair. A
-wrong pair of more than W tokens loses the end of its B.
+makes two pairs: one with its own second part B, and one with the B of another piece, the next in a
+random cycle. So both answers are equally frequent in every window. Every A and every B occurs once
+with each answer, so neither alone reveals the answer. A wrong B always comes from another document.
+Pieces of one sentence, and a single piece without a partner, form no pair. A wrong pair of more
+than W tokens loses the end of its B.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from megapt.objectives.pairs import (
     Pair,
     Pairing,
     Reading,
-    asked,
     check_partners,
     cut_pieces,
     pair_head,
+    pair_task_example,
 )
 from megapt.objectives.reference_pairs import bert_pairs
 
@@ -33,14 +33,15 @@ class NspConfig(Section):
     """Settings of `nsp`."""
 
     pooling: Reading = "pair"
-    """Where the head reads: `pair`, the mean states of A and of B (Conneau et al. 2017), which
-    learns from far fewer pairs; or `cls`, the state at [CLS], as BERT does."""
+    """What the head reads. `pair`: the mean states of A and of B (Conneau et al. 2017); it learns
+    from far fewer pairs. `cls`: the state at [CLS], as in BERT."""
     pairing: Pairing = "balanced"
-    """How pairs are formed: both answers for every piece, or BERT's published rule."""
+    """How pairs are formed. `balanced`: both answers for every piece. `bert`: BERT's published
+    rule."""
 
 
 class Nsp(Objective):
-    """The pair task alone; `bert` joins it to masking."""
+    """The pair task alone; `bert` combines it with masking."""
 
     name = "nsp"
     attention = "bidirectional"
@@ -52,14 +53,14 @@ class Nsp(Objective):
 
     @property
     def heads(self) -> tuple[HeadSpec, ...]:
-        """One head of two classes."""
+        """One head with two classes."""
         return (pair_head("nsp", self.config.pooling),)
 
     def cost(self, tokens: int) -> Cost:
-        """Return 2 n + 6 positions and 2 targets: A and B in a right and in a wrong pair.
+        """Return 2 n + 6 positions and 2 targets: A and B are in a right and in a wrong pair.
 
-        With BERT's pairing 1.5 n + 6: on average a text of many sentences makes one pair of each
-        kind, and the wrong ones add half a text of others.
+        BERT's pairing takes 1.5 n + 6 positions. On average a text of many sentences makes one pair
+        of each kind, and the wrong pairs add half a text from other documents.
         """
         return Cost((2 if self.config.pairing == "balanced" else 1.5) * tokens + 6, 2)
 
@@ -78,5 +79,7 @@ class Nsp(Objective):
         ]
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one example a pair."""
-        return [asked(self.vocabulary, pair, "nsp") for pair in self._pairs(window, rng)]
+        """Return one example per pair."""
+        return [
+            pair_task_example(self.vocabulary, pair, "nsp") for pair in self._pairs(window, rng)
+        ]

@@ -1,4 +1,4 @@
-"""Pairs of texts, and the question whether B stands after A. Shared by `nsp`, `sop` and `bert`."""
+"""Pairs of texts, and the question whether B follows A. Shared by `nsp`, `sop` and `bert`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ANSWERS: Mapping[Task, tuple[str, str]] = {
     "sop": ("ordered", "swapped"),
 }
 
-FEWEST = 0.1
-"""Share of windows below which `nsp` is refused: at most so many hold two documents."""
+MIN_PARTNER_SHARE = 0.1
+"""`nsp` is refused if fewer than this share of the windows can hold two documents."""
 _TARGETS = tuple(
     Targets(np.zeros(1, dtype=np.int64), np.array([label])) for label in (RIGHT, WRONG)
 )
@@ -32,32 +32,33 @@ _TARGETS = tuple(
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens with their word marks: one side of a pair, both, or a text that forms none."""
+    """Tokens with their word marks: one side of a pair, both sides, or a text outside the pairs."""
 
     tokens: Ints
     """Any integer type [n], n >= 1."""
     word_starts: Bools
-    """bool [n]; the first token begins a word, also after a cut."""
+    """bool [n]; the first token begins a word, even after a cut."""
     document: int
+    """Number of the document."""
 
     def first(self, n: int) -> Part:
-        """Return what is left of the first `n` tokens."""
+        """Return the first `n` tokens, or all if there are fewer."""
         return Part(self.tokens[:n], self.word_starts[:n], self.document)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A, B and the answer."""
+    """Texts A and B, and the answer."""
 
     a: Part
     b: Part
     label: int
-    """RIGHT if B stands after A in its document, else WRONG."""
+    """RIGHT if B follows A in its document, else WRONG."""
 
     def with_other(self, b: Part, longest: int) -> Pair:
-        """Return the wrong pair of A and `b`, cut from its end to `longest` tokens in all.
+        """Return the wrong pair of A and `b`; the end of `b` is cut to `longest` tokens in total.
 
-        A is shorter than its piece, and that no longer than a window: something of `b` is left.
+        A is shorter than its piece, which has at most W tokens, so a part of `b` always remains.
         """
         return Pair(self.a, b.first(longest - len(self.a.tokens)), WRONG)
 
@@ -76,39 +77,45 @@ class Pair:
 def cut_pieces(
     pieces: Sequence[Piece], task: Task, rng: CounterRng
 ) -> tuple[list[Pair], list[Part]]:
-    """Cut every piece in two at a random sentence start, all but the first being equally likely.
+    """Cut every piece in two at a random sentence start; all but the first are equally likely.
 
-    `nsp` needs two pairs, as a single one could not be told from any other. `sop` leaves out
-    sentences that betray their place: the last one of a piece that does not end its document may
-    be broken off. So may be the first one if the piece does not begin the document; if it does, it
-    begins with the space that SentencePiece puts before a text, which Chinese has nowhere else.
+    `nsp` needs at least two pairs, because a wrong B comes from another pair. `sop` excludes the
+    sentences that reveal their place. The last sentence is excluded if its piece does not end the
+    document, since it may be incomplete. The first sentence is always excluded: in the middle of a
+    document it may be incomplete, and at its beginning it starts with the space that SentencePiece
+    puts before a text, which Chinese text has nowhere else.
+
+    Args:
+        pieces: pieces of a window.
+        task: the question.
+        rng: random numbers of the window.
 
     Returns:
-        The right pairs, and in the order of the text what stands in none: pieces of less than two
-        such sentences and, for `sop`, what is left out of the others.
+        The right pairs, and the texts outside the pairs in text order: pieces with fewer than two
+        usable sentences and, for `sop`, the excluded sentences of the others.
     """
     if not pieces:
         return [], []
     texts = Texts.of(pieces)
     counts = np.add.reduceat(texts.sentence_starts, texts.firsts, dtype=np.int64)
-    # Numbers of sentences, counted through the window: those of a piece are first to stop - 1.
+    # Sentences are numbered over the whole window: a piece has those from first to stop - 1.
     first = firsts(counts)
     stop = first + counts
     if task == "sop":
         first = first + 1
         stop = stop - [not piece.ends_document for piece in pieces]
-    can = stop - first > 1
-    if task == "nsp" and can.sum() < 2:
-        can[:] = False
+    makes_pair = stop - first > 1
+    if task == "nsp" and makes_pair.sum() < 2:
+        makes_pair[:] = False
     drawn = rng.uniform(len(pieces))
     second = first + 1 + (drawn * (stop - first - 1)).astype(np.int64)
     borders = np.append(np.flatnonzero(texts.sentence_starts), len(texts.tokens))
-    # A piece without a pair has borders, too, but they are not used.
+    # The borders of a piece without a pair are not used.
     places = borders[np.minimum([first, second, stop], len(borders) - 1)].T.tolist()
     pairs: list[Pair] = []
     alone: list[Part] = []
     begin = 0
-    for piece, paired, (start, cut, end) in zip(pieces, can.tolist(), places, strict=True):
+    for piece, paired, (start, cut, end) in zip(pieces, makes_pair.tolist(), places, strict=True):
         tokens, words, document = texts.tokens, texts.word_starts, piece.document
         close = begin + len(piece.tokens)
         if not paired:
@@ -117,45 +124,50 @@ def cut_pieces(
             a = Part(tokens[start:cut], words[start:cut], document)
             pairs.append(Pair(a, Part(tokens[cut:end], words[cut:end], document), RIGHT))
             alone += [
-                Part(tokens[here:there], words[here:there], document)
-                for here, there in ((begin, start), (end, close))
-                if here < there
+                Part(tokens[left:right], words[left:right], document)
+                for left, right in ((begin, start), (end, close))
+                if left < right
             ]
         begin = close
     return pairs, alone
 
 
 def check_partners(name: str, context: Context) -> None:
-    """Refuse windows that hardly ever hold two documents.
+    """Refuse a corpus whose windows rarely hold two documents.
 
-    Every border between two documents lies in one window, so at most documents * W / tokens of the
-    windows hold a part of two.
+    Every border between two documents is inside one window. So at most the share documents * W /
+    tokens of the windows hold parts of two documents. It is not checked if one of these numbers is
+    unknown.
+
+    Args:
+        name: name of the objective, for the message.
+        context: the corpus and its windows.
 
     Raises:
-        ObjectiveError: if that is below `FEWEST`. What is unknown is not checked.
+        ObjectiveError: if this share is below `MIN_PARTNER_SHARE`.
     """
     c = context
     if not (c.documents and c.tokens and c.window):
         return
     share = c.documents * c.window / c.tokens
-    if share < FEWEST:
+    if share < MIN_PARTNER_SHARE:
         mean = round(c.tokens / c.documents)
         raise ObjectiveError(
             f"'{name}' pairs documents of one window, but {c.documents} training documents have "
             f"{mean} tokens on average, so at most {share:.1%} of the windows of {c.window} tokens "
-            f"hold two; set data.window nearer to {mean}, or ask for the order of sentences "
-            f"('sop'), which needs one document"
+            f"hold two; set data.window closer to {mean}, or use the order of sentences ('sop'), "
+            f"which needs only one document"
         )
 
 
 def pair_head(task: Task, reading: Reading, weight: float = 1.0) -> HeadSpec:
-    """Return the head: BERT's at [CLS], or one that compares the mean states of A and B."""
+    """Return BERT's head at [CLS], or a head that compares the mean states of A and B."""
     kind: Literal["pair", "sequence"] = "pair" if reading == "pair" else "sequence"
     return HeadSpec(task, kind, 2, weight, ANSWERS[task])
 
 
-def answer(label: int) -> Targets:
-    """Return the target of the head: the label, at [CLS]."""
+def answer_target(label: int) -> Targets:
+    """Return the target of the pair head: the label, at [CLS]."""
     return _TARGETS[label]
 
 
@@ -169,7 +181,7 @@ def pair_example(
     return make_example(tokens, "bidirectional", targets, segments=segments, document=document)
 
 
-def asked(v: Vocabulary, pair: Pair, task: Task) -> Example:
-    """Return the example of a pair that is asked nothing else."""
-    targets: dict[str, Targets] = {task: answer(pair.label)}
+def pair_task_example(v: Vocabulary, pair: Pair, task: Task) -> Example:
+    """Return the example of a pair whose only target is the answer."""
+    targets: dict[str, Targets] = {task: answer_target(pair.label)}
     return pair_example(v, pair.a.tokens, pair.b.tokens, targets, pair.a.document)

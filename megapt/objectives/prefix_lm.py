@@ -1,6 +1,6 @@
-"""Prefix language modeling (Raffel et al. 2020, section 3.2.1): continue a text that all see.
+"""Prefix language modeling (Raffel et al. 2020, section 3.2.1): continue a visible prefix.
 
-L = -sum_{t > k} log P(x_t | x_1 ... x_{t-1}),  x_1 ... x_k seen by all
+L = -sum_{t > k} log P(x_t | x_1 ... x_{t-1}),  x_1 ... x_k visible to all
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from megapt.objectives.spans import Mode, mode_token
 
 
 class PrefixLmConfig(Section):
-    """How much of a text is predicted."""
+    """Settings of `prefix_lm`."""
 
     target_rate: Annotated[float, Field(gt=0, le=0.5)] = 0.5
-    """Share of the tokens that is predicted on average; twice this share at most."""
+    """Average share of the tokens that is predicted; in one text it is at most twice this share."""
     mode: Mode | None = None
-    """Token before the text, after [BOS], that tells what is asked (Tay et al. 2022)."""
+    """Mode token after [BOS], which says what to predict (Tay et al. 2022); null: none."""
 
 
 class PrefixLm(Objective):
-    """[BOS] x_1 ... x_n, the first k tokens seen by all, predicts x_{k+1} ... x_n [EOS].
+    """[BOS] x_1 ... x_n, with the first k tokens visible to all, predicts x_{k+1} ... x_n [EOS].
 
     A piece that does not begin its document has no [BOS], and one that does not end it no [EOS].
     """
@@ -43,10 +43,10 @@ class PrefixLm(Objective):
         self._mode = () if mode is None else (mode,)
 
     def _shortest(self, sizes: Ints) -> Ints:
-        """Return the fewest tokens that all see of texts of these sizes, int64 [texts].
+        """Return the minimum number of prefix tokens in texts of these sizes, int64 [texts].
 
-        min(max(1, round((1 - 2 rate) (n - 1))), n - 1), halves to even: `random_prefix_noise_mask`
-        of T5.
+        It is min(max(1, round((1 - 2 rate) (n - 1))), n - 1), with halves rounded to even, as in
+        `random_prefix_noise_mask` of T5.
         """
         most = sizes - 1
         fewest = np.rint((1 - 2 * self.config.target_rate) * most).astype(np.int64)
@@ -54,12 +54,12 @@ class PrefixLm(Objective):
         return shortest
 
     def cost(self, tokens: int) -> Cost:
-        """Return n + 1 positions, [BOS] one of them, and the targets, [EOS] one of them."""
+        """Return n + 1 positions, including [BOS], and the targets, including [EOS]."""
         prefix = (int(self._shortest(np.array([tokens]))[0]) + tokens - 1) / 2
         return Cost(tokens + 1 + len(self._mode), tokens - prefix + 1)
 
     def examples(self, window: Window, rng: CounterRng) -> list[Example]:
-        """Return one example a piece, none of a piece of one token inside its document."""
+        """Return one example per piece, but none for a one-token piece inside its document."""
         sizes = np.array([len(piece.tokens) for piece in window.pieces], dtype=np.int64)
         low = self._shortest(sizes)
         shown = low + (rng.uniform(len(sizes)) * (sizes - low)).astype(np.int64)
@@ -68,7 +68,7 @@ class PrefixLm(Objective):
             first = (self.vocabulary.bos,) if piece.starts_document else ()
             last = (self.vocabulary.eos,) if piece.ends_document else ()
             text = concatenate(*first, *self._mode, piece.tokens, *last)
-            # Something has to be read before anything can be predicted.
+            # The first prediction needs at least one token before it.
             prefix = max(len(first) + len(self._mode) + k, 1)
             if prefix == len(text):
                 continue
@@ -81,11 +81,11 @@ class PrefixLm(Objective):
         return examples
 
     def present(self, tokens: Ints) -> Example:
-        """Return [BOS] and the text, seen by all."""
+        """Return [BOS] and the text, visible to all."""
         return make_example(concatenate(self.vocabulary.bos, tokens), "bidirectional", {})
 
     def prompt(self, tokens: Ints) -> Example:
-        """Return [BOS] and the prompt, seen by all: what follows is generated."""
+        """Return [BOS] and the prompt, visible to all; the model generates the continuation."""
         return make_example(
             concatenate(self.vocabulary.bos, *self._mode, tokens), "bidirectional", {}
         )

@@ -1,4 +1,4 @@
-"""Texts of unequal length end to end: arithmetic on all of them at once."""
+"""Texts of different lengths, end to end: array operations on all of them at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megapt.data.example import Bools, Ints
 
 @dataclass(frozen=True)
 class Texts:
-    """The pieces of a window end to end, T tokens in all."""
+    """The pieces of a window end to end, T tokens in total."""
 
     tokens: Ints
     """Any integer type [T]."""
@@ -28,7 +28,7 @@ class Texts:
 
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> Texts:
-        """Lay out `pieces`, at least one."""
+        """Return `pieces`, at least one, end to end."""
         return cls(
             np.concatenate([piece.tokens for piece in pieces]),
             np.concatenate([piece.word_starts for piece in pieces]),
@@ -43,13 +43,13 @@ class Texts:
 
 
 def firsts(sizes: Ints) -> Ints:
-    """Return where each of some runs of these sizes begins, int64 [runs]."""
+    """Return the place where each run begins, for runs of these sizes end to end, int64 [runs]."""
     begins: Ints = sizes.cumsum() - sizes
     return begins
 
 
 def offsets(sizes: Ints) -> Ints:
-    """Return the place of every item in its own run: 0..size-1 of each, int64 [sum of sizes]."""
+    """Return the offset of every item in its run, 0 to size - 1, int64 [sum of sizes]."""
     inside: Ints = np.arange(int(sizes.sum())) - firsts(sizes).repeat(sizes)
     return inside
 
@@ -61,11 +61,11 @@ def split(values: Ints, sizes: Ints) -> list[Ints]:
 
 
 def shuffled(sizes: Ints, rng: CounterRng) -> Ints:
-    """Return the places 0..sum-1 with each run in random order, int64 [sum of sizes].
+    """Return the places 0 to sum - 1 with each run in random order, int64 [sum of sizes].
 
-    One sort for all runs: the number of the run stands above the bits of the draw. With 2^24 runs
-    at most 40 bits are left, so two items of a run of n draw alike with n^2 / 2^41 chance, and keep
-    their order then.
+    One sort orders all runs: the high bits of its keys are the number of the run, the low bits a
+    draw. With at most 2^24 runs, 40 bits remain for the draw. So in a run of n items, two draws are
+    equal with a probability of about n^2 / 2^41; these items keep their order.
     """
     run = np.arange(len(sizes), dtype=np.uint64).repeat(sizes)
     order: Ints = np.argsort((run << 40) | (rng.bits(len(run)) >> 24), kind="stable")
@@ -73,13 +73,13 @@ def shuffled(sizes: Ints, rng: CounterRng) -> Ints:
 
 
 def picked(sizes: Ints, counts: Ints, rng: CounterRng) -> Ints:
-    """Return the places of `counts` items of each run, chosen at random and in random order."""
+    """Return the places of `counts` random items of each run, in random order."""
     places: Ints = shuffled(sizes, rng)[offsets(sizes) < counts.repeat(sizes)]
     return places
 
 
 def some_masked(tokens: Ints, rate: float, mask: int, rng: CounterRng) -> Ints:
-    """Return a text with `mask` in the place of `rate` of its tokens, rounded, at least one."""
+    """Return a text with `mask` in place of `rate` of its tokens, rounded, at least one."""
     count = max(1, round(rate * len(tokens)))
     chosen = choose(np.array([len(tokens)]), np.array([count]), rng)
     masked: Ints = np.where(chosen, mask, tokens)
@@ -87,11 +87,12 @@ def some_masked(tokens: Ints, rate: float, mask: int, rng: CounterRng) -> Ints:
 
 
 def choose(sizes: Ints, counts: Ints, rng: CounterRng) -> Bools:
-    """Choose `counts` items of each run, every subset being equally likely.
+    """Choose `counts` items of each run; all subsets are equally likely.
 
     Args:
         sizes: items of each run, int64 [runs].
-        counts: how many of them, 0 to size, int64 [runs].
+        counts: number of items to choose, 0 to size, int64 [runs].
+        rng: random numbers of the window.
 
     Returns:
         The chosen items, bool [sum of sizes].

@@ -1,6 +1,6 @@
-"""Published masks, rule by rule: which tokens they choose, and what they put in their place.
+"""Published masks, rule by rule: which tokens they choose, and what replaces these tokens.
 
-All rules take the texts of a window end to end, T tokens in all, without their special tokens.
+All rules take the texts of a window end to end, T tokens in total, without special tokens.
 """
 
 from __future__ import annotations
@@ -19,34 +19,33 @@ from megapt.objectives.ragged import choose, firsts, offsets, shuffled
 
 @dataclass(frozen=True)
 class Marks:
-    """The texts of a window, as a rule sees them."""
+    """The texts of a window, as a rule reads them."""
 
     word_starts: Bools
     """bool [T]; each text begins with a word."""
     sizes: Ints
     """Tokens of each text, at least 1, int64 [texts]."""
     specials: Ints | int = 2
-    """Special tokens around each text, int64 [texts]."""
+    """Number of special tokens around each text, int64 [texts], or one number for all."""
 
 
 def bert_counts(sizes: Ints, rate: float, most: int | None) -> Ints:
-    """Return how many tokens BERT masks: max(1, round(rate * n)), half to even, `most` at most.
+    """Return how many tokens BERT masks: max(1, round(rate * n)), halves to even, at most `most`.
 
     Args:
-        sizes: tokens of each text with its special tokens, int64 [texts].
+        sizes: tokens of each text, with its special tokens, int64 [texts].
         rate: share of the tokens.
-        most: limit, if any.
+        most: limit; None: no limit.
     """
     counts: Ints = np.maximum(1, np.rint(sizes * rate).astype(np.int64))
     return counts if most is None else np.minimum(counts, most)
 
 
 def bert(marks: Marks, config: MaskingConfig, rate: float, rng: CounterRng) -> Bools:
-    """Choose an exact number of tokens, or words in random order that do not exceed it.
+    """Choose an exact number of tokens, or words in random order up to that number of tokens.
 
     `create_masked_lm_predictions` in create_pretraining_data.py of google-research/bert. A word
-    that does not fit is passed over, so that the number can fall short, to none where every word is
-    larger.
+    that does not fit is skipped. So fewer tokens may be chosen, and none if every word is longer.
     """
     sizes = marks.sizes
     counts = bert_counts(sizes + marks.specials, rate, config.max_predictions)
@@ -73,7 +72,7 @@ def bert(marks: Marks, config: MaskingConfig, rate: float, rng: CounterRng) -> B
 
 
 def huggingface(marks: Marks, config: MaskingConfig, rate: float, rng: CounterRng) -> Bools:
-    """Choose each token, or each word, by a draw of its own; a text may be left without any.
+    """Choose each token, or each word, independently; a text may have no chosen token.
 
     `DataCollatorForLanguageModeling` in data/data_collator.py of huggingface/transformers 5.
     """
@@ -85,30 +84,30 @@ def huggingface(marks: Marks, config: MaskingConfig, rate: float, rng: CounterRn
 
 
 def roberta(marks: Marks, config: MaskingConfig, rate: float, rng: CounterRng) -> Bools:
-    """Choose floor(rate * n + u) tokens, u uniform; a text may be left without any.
+    """Choose floor(rate * n + u) tokens, u uniform; a text may have no chosen token.
 
-    data/mask_tokens_dataset.py of facebookresearch/fairseq. It masks the tokens around the text
-    too; `mlm` gives them as part of it.
+    data/mask_tokens_dataset.py of facebookresearch/fairseq. It also masks the special tokens around
+    the text; `mlm` passes them as a part of the text.
     """
     u = rng.uniform(len(marks.sizes))
     return choose(marks.sizes, (rate * marks.sizes + u).astype(np.int64), rng)
 
 
 def spanbert(marks: Marks, config: MaskingConfig, rate: float, rng: CounterRng) -> Bools:
-    """Choose ceil(rate * n) tokens in spans of whole words at random tokens; the last one is cut.
+    """Choose ceil(rate * n) tokens in spans of whole words at random tokens; the last span is cut.
 
     `PairWithSpanMaskingScheme` in pretraining/fairseq/data/masking.py of facebookresearch/SpanBERT.
-    A token already chosen begins no span, but a span may run into chosen ones.
+    A span does not begin at a chosen token, but it may run into chosen tokens.
     """
     sizes = marks.sizes
     word_of, first_words, text_words = words(marks.word_starts, sizes)
     lengths = np.bincount(word_of)
-    # Anchors that are drawn again are chosen already: a random order holds all that count.
+    # An anchor that is drawn twice is already chosen, so a random order of the tokens is enough.
     anchors = word_of[shuffled(sizes, rng)].tolist()
     limits = np.full(len(word_of), config.max_span_length)
     spans = draw_lengths(config.lengths, limits, rng).tolist()
     whole = lengths.tolist()
-    chosen = [0] * len(whole)  # tokens of each word, from its first on
+    chosen = [0] * len(whole)  # number of chosen tokens of each word, its first ones
     for first, stop, budget in zip(
         firsts(sizes).tolist(),
         (first_words + text_words).tolist(),
@@ -132,13 +131,13 @@ class Rule:
     """A published mask."""
 
     choose: Callable[[Marks, MaskingConfig, float, CounterRng], Bools]
-    """Returns the chosen tokens, bool [T]."""
+    """Function that returns the chosen tokens, bool [T]."""
     expected: Callable[[int, MaskingConfig, float], float]
-    """Tokens chosen on average of a text of n, framed by [CLS] and [SEP], with single tokens."""
+    """Mean number of chosen tokens in [CLS], a text of n tokens and [SEP], with single tokens."""
     ids: Callable[[Vocabulary, Ints], Ints]
-    """What random ids are drawn from, given the vocabulary and the tokens of the window."""
-    spans_alike: bool = False
-    """Neighbors that are chosen become all [MASK], all random, or all stay."""
+    """Ids to draw random ids from, given the vocabulary and the tokens of the window."""
+    spans_share_draw: bool = False
+    """Whether adjacent chosen tokens all become [MASK], all become random, or all stay."""
 
 
 RULES: Mapping[Compat, Rule] = MappingProxyType(
@@ -155,18 +154,18 @@ RULES: Mapping[Compat, Rule] = MappingProxyType(
             lambda n, config, rate: rate * n,
             lambda vocabulary, tokens: np.arange(vocabulary.size),
         ),
-        # fairseq adds <mask> after the special symbols that it leaves out.
+        # fairseq excludes the special symbols, but <mask> is added after them.
         "roberta": Rule(
             roberta,
             lambda n, config, rate: rate * (n + 2),
             lambda vocabulary, tokens: np.append(vocabulary.ordinary, vocabulary.mask),
         ),
-        # Drawn from the text itself, that is as often as the text has them.
+        # Drawn from the text itself, so by the frequencies of the text.
         "spanbert": Rule(
             spanbert,
             lambda n, config, rate: float(np.ceil(rate * n)),
             lambda vocabulary, tokens: tokens,
-            spans_alike=True,
+            spans_share_draw=True,
         ),
     }
 )

@@ -1,7 +1,7 @@
-"""Sequence to sequence on a single stack: a source that all see, then a target written causally.
+"""Sequence to sequence on a single stack: a source visible to all, then a causal target.
 
 The prefix LM of Raffel et al. 2020, section 3.2.1 and figure 4, with a separator between the two.
-Shared by the objectives that write a text, or what is missing from it, from a corrupted form.
+Shared by the objectives that write a text, or its missing parts, from a corrupted form.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ def rewritings(
     documents: Sequence[int],
     mode: int | None = None,
 ) -> list[Example]:
-    """Return [CLS] mode source [SEP] (segment 0), then [BOS] target (segment 1, causal) of each.
+    """Return examples [CLS] mode source [SEP] (segment 0), [BOS] target (segment 1, causal).
 
-    The target predicts itself and [EOS] with the head `tokens`. Its position ids begin at 0 again.
+    The target predicts itself and [EOS] with the head `tokens`. Its position ids start at 0 again.
 
     Args:
         vocabulary: ids of the special tokens.
-        sources: any integer type [m], m from 0 to W.
-        targets: the same type [n], n from 0 to W + 2.
-        documents: that the texts are from.
-        mode: id of a token that tells what is asked, if any.
+        sources: one per example, any integer type [m], m from 0 to W.
+        targets: one per example, the same type [n], n from 0 to W + 2.
+        documents: number of the document of each example.
+        mode: id of a token that says what to predict; None: no such token.
     """
     if not sources:
         return []
@@ -40,7 +40,7 @@ def rewritings(
     lead = np.array([v.cls] if mode is None else [v.cls, mode], dtype=kind)
     between, end = np.array([v.sep, v.bos], dtype=kind), np.array([v.eos], dtype=kind)
     pairs = list(zip(sources, targets, strict=True))
-    # All of them end to end: a call of numpy costs as much for one as for all.
+    # All pairs are processed end to end: a NumPy call for one pair costs as much as for all.
     tokens = np.concatenate([part for s, t in pairs for part in (lead, s, between, t)])
     labels = np.concatenate([part for t in targets for part in (t, end)])
     runs = np.array([(len(lead) + len(s) + 1, len(t) + 1) for s, t in pairs])
@@ -54,10 +54,10 @@ def rewritings(
             positions=at,
             segments=segment,
             visible=seen,
-            targets={"tokens": Targets(places[prefix:size], asked)},
+            targets={"tokens": Targets(places[prefix:size], predicted)},
             document=document,
         )
-        for ids, at, segment, seen, asked, (prefix, _), size, document in zip(
+        for ids, at, segment, seen, predicted, (prefix, _), size, document in zip(
             split(tokens, sizes),
             split(positions, sizes),
             split(written.astype(np.uint8), sizes),
@@ -74,6 +74,6 @@ def rewritings(
 def rewriting_prompt(
     vocabulary: Vocabulary, source: Ints, target: Ints, mode: int | None = None
 ) -> Example:
-    """Return what `rewritings` does of one source and the beginning of a target, nothing asked."""
+    """Return the example of one source and the beginning of a target, without targets."""
     [example] = rewritings(vocabulary, [source], [target], [-1], mode)
     return replace(example, targets={})

@@ -1,4 +1,4 @@
-"""Spans of noise: how many a text has, where they are, and the two texts that they divide it into.
+"""Spans of noise: their number and places, and the source and target that they make of a text.
 
 Shared by the denoisers of T5 (Raffel et al. 2020, section 3.1.4; t5/data/preprocessors.py in
 google-research/text-to-text-transfer-transformer) and UL2 (Tay et al. 2022), as are mode tokens.
@@ -19,36 +19,36 @@ Mode = Literal["NLU", "NLG", "S2S"]
 
 
 def mode_token(vocabulary: Vocabulary, mode: Mode | None) -> int | None:
-    """Return the id of a mode token, None for None.
+    """Return the id of a mode token; None if `mode` is None.
 
     Raises:
-        ObjectiveError: if the tokenizer has no such piece.
+        ObjectiveError: if the tokenizer has no such token.
     """
     if mode is None:
         return None
     if mode not in vocabulary.modes:
-        there = ", ".join(f"[{name}]" for name in vocabulary.modes) or "none"
+        available = ", ".join(f"[{name}]" for name in vocabulary.modes) or "none"
         raise ObjectiveError(
-            f"the mode token [{mode}] is no piece of the tokenizer (its mode tokens: {there}); "
-            f"make one that has it with `megapt-prep tokenizer`, or do without mode tokens"
+            f"the tokenizer has no mode token [{mode}] (its mode tokens: {available}); make one "
+            f"that has it with `megapt-prep tokenizer`, or use no mode tokens"
         )
     return vocabulary.modes[mode]
 
 
 def span_counts(sizes: Ints, rate: float, mean: float) -> tuple[Ints, Ints]:
-    """Return how many tokens of each text are noise, and in how many spans, int64 [texts] each.
+    """Return the numbers of noise tokens and of spans in each text, int64 [texts] each.
 
-    Of n tokens, with n' = max(n, 2) and halves rounded to even, as in T5,
+    For n tokens, with n' = max(n, 2) and halves rounded to even, as in T5:
 
         noise = min(max(round(n' rate), 1), n' - 1)
         spans = min(max(round(noise / mean), 1), n' - noise)
 
-    so the one token of a text of one is noise. Both, and n' - noise, never fall as n grows.
+    So the token of a one-token text is noise. Both numbers, and n' - noise, never fall as n grows.
 
     Args:
         sizes: n of each text, at least 1, int64 [texts].
         rate: share of the tokens, above 0 and below 1.
-        mean: tokens of a span on average, at least 1.
+        mean: mean length of a span in tokens, at least 1.
     """
     n = np.maximum(sizes, 2)
     noise = np.rint(n * rate).astype(np.int64).clip(1, n - 1)
@@ -57,16 +57,16 @@ def span_counts(sizes: Ints, rate: float, mean: float) -> tuple[Ints, Ints]:
 
 
 def largest_text(source: int, rate: float, mean: float) -> int:
-    """Return the most tokens whose source, its end token counted, fits `source` positions.
+    """Return the tokens of the largest text whose source, with its end token, fits in `source`.
 
-    `random_spans_helper` of T5 gives the same for inputs of that length, but counts no span where
-    round(noise / mean) is 0. As there, if half of the tokens are noise, it is one token less where
-    the target would be longer than `source`.
+    `random_spans_helper` of T5 returns the same for inputs of that length, except that it counts no
+    span if round(noise / mean) is 0. As in T5, if half of the tokens are noise and the target would
+    be longer than `source`, the result is one token less.
 
     Args:
-        source: positions, at least 2.
+        source: positions of the source, at least 2.
         rate: share of the tokens that is noise.
-        mean: tokens of a span on average.
+        mean: mean length of a span in tokens.
     """
     sizes = np.arange(1, int(source / (1 - rate)) + 1)
     noise, spans = span_counts(sizes, rate, mean)
@@ -77,11 +77,12 @@ def largest_text(source: int, rate: float, mean: float) -> int:
 
 
 def parts(sizes: Ints, counts: Ints, rng: CounterRng) -> Ints:
-    """Cut runs into non-empty parts, every way of cutting being equally likely.
+    """Cut runs into non-empty parts; all ways to cut are equally likely.
 
     Args:
         sizes: items of each run, at least 1, int64 [runs].
-        counts: parts of each, 1 to size, int64 [runs].
+        counts: parts of each run, 1 to size, int64 [runs].
+        rng: random numbers of the window.
 
     Returns:
         The sizes of the parts, run after run, int64 [sum of counts].
@@ -95,14 +96,15 @@ def noise_mask(sizes: Ints, rate: float, mean: float, roll: bool, rng: CounterRn
     """Choose the noise of each text by T5's rule.
 
     Noise and the rest are each cut into the same number of parts, which alternate, the rest first.
-    Rolling then moves all of a text by U{0..n-1} around its end, which makes every token equally
-    likely to be noise; a span may then begin at the end of the text and end at its beginning.
+    Rolling then shifts the mask of a text by U{0..n-1}, modulo n, so that every token is equally
+    likely to be noise. A span may then begin at the end of the text and end at its beginning.
 
     Args:
         sizes: tokens of each text, int64 [texts].
         rate: share of the tokens.
-        mean: tokens of a span on average.
-        roll: whether to roll. Without it, the first token is never noise and the last one always.
+        mean: mean length of a span in tokens.
+        roll: whether to roll. Without it, the first token is never noise, and the last one always.
+        rng: random numbers of the window.
 
     Returns:
         bool [sum of sizes].
@@ -122,17 +124,17 @@ def noise_mask(sizes: Ints, rate: float, mean: float, roll: bool, rng: CounterRn
 def divide(texts: Texts, noise: Bools, sentinels: Ints) -> tuple[list[Ints], list[Ints]]:
     """Divide each text into a source and a target.
 
-    In the source a sentinel stands for each run of noise, numbered in order; in the target each run
-    follows its sentinel. A sentinel and a run of the target, put back for that sentinel in the
-    source, give the text again.
+    In the source, a sentinel replaces each run of noise, in ascending order. In the target, each
+    run follows its sentinel. If every sentinel of the source is replaced with its run from the
+    target, the result is the text.
 
     Args:
-        texts: [T] tokens.
-        noise: at least one token of each text, bool [T].
-        sentinels: ids, at least as many as a text has runs.
+        texts: texts of T tokens in total.
+        noise: the noise tokens, at least one in each text, bool [T].
+        sentinels: ids of the sentinels, at least as many as a text has runs.
 
     Returns:
-        Sources and targets, one of each a text, in the type of the tokens.
+        The sources and the targets, one of each per text, in the type of the tokens.
     """
     first = texts.firsts
     after_noise = np.zeros_like(noise)
@@ -145,7 +147,9 @@ def divide(texts: Texts, noise: Bools, sentinels: Ints) -> tuple[list[Ints], lis
 
     source = texts.tokens.copy()
     source[starts] = marks
-    copies = np.add(noise, starts, dtype=np.int64)  # of the first of a run one becomes the sentinel
+    copies = np.add(
+        noise, starts, dtype=np.int64
+    )  # one copy of the first token of a run becomes the sentinel
     target = texts.tokens.repeat(copies)
     target[copies.cumsum()[starts] - 2] = marks
     return (

@@ -1,6 +1,6 @@
 """UL2 (Tay et al. 2022a): regular, extreme and sequential denoising in turn; and UL2R (2022b).
 
-L = -sum_t log P(z_t | source, z_1 ... z_{t-1}), the denoiser that makes source and z being drawn
+L = -sum_t log P(z_t | source, z_1 ... z_{t-1}), where a drawn denoiser makes source and z
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ class Denoiser(NamedTuple):
     """A member of a recipe."""
 
     weight: float
+    """Weight relative to the other members."""
     mode: Mode
+    """Mode token."""
     rate: float
     """Share of the tokens that is predicted."""
     mean: float | None = None
-    """Tokens of a span on average; None: the end of the text is predicted."""
+    """Mean length of a span in tokens; None: the end of the text is predicted."""
 
     def section(self, mode_tokens: bool) -> ObjectiveSection:
         """Return the settings of this denoiser."""
@@ -52,25 +54,27 @@ RECIPES = {
         "s": Denoiser(0.5, "S2S", 0.25),
     },
 }
-"""Recipe -> name of a denoiser, by its kind, mean span and rate in per cent -> the denoiser.
+"""Recipe -> name of a denoiser (its kind, mean span length and rate in percent) -> the denoiser.
 
-The one of most spans stands first: if it is refused, the error tells what suffices for all.
+The denoiser with the most spans comes first: if it is refused, its error names a window and a
+number of sentinels that are enough for all.
 """
 
 
 class Ul2Config(Section):
-    """Which denoisers, and whether they are told apart."""
+    """The denoisers, and whether mode tokens mark them."""
 
     recipe: Literal["ul2", "ul2r"] = "ul2"
-    """The seven denoisers of UL2 alike, or the four of UL2R, half of the windows sequential."""
+    """`ul2`: the seven denoisers of UL2, with equal weights. `ul2r`: the four denoisers of UL2R,
+    where the sequential denoiser gets half of the windows."""
     mode_tokens: bool = True
-    """[NLU], [NLG] or [S2S] tells what is asked."""
+    """Whether [NLU], [NLG] or [S2S] in the example says what to predict."""
 
 
 class Ul2(Mixture):
     """A mixture of `span_corruption` and `prefix_lm` with the settings of a recipe.
 
-    Each window is given to one denoiser; each prediction counts alike, whichever asks for it.
+    Each window goes to one denoiser. All predictions have the same weight in the loss.
     """
 
     name = "ul2"
@@ -96,4 +100,4 @@ class Ul2(Mixture):
 
     def __init__(self, config: Any, context: Context, members: Mapping[str, Objective]) -> None:
         super().__init__(config, context, members)
-        self._writes = "s"  # The sequential denoiser continues texts.
+        self._generating = "s"  # The sequential denoiser continues texts.

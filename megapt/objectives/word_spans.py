@@ -1,6 +1,6 @@
-"""Spans of words for `infilling`: how long they are, and where they lie (Lewis et al. 2020).
+"""Spans of words for `infilling`: their lengths and their places (Lewis et al. 2020).
 
-Also the rule of BART's own code, fairseq/data/denoising_dataset.py in facebookresearch/fairseq.
+Also the rule of BART's code, fairseq/data/denoising_dataset.py in facebookresearch/fairseq.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from megapt.objectives.ragged import Texts, firsts, offsets, picked
 
 
 class Spans(NamedTuple):
-    """Spans of some texts, those of one text together, before they have their places."""
+    """Spans of some texts, text by text, before they are placed."""
 
     lengths: Ints
-    """Words of each, int64 [S]; the empty ones of a text stand last."""
+    """Words of each span, int64 [S]; the empty spans of a text come last."""
     counts: Ints
-    """Spans of each text, int64 [texts]."""
+    """Number of spans of each text, int64 [texts]."""
     empty: Ints
-    """How many of those are empty, int64 [texts]."""
+    """Number of empty spans of each text, int64 [texts]."""
 
 
 class Items(NamedTuple):
-    """The texts cut into items: each stays, or is replaced as a whole."""
+    """The texts cut into items; each item is kept, or replaced as a whole."""
 
     sizes: Ints
-    """Tokens of each item, 0 where a [MASK] is inserted, int64 [I]."""
+    """Tokens of each item, 0 for an inserted [MASK], int64 [I]."""
     hidden: Bools
-    """Whether it is replaced, bool [I]."""
+    """Whether the item is replaced, bool [I]."""
     random: Bools
-    """Whether by random tokens then, bool [I]."""
+    """Whether random tokens replace the item, instead of [MASK], bool [I]."""
     counts: Ints
-    """Items of each text, int64 [texts]."""
+    """Number of items of each text, int64 [texts]."""
 
 
 @lru_cache(maxsize=16)
 def span_table(mean: float) -> Floats:
     """Return P(length <= l | length > 0) of a Poisson length, for l = 1, 2, ..., float64 [longest].
 
-    The last entry is more than ten standard deviations above the mean. What lies beyond is less
-    than 2^-53, the step of the uniform draws.
+    The last length is more than ten standard deviations above the mean. The probability beyond it
+    is less than 2^-53, the step of the uniform draws.
     """
     lengths = np.arange(1, int(mean + 10 * math.sqrt(mean)) + 20)
     total = np.exp(lengths * math.log(mean) - mean - np.log(lengths).cumsum()).cumsum()
@@ -57,8 +57,8 @@ def span_table(mean: float) -> Floats:
 def expected_spans(words: int, mean: float) -> float:
     """Return how many Poisson lengths are drawn on average until their sum reaches `words`.
 
-    By the renewal equation K(m) = 1 + sum_{l < m} P(l | l > 0) K(m - l) of the lengths above 0;
-    for each of these, 1 / (1 - exp(-mean)) are drawn in all.
+    The number of lengths above 0 follows from the renewal equation K(m) = 1 +
+    sum_{l < m} P(l | l > 0) K(m - l). For each of them, 1 / (1 - exp(-mean)) lengths are drawn.
     """
     shares = np.diff(span_table(mean), prepend=0)
     expected = np.zeros(words + 1)
@@ -68,23 +68,25 @@ def expected_spans(words: int, mean: float) -> float:
     return float(expected[words] / -math.expm1(-mean))
 
 
-def rounded(expected: Floats, rng: CounterRng) -> Ints:
-    """Round each number up or down at random, so that its mean is the number itself, int64."""
+def round_randomly(expected: Floats, rng: CounterRng) -> Ints:
+    """Round each number up or down at random, so that the mean is the number itself, int64."""
     whole = np.floor(expected)
     up = rng.uniform(len(whole)) < expected - whole
     return whole.astype(np.int64) + up
 
 
 def draw_spans(words: Ints, room: Ints, mean: float, rng: CounterRng) -> Spans:
-    """Draw Poisson lengths until those of a text reach `words` in sum; the last is cut to it.
+    """Draw Poisson lengths for each text until their sum reaches `words`; the last one is cut.
 
-    Lengths above 0 are drawn first, at most one a word, then how many 0s came before each of them:
-    z or more with probability exp(-mean z).
+    Lengths above 0 are drawn first, at most one per word. Then the number of zeros before each of
+    them is drawn: z or more with probability exp(-mean z).
 
     Args:
-        words: that the spans of each text hold, int64 [texts].
-        room: spans of each text at most, `words` or more; empty ones beyond it are left out.
-        mean: of the lengths.
+        words: number of words in the spans of each text, int64 [texts].
+        room: maximum number of spans of each text, at least `words`; further empty spans are
+            skipped.
+        mean: mean of the lengths.
+        rng: random numbers of the window.
     """
     text = np.arange(len(words)).repeat(words)
     lengths = 1 + span_table(mean).searchsorted(rng.uniform(len(text)), side="right")
@@ -97,21 +99,22 @@ def draw_spans(words: Ints, room: Ints, mean: float, rng: CounterRng) -> Spans:
     empty = np.bincount(text, zeros, minlength=len(words)).astype(np.int64)
     empty = np.minimum(empty, room - filled)
     counts = filled + empty
-    every = np.zeros(int(counts.sum()), dtype=np.int64)
-    every[offsets(counts) < filled.repeat(counts)] = lengths
-    return Spans(every, counts, empty)
+    all_lengths = np.zeros(int(counts.sum()), dtype=np.int64)
+    all_lengths[offsets(counts) < filled.repeat(counts)] = lengths
+    return Spans(all_lengths, counts, empty)
 
 
-def lay_spans(texts: Texts, stay: Ints, spans: Spans, share: float, rng: CounterRng) -> Items:
-    """Put spans and the words that stay in random order, every order being equally likely.
+def place_spans(texts: Texts, kept: Ints, spans: Spans, share: float, rng: CounterRng) -> Items:
+    """Put the spans and the kept words of each text in random order; all are equally likely.
 
     Args:
-        texts: the text.
-        stay: words of each text that are in no span, int64 [texts].
-        spans: of the other words.
-        share: of the spans that become random tokens.
+        texts: the texts.
+        kept: number of words of each text that are in no span, int64 [texts].
+        spans: spans of the other words.
+        share: share of the spans that random tokens replace.
+        rng: random numbers of the window.
     """
-    counts = stay + spans.counts
+    counts = kept + spans.counts
     places = picked(counts, spans.counts, rng)
     words = np.ones(int(counts.sum()), dtype=np.int64)
     words[places] = spans.lengths
@@ -123,26 +126,27 @@ def lay_spans(texts: Texts, stay: Ints, spans: Spans, share: float, rng: Counter
     return Items(np.diff(ends, prepend=0), hidden, random, counts)
 
 
-def lay_spans_as_bart(
+def place_spans_as_bart(
     texts: Texts, words: Ints, spans: Spans, longest: int, share: float, rng: CounterRng
 ) -> Items:
-    """Let spans begin at any words, over each other too, then insert [MASK] between any tokens.
+    """Place spans at random words, where they may overlap, then insert [MASK]s between tokens.
 
     `DenoisingDataset.add_whole_word_mask` and `add_insertion_noise` of fairseq.
 
     Args:
-        texts: the text.
-        words: of each text, int64 [texts].
-        spans: to be laid; the end of its text cuts a span.
-        longest: tokens of a source at most; [MASK]s inserted beyond it are left out.
-        share: of the [MASK]s that become random tokens.
+        texts: the texts.
+        words: number of words of each text, int64 [texts].
+        spans: spans to place; a span is cut at the end of its text.
+        longest: maximum number of tokens of a source; further inserted [MASK]s are skipped.
+        share: share of the [MASK]s that become random tokens.
+        rng: random numbers of the window.
     """
     filled = spans.counts - spans.empty
     lengths = spans.lengths[spans.lengths > 0]
     starts = picked(words, filled, rng)
     reach = np.zeros(len(texts.tokens), dtype=np.int64)
     reach[starts] = np.minimum(starts + lengths, words.cumsum().repeat(filled))
-    # Words that an earlier span reaches, also where one begins there: that one's [MASK] is lost.
+    # Words inside an earlier span. If another span begins at such a word, its [MASK] is lost.
     inside = np.append(False, np.maximum.accumulate(reach)[:-1] > np.arange(1, len(reach)))
     begins = reach > 0
     word = texts.word_starts.cumsum() - 1
@@ -152,14 +156,14 @@ def lay_spans_as_bart(
     random = hidden & (rng.uniform(len(at)) < share)
     counts = np.add.reduceat(first, texts.firsts, dtype=np.int64)
 
-    # fairseq passes a share, spans / tokens with [BOS] and [EOS], and rounds its product up.
+    # fairseq passes the share spans / (tokens with [BOS] and [EOS]), and rounds the product up.
     inserts = np.ceil((counts + 2) * (spans.empty / (counts + 2))).astype(np.int64)
     inserts = np.minimum(inserts, longest - counts)
     total = counts + inserts
     places = picked(total, inserts, rng)
     old = np.ones(int(total.sum()), dtype=np.bool_)
     old[places] = False
-    every = Items(np.zeros(len(old), dtype=np.int64), ~old, np.zeros(len(old), np.bool_), total)
-    every.sizes[old], every.hidden[old], every.random[old] = sizes, hidden, random
-    every.random[places] = offsets(inserts) < np.ceil(inserts * share).repeat(inserts)
-    return every
+    items = Items(np.zeros(len(old), dtype=np.int64), ~old, np.zeros(len(old), np.bool_), total)
+    items.sizes[old], items.hidden[old], items.random[old] = sizes, hidden, random
+    items.random[places] = offsets(inserts) < np.ceil(inserts * share).repeat(inserts)
+    return items

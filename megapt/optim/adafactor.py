@@ -1,4 +1,4 @@
-"""Adafactor (Shazeer & Stern 2018): one number a row and a column in place of the second moment."""
+"""Adafactor (Shazeer & Stern 2018): the second moment, factored into rows and columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from megapt.optim.base import Groups, OptimizerFactory
 
 
 class Adafactor(OptimizerFactory):
-    """torch's. Its rate is relative to the weights, and rows and columns are those of matrices."""
+    """PyTorch's Adafactor. Its rate is relative to the weights, and it needs whole matrices."""
 
     name = "adafactor"
     state_bytes = 4
@@ -20,5 +20,5 @@ class Adafactor(OptimizerFactory):
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
 
     def build(self, groups: Groups, ranks: Ranks, *, offloaded: bool) -> torch.optim.Optimizer:
-        """Return torch's optimizer; see `OptimizerFactory`."""
+        """Return PyTorch's optimizer; see `OptimizerFactory`."""
         return torch.optim.Adafactor(groups, lr=self.settings.lr)

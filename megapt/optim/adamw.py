@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter 2019): Adam with weight decay apart from the gradient."""
+"""AdamW (Loshchilov & Hutter 2019): Adam with decoupled weight decay."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from megapt.optim.base import Groups, OptimizerFactory
 
 
 class AdamW(OptimizerFactory):
-    """torch's, fused. Offloaded from CUDA it is DeepSpeed's, written for just that.
+    """PyTorch's fused AdamW; when offloaded from CUDA, DeepSpeed's optimizer for CPUs.
 
-    DeepSpeed builds that op at the first start. A job without CUDA builds nothing and has torch's.
+    DeepSpeed compiles that optimizer at the first start. Without CUDA nothing is compiled, and
+    PyTorch's AdamW runs on the CPU.
     """
 
     name = "adamw"
@@ -22,7 +23,7 @@ class AdamW(OptimizerFactory):
     update_bytes = 0
 
     def build(self, groups: Groups, ranks: Ranks, *, offloaded: bool) -> torch.optim.Optimizer:
-        """Return torch's optimizer; see `OptimizerFactory`."""
+        """Return PyTorch's or DeepSpeed's optimizer; see `OptimizerFactory`."""
         settings = self.settings
         adamw: dict[str, Any] = {
             "lr": settings.lr,

@@ -1,4 +1,4 @@
-"""What an optimizer is to a run: where it can run, what it keeps, and how it is built."""
+"""The base class of optimizers: where they can run, their memory, and how they are built."""
 
 from __future__ import annotations
 
@@ -13,57 +13,58 @@ from megapt.config import OptimizerConfig, Precision, RunConfig, Section
 from megapt.distributed.ranks import Ranks
 
 Groups = list[dict[str, Any]]
-"""Parameter groups of torch's optimizers; see `parameter_groups`."""
+"""Parameter groups of PyTorch's optimizers; see `parameter_groups`."""
 
 
 class OptimizerFactory(ABC):
-    """Base of all optimizers. A subclass is one file of this folder; its `name` registers it.
+    """Base class of all optimizers. A file of this folder defines a subclass; `name` registers it.
 
     Args:
         settings: the section `optimizer`.
-        own: those of its settings that only this optimizer has, as its `Config` checked them.
+        own: the settings that only this optimizer has, an instance of its `Config`.
     """
 
     name: ClassVar[str]
-    """What users type."""
+    """The name in configurations."""
     Config: ClassVar[type[Section]] = Section
-    """Settings of its own, beside those of the section `optimizer`."""
+    """Model of its own settings, in addition to those of the section `optimizer`."""
     state_bytes: ClassVar[int]
-    """Of the states of one parameter."""
+    """Bytes of the states of one parameter."""
     update_bytes: ClassVar[int] = 8
-    """That an update takes for a while, for each element of the tensor that it updates."""
+    """Temporary bytes during an update, per element of the tensor that is updated."""
     zero_stages: ClassVar[Collection[int]] = (0, 1, 2, 3)
-    """At which it can run. At 1 and above it gets flat parts of groups of parameters."""
+    """ZeRO stages at which it can run. From stage 1 it gets flat partitions of parameter groups."""
     precisions: ClassVar[Collection[Precision]] = ("fp32", "bf16", "fp16")
+    """Values of `training.precision` with which it can run."""
     offloads: ClassVar[bool] = True
-    """Whether it can run on the CPU for parameters that compute elsewhere."""
+    """Whether it can run on the CPU while the model runs on another device."""
 
     def __init__(self, settings: OptimizerConfig, own: Any) -> None:
         self.settings = settings
         self.own = own
 
     def problem(self, config: RunConfig, stage: int) -> str:
-        """Return what else forbids this optimizer in a run, and what would be right; else "".
+        """Return why else a run cannot use this optimizer, and what would be right; "" if it can.
 
         Args:
-            config: of the run.
-            stage: of ZeRO that is run.
+            config: configuration of the run.
+            stage: ZeRO stage of the run.
         """
         return ""
 
     def takes(self, name: str, parameter: nn.Parameter) -> bool:
-        """Whether a parameter is updated by this optimizer's own rule.
+        """Return whether the optimizer's own rule updates a parameter.
 
-        What it does not take is in groups apart, whose `muon` is false.
+        All other parameters come in separate groups, whose `muon` is false.
         """
         return False
 
     @abstractmethod
     def build(self, groups: Groups, ranks: Ranks, *, offloaded: bool) -> torch.optim.Optimizer:
-        """Return torch's optimizer. All its states are tensors shaped as the parameter, or counts.
+        """Return a PyTorch optimizer. Its states are counts, or tensors of the parameter's shape.
 
         Args:
-            groups: of parameters; their `lr` is set before every update.
-            ranks: of the job.
-            offloaded: whether the parameters are on the CPU, though they compute elsewhere.
+            groups: parameter groups; their `lr` is set before every update.
+            ranks: ranks of the job.
+            offloaded: whether the parameters are on the CPU while the model runs on another device.
         """

@@ -11,12 +11,12 @@ from megapt.optim.base import Groups, OptimizerFactory
 
 
 class LionOptimizer(torch.optim.Optimizer):
-    """Every element is updated by itself, so it may be sharded in any way.
+    """Every element is updated independently, so ZeRO may cut parameters anywhere.
 
     Args:
-        groups: of parameters.
+        groups: parameter groups.
         lr: learning rate.
-        betas: of the interpolation and of the momentum.
+        betas: coefficients of the interpolation and of the momentum.
     """
 
     def __init__(self, groups: Groups, lr: float, betas: tuple[float, float]) -> None:
@@ -43,7 +43,7 @@ class LionOptimizer(torch.optim.Optimizer):
 
 
 class Lion(OptimizerFactory):
-    """Keeps one state, and wants a third of AdamW's rate and three times its decay."""
+    """It has one state. Use about a third of AdamW's learning rate, and three times its decay."""
 
     name = "lion"
     state_bytes = 4

@@ -1,4 +1,4 @@
-"""Muon: the momentum of a matrix, orthogonalized; also where ZeRO cuts matrices into parts."""
+"""Muon: orthogonalized momentum of matrices, even if ZeRO cuts them into parts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from megapt.optim.base import Groups, OptimizerFactory
 from megapt.optim.parameter_groups import in_block
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic iteration, and how often it is done (Jordan et al. 2024)."""
+"""Coefficients of the quintic iteration (Jordan et al. 2024)."""
 _ITERATIONS = 5
+"""Number of iterations (Jordan et al. 2024)."""
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
     """Return a matrix with about the same singular vectors, all its singular values near 1.
 
-    By Newton-Schulz iterations in bfloat16 (Jordan et al. 2024). The values end at about 0.7 to
-    1.2; those that began below a hundredth of the norm stay smaller.
+    Newton-Schulz iterations in bfloat16 compute it (Jordan et al. 2024). The singular values end at
+    about 0.7 to 1.2; those that begin below a hundredth of the norm stay smaller.
 
     Args:
-        matrix: [rows, columns].
+        matrix: any floating type [rows, columns].
+
+    Returns:
+        The result, bfloat16 [rows, columns].
     """
     a, b, c = _NEWTON_SCHULZ
     x = matrix.bfloat16()
@@ -39,26 +43,27 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
-def _scaled(momentum: Tensor) -> Tensor:
+def _matrix_update(momentum: Tensor) -> Tensor:
     return orthogonalized(momentum) * (0.2 * math.sqrt(max(momentum.shape)))
 
 
 class MuonOptimizer(torch.optim.AdamW):
-    """Muon (Jordan et al. 2024) for the groups that say so, AdamW for the others.
+    """Muon (Jordan et al. 2024) for the groups whose `muon` is true, AdamW for the others.
 
-    The update of a matrix is its Nesterov momentum, orthogonalized, times 0.2 sqrt(longer side):
-    as large as AdamW's, so that one learning rate and weight decay serve both (Liu et al. 2025,
-    section 2.2).
+    The update of a matrix is its orthogonalized Nesterov momentum, times 0.2 sqrt(longer side). It
+    is as large as an update of AdamW, so both share one learning rate and weight decay (Liu et al.
+    2025, section 2.2).
 
     Under ZeRO a rank holds a flat partition of a group, whose borders cut through matrices. The
-    momentum is kept like that; the update of all is gathered, each rank orthogonalizes the matrices
-    that it holds a part of, and keeps its part (Liu et al. 2025, algorithm 1).
+    momentum is partitioned in the same way. The updates of all ranks are gathered; then each rank
+    orthogonalizes the matrices that its partition touches, and keeps its own part of the result
+    (Liu et al. 2025, algorithm 1).
 
     Args:
-        groups: of parameters, from `parameter_groups`.
-        momentum: of Muon.
-        ranks: of the job, all of which share each flat group.
-        **adamw: for the other groups.
+        groups: parameter groups, from `parameter_groups`.
+        momentum: momentum of Muon.
+        ranks: ranks of the job, which all share each flat group.
+        **adamw: settings of AdamW for the other groups.
     """
 
     def __init__(self, groups: Groups, momentum: float, ranks: Ranks, **adamw: Any) -> None:
@@ -85,63 +90,62 @@ class MuonOptimizer(torch.optim.AdamW):
                 continue
             state = self.state[weight]
             if not state:
-                state["step"] = torch.zeros(
-                    ()
-                )  # AdamW loads all states, and wants a count in each.
+                # AdamW loads the states of all groups, and needs a count in each of them.
+                state["step"] = torch.zeros(())
                 state["exp_avg"] = torch.zeros_like(weight)
             state["step"] += 1
             momentum = state["exp_avg"].lerp_(weight.grad, 1 - self._momentum)
             update = weight.grad.lerp(momentum, self._momentum)
             if weight.ndim == 2:
-                update = _scaled(update)
+                update = _matrix_update(update)
             else:
-                update = self._of_partition(update, group["shapes"])
+                update = self._partition_update(update, group["shapes"])
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.add_(update.to(weight.dtype), alpha=-group["lr"])
 
-    def _of_partition(self, mine: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
-        """Return this rank's part of the orthogonalized updates of a flat group.
+    def _partition_update(self, momenta: Tensor, shapes: list[tuple[int, int]]) -> Tensor:
+        """Return this rank's part of the orthogonalized updates of a flat group, [size].
 
         Args:
-            mine: this rank's part of the momenta, [size].
-            shapes: of the matrices that the parts of all ranks hold end to end.
+            momenta: this rank's part of the momenta, [size].
+            shapes: shapes of the matrices that the parts of all ranks hold end to end.
         """
-        part = mine.bfloat16()  # Orthogonalising begins with this.
+        part = momenta.bfloat16()  # `orthogonalized` computes in bfloat16, so nothing is lost.
         whole, world = part, self._ranks.mesh.gradient_world
         if world > 1:
             whole = part.new_empty(part.numel() * world)
             torch.distributed.all_gather(list(whole.chunk(world)), part)
         begin = self._ranks.rank * part.numel()
         end = begin + part.numel()
-        result, start = torch.zeros_like(mine), 0
+        result, start = torch.zeros_like(momenta), 0
         for shape in shapes:
             stop = start + math.prod(shape)
             low, high = max(start, begin), min(stop, end)
             if low < high:
-                update = _scaled(whole[start:stop].view(shape)).flatten()
+                update = _matrix_update(whole[start:stop].view(shape)).flatten()
                 result[low - begin : high - begin] = update[low - start : high - start]
             start = stop
         return result
 
 
 class Muon(OptimizerFactory):
-    """For the matrices inside blocks; AdamW has the rest, at the same rate."""
+    """Muon for the matrices inside blocks; AdamW for the rest, at the same learning rate."""
 
     name = "muon"
     state_bytes = 4
-    """Those of the few parameters that AdamW updates are left out."""
+    """This ignores the second state of the few parameters that AdamW updates."""
     zero_stages = (0, 1, 2)
     offloads = False
 
     def problem(self, config: RunConfig, stage: int) -> str:
-        """Refuse what gives parameters another order than that of their matrices."""
+        """Refuse DeepSpeed settings that change the order of the parameters in a flat group."""
         reordered = {"round_robin_gradients", "parameter_alignment"}
         if reordered & set(config.deepspeed.get("zero_optimization", ())):
             return "needs parameters end to end, in order; see deepspeed.zero_optimization"
         return ""
 
     def takes(self, name: str, parameter: nn.Parameter) -> bool:
-        """Whether it is a matrix inside a block."""
+        """Return whether a parameter is a matrix inside a block."""
         return parameter.ndim == 2 and in_block(name)
 
     def build(self, groups: Groups, ranks: Ranks, *, offloaded: bool) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Finds the optimizer that a configuration names, checks it, and builds it."""
+"""The registry of optimizers, and how the optimizer of a configuration is checked and built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def find_optimizer(config: RunConfig, origins: Origins) -> OptimizerFactory:
     """Return the optimizer that the section `optimizer` names, its own settings checked.
 
     Raises:
-        ConfigError: for an unknown name, a wrong setting, or code of the user's that defines no
+        ConfigError: for an unknown name, a wrong setting, or a user's file that defines no
             optimizer.
     """
     section = config.optimizer
@@ -29,26 +29,26 @@ def find_optimizer(config: RunConfig, origins: Origins) -> OptimizerFactory:
 def check_optimizer(
     factory: OptimizerFactory, config: RunConfig, stage: int, origins: Origins
 ) -> None:
-    """Refuse an optimizer that cannot run as the run asks for.
+    """Refuse an optimizer that cannot run with the settings of the run.
 
     Args:
-        factory: that the configuration names.
-        config: of the run.
-        stage: of ZeRO that is run.
-        origins: of the configuration.
+        factory: the optimizer of the configuration.
+        config: configuration of the run.
+        stage: ZeRO stage of the run.
+        origins: where each setting comes from, for error messages.
 
     Raises:
-        ConfigError: saying what it works with.
+        ConfigError: if it cannot run; the message says which settings it supports.
     """
     parallel = config.parallel
     problem = ""
     if stage not in factory.zero_stages or config.training.precision not in factory.precisions:
         stages, precisions = (
-            ", ".join(map(str, words)) for words in (factory.zero_stages, factory.precisions)
+            ", ".join(map(str, values)) for values in (factory.zero_stages, factory.precisions)
         )
         problem = f"runs at parallel.zero_stage {stages} and training.precision {precisions}"
     elif parallel.offload_optimizer != "none" and not factory.offloads:
-        problem = "works on the ranks' devices; set parallel.offload_optimizer to none"
+        problem = "runs only on the ranks' devices; set parallel.offload_optimizer to none"
     problem = problem or factory.problem(config, stage)
     if problem:
         raise origins.error("optimizer.name", f"'{factory.name}' {problem}")
@@ -65,10 +65,10 @@ def make_optimizer(
     """Return the optimizer of the run, over the groups of `parameter_groups`.
 
     Args:
-        factory: that the configuration names.
-        model: that the engine will be given; its parameters may still move to another device.
-        config: of the run.
-        ranks: of the job.
+        factory: the optimizer of the configuration.
+        model: the model of the run; its parameters may still move to another device.
+        config: configuration of the run.
+        ranks: ranks of the job.
     """
     groups = parameter_groups(model, config.optimizer, factory.takes)
     return factory.build(groups, ranks, offloaded=config.parallel.offload_optimizer != "none")

@@ -1,4 +1,4 @@
-"""Which parameters the optimizer treats alike."""
+"""The parameter groups of the optimizer: weight decay, learning rate factor and update rule."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from megapt.config import OptimizerConfig
 _BLOCK = re.compile(r"(.*?)blocks\.(\d+)\.")
 
 
-def _sort(name: str, parameter: nn.Parameter) -> str:
-    """Return what of `OptimizerConfig.no_decay` a parameter is, or `matrices`."""
+def _kind(name: str, parameter: nn.Parameter) -> str:
+    """Return the kind of a parameter: `matrices`, or one that `OptimizerConfig.no_decay` names."""
     if name.endswith(("embeddings.positions.weight", "embeddings.segments.weight")):
         return "positions"
     if name.endswith("embeddings.words.weight"):
@@ -26,15 +26,15 @@ def _sort(name: str, parameter: nn.Parameter) -> str:
 
 
 def in_block(name: str) -> bool:
-    """Whether a parameter is inside a block, rather than in embeddings or heads."""
+    """Return whether a parameter is inside a block, not in embeddings or heads."""
     return _BLOCK.match(name) is not None
 
 
 def rate_factors(names: list[str], layer_decay: float) -> dict[str, float]:
-    """Return what each parameter's learning rate is multiplied with.
+    """Return the factor of each parameter's learning rate, by name.
 
-    layer_decay^(n - i) in block i of n, counted from 0, layer_decay^(n + 1) in the embeddings, and
-    1 in all that follows the blocks (Bao et al. 2022, BEiT). A generator has blocks of its own.
+    It is layer_decay^(n - i) in block i of n, counted from 0, layer_decay^(n + 1) in the
+    embeddings, and 1 after the blocks (Bao et al. 2022, BEiT). A generator has its own blocks.
     """
     blocks: dict[str, int] = {}
     for name in names:
@@ -56,32 +56,32 @@ def parameter_groups(
     config: OptimizerConfig,
     takes: Callable[[str, nn.Parameter], bool] = lambda name, parameter: False,
 ) -> list[dict[str, Any]]:
-    """Return the parameters in groups of one weight decay, one rate and one rule of update.
+    """Return the parameters in groups with the same weight decay, rate and update rule.
 
     Args:
-        model: whose parameters they are.
-        config: says what decays, and how rates fall from block to block.
-        takes: whether the optimizer's own rule holds for a parameter.
+        model: model that has the parameters.
+        config: which parameters decay, and how rates fall from block to block.
+        takes: whether the optimizer's own rule updates a parameter.
 
     Returns:
-        For torch's optimizers: `params` and `weight_decay`; further `factor` of the learning rate,
-        `muon` (what `takes` has answered; checkpoints have it under this name) and the parameters'
-        `shapes`.
+        Groups for PyTorch's optimizers, with `params` and `weight_decay`. In addition: `factor`, of
+        the learning rate; `muon`, the answer of `takes` (checkpoints store it under this name); and
+        `shapes`, of the parameters.
     """
     parameters = dict(model.named_parameters())
     factors = rate_factors(list(parameters), config.layer_decay)
     groups: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        spared = _sort(name, parameter) in config.no_decay
+        undecayed = _kind(name, parameter) in config.no_decay
         own = takes(name, parameter)
-        groups.setdefault((spared, own, factors[name]), []).append(parameter)
+        groups.setdefault((undecayed, own, factors[name]), []).append(parameter)
     return [
         {
             "params": members,
-            "weight_decay": 0.0 if spared else config.weight_decay,
+            "weight_decay": 0.0 if undecayed else config.weight_decay,
             "factor": factor,
             "muon": own,
             "shapes": [tuple(member.shape) for member in members],
         }
-        for (spared, own, factor), members in sorted(groups.items(), key=lambda item: item[0])
+        for (undecayed, own, factor), members in sorted(groups.items(), key=lambda item: item[0])
     ]

@@ -1,4 +1,4 @@
-"""What a run will take before it takes it: `megapt plan`, and `megapt train --dry-run`."""
+"""Planning of a run before it starts: `megapt plan` and `megapt train --dry-run`."""
 
 from megapt.planning.job import check_job
 from megapt.planning.plan import Plan

@@ -10,8 +10,7 @@ from megapt.data import open_corpora
 from megapt.errors import ConfigError
 from megapt.planning.planner import Planner
 from megapt.planning.rehearsal import dry_run
-from megapt.planning.report import as_json as json_of
-from megapt.planning.report import lines
+from megapt.planning.report import lines, plan_as_json
 from megapt.planning.text import made_up_text
 from megapt.training.launch import begin
 
@@ -26,16 +25,16 @@ def plan_run(
     speed: float | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print what a run will take.
+    """Print the memory, time and cost that a run will take.
 
     Args:
-        config_file: of the run.
+        config_file: configuration of the run.
         overrides: words ``key=value``.
-        cluster_file: with a section `device`.
-        vocabulary: token ids; None opens the corpus.
-        labels: document classes of a corpus that is not read.
-        speed: measured raw tokens a second of one device.
-        as_json: for programs.
+        cluster_file: configuration of the cluster, with a section `device`.
+        vocabulary: number of token ids; with None, the corpus is opened.
+        labels: number of document classes if the corpus is not opened.
+        speed: measured raw tokens per second of one device.
+        as_json: whether to print JSON.
 
     Raises:
         ConfigError: for wrong input, and if no micro-batch fits.
@@ -45,35 +44,34 @@ def plan_run(
     cluster = load_cluster(cluster_file)
     if cluster.device is None:
         raise ConfigError(
-            f"{cluster_file}: device: this section is missing; it says what a plan reckons with, "
-            f"see configs/cluster/h100-8x8.yaml"
+            f"{cluster_file}: device: this section is missing; a plan needs it, see "
+            f"configs/cluster/h100-8x8.yaml"
         )
-    known = vocabulary is not None
     text = open_corpora(config.data) if vocabulary is None else made_up_text(vocabulary, labels)
     plan = Planner(config, origins, cluster, text).plan(speed)
     if as_json:
-        print(json.dumps(json_of(plan)))
+        print(json.dumps(plan_as_json(plan)))
         return
-    if known:
+    if vocabulary is not None:
         print(f"Text        made up: {vocabulary:,} token ids, documents as long as a window")
     print("\n".join(lines(plan, config.training.micro_batch_size)))
 
 
 def rehearse_run(config_file: str, overrides: Sequence[str], *, as_json: bool = False) -> None:
-    """Check a run, do a few updates on made-up text, and print what they took.
+    """Check a run, do a few updates on made-up text, and print their memory and time.
 
-    Every rank of a job calls it; the first prints.
+    Every rank of a job calls it; the first rank prints.
 
     Args:
-        config_file: of the run.
+        config_file: configuration of the run.
         overrides: words ``key=value``.
-        as_json: for programs.
+        as_json: whether to print JSON.
 
     Raises:
-        MegaptError: for whatever training would refuse.
+        MegaptError: if training would refuse the run.
     """
     config, origins, ranks = begin(RunConfig, config_file, overrides)
     found = dry_run(config, ranks, origins)
     if ranks.main:
-        told = json.dumps(found.as_dict()) if as_json else "\n".join(found.lines())
-        print(told, flush=True)
+        output = json.dumps(found.as_dict()) if as_json else "\n".join(found.lines())
+        print(output, flush=True)

@@ -1,4 +1,4 @@
-"""Whether a job would start on a cluster, before it waits in a queue."""
+"""Checks whether a job would start on a cluster, before it waits in a queue."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ def check_job(
     origins: Origins,
     text: TextFacts | None = None,
 ) -> None:
-    """Refuse a run or a comparison whose parts do not fit each other or the job's ranks.
+    """Check that the parts of a run or comparison fit each other and the ranks of the job.
+
+    The text itself, the output folder and the nodes are checked when the job starts.
 
     Args:
-        cluster: that the job is for.
-        config: of the run or comparison.
-        origins: of the configuration, for errors.
-        text: what is known of the corpus; None opens it.
+        cluster: the cluster of the job.
+        config: configuration of the run or comparison.
+        origins: origins of the configuration, for errors.
+        text: facts of the corpus; with None, the corpus is opened.
 
     Raises:
-        MegaptError: see `find_parts`; what the text itself, the output folder and the nodes have to
-            say shows when the job starts.
+        MegaptError: see `find_parts`.
     """
     ranks = first_rank(cluster)
     if isinstance(config, RunConfig):

@@ -1,7 +1,7 @@
-"""What fused kernels keep for the backward pass, for tensors that have no storage.
+"""Stand-ins for fused kernels on tensors without storage, with the same memory for backward.
 
-On such tensors torch takes its operations apart, as far as it can. A fused kernel keeps less: its
-inputs, its result and a statistic of each row. Each stand-in keeps just that.
+On such tensors, torch decomposes its operations as far as it can. A fused kernel keeps less: its
+inputs, its result and a statistic per row. Each stand-in keeps exactly that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from megapt.model.attention.backend import Backend
 
 
 class _RmsNorm(torch.autograd.Function):
-    """CUDA's fused RMSNorm: keeps its input and a float32 a row."""
+    """CUDA's fused RMSNorm: keeps its input, its weight and one float32 per row."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -39,7 +39,8 @@ def _attend(
 ) -> Tensor:
     """Stand in for `scaled_dot_product_attention`, which turns a mask into terms of its scores.
 
-    The kernel is that of a CPU. Those of CUDA keep as much, and recomputation knows it by name.
+    It calls the CPU kernel. The CUDA kernels keep the same amount, and recomputation recognizes the
+    CPU kernel by its name.
     """
     if attn_mask is not None:
         attn_mask = torch.empty(attn_mask.shape, dtype=q.dtype, device=q.device)
@@ -55,20 +56,20 @@ def _normalize(x: Tensor, shape: Any, weight: Tensor, eps: float | None = None) 
 
 
 class FusedAttention(Backend):
-    """Stands in for backends that are `fused`."""
+    """Stand-in for backends that are `fused`."""
 
     def __init__(self, batch: Batch) -> None:
         pass
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Return the shape of the mixed values."""
+        """Return a result of the right shape, [N, heads, width], without values."""
         q, k, v = (states.transpose(0, 1)[None] for states in (q, k, v))
         return _attend(q, k, v)[0].transpose(0, 1)
 
 
 @contextmanager
 def kernels_of(device: str) -> Iterator[None]:
-    """Inside, tensors without storage are kept as the kernels of `cpu` or `cuda` keep them."""
+    """Let tensors without storage be kept inside as by the kernels of `cpu` or `cuda`."""
     functions: dict[str, Any] = {"scaled_dot_product_attention": _attend}
     if device == "cuda":
         functions["rms_norm"] = _normalize

@@ -1,4 +1,4 @@
-"""The memory that a rank takes at its peak, as it is measured."""
+"""Measurement of the peak memory of a rank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RESET_PEAK = "5"
 
 
 def _resident(key: str) -> int:
-    """Return a figure of this process's resident memory: VmRSS, or VmHWM, its peak."""
+    """Return the resident memory of this process in bytes: VmRSS, or VmHWM, its peak."""
     for line in _STATUS.read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")
         if name == key:
@@ -21,13 +21,13 @@ def _resident(key: str) -> int:
 
 
 class PeakMemory:
-    """Bytes that come on top of what is there now: of the GPU's allocator, or of the process.
+    """Peak memory beyond the memory in use at construction, of the GPU's allocator or the process.
 
-    A process gives freed memory back to the system, and so measures what lives, if glibc maps each
-    tensor by itself: MALLOC_MMAP_THRESHOLD_=65536 in its environment.
+    On a CPU, set MALLOC_MMAP_THRESHOLD_=65536 in the environment. glibc then maps each tensor
+    separately and returns freed memory to the system, so that only live tensors are measured.
 
     Args:
-        device: of the rank.
+        device: the device of the rank.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -41,11 +41,11 @@ class PeakMemory:
 
     @property
     def known(self) -> bool:
-        """Whether this system tells; of processes, only Linux does."""
+        """Whether the system reports the peak; for processes, only Linux does."""
         return self._device.type == "cuda" or _CLEAR.exists()
 
     def bytes(self) -> int | None:
-        """Return the most since the beginning; None if it is not known."""
+        """Return the peak since construction, in bytes; None if it is not known."""
         if not self.known:
             return None
         if self._device.type == "cuda":

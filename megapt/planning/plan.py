@@ -1,4 +1,4 @@
-"""The plan of a run: what it will take, and the settings to choose."""
+"""The plan of a run: its memory, time and cost, and the recommended settings."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from megapt.planning.timing import StepTime
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One ZeRO stage."""
+    """The plan of one ZeRO stage."""
 
     footprint: Footprint
-    """With the micro-batch of the configuration."""
+    """Memory with the micro-batch of the configuration."""
     largest: int
-    """Largest micro-batch that divides and fits; 0 if none does."""
+    """Largest micro-batch that divides a rank's batch and fits; 0 if none fits."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to run with."""
+    """Recommended settings."""
 
     zero_stage: int
     micro_batch_size: int
@@ -30,7 +30,7 @@ class Settings:
     checkpoint_every: int
 
     def words(self) -> list[str]:
-        """Return them as words for the command line."""
+        """Return the settings as words for the command line."""
         return [
             f"parallel.zero_stage={self.zero_stage}",
             f"training.micro_batch_size={self.micro_batch_size}",
@@ -41,22 +41,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is reckoned of a run."""
+    """Everything that is computed for a run."""
 
     device: DeviceConfig
     ranks: int
     parameters: Mapping[str, int]
     """Part of the model -> its parameters."""
     positions: float
-    """Of the trunk, for a raw token."""
+    """Positions of the trunk per raw token."""
     targets: float
+    """Targets per raw token."""
     flops: float
-    """Model FLOPs of a raw token."""
+    """Model FLOPs per raw token."""
     activations: Trace
-    """Of the configured micro-batch."""
+    """Activations of the configured micro-batch."""
     stages: Sequence[StagePlan]
     settings: Settings
-    """The recommended ones; what follows is with them."""
+    """The recommended settings; the fields that follow assume them."""
     memory: Footprint
     step: StepTime
     steps: float
@@ -64,22 +65,22 @@ class Plan:
     """Raw tokens of the whole run."""
     checkpoint_bytes: float
     checkpoint_seconds: float
-    """In which one is written, all nodes at once."""
+    """Seconds to write a checkpoint, with all nodes at once."""
     fault_seconds: float
-    """Between two faults of the job."""
+    """Mean seconds between two faults of the job."""
 
     @property
     def usable(self) -> float:
-        """Bytes of a device that may be planned with."""
+        """Usable bytes of a device."""
         return self.device.memory * self.device.usable
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, checkpoints included."""
+        """Seconds of the whole run, with checkpoints."""
         saves = self.steps / self.settings.checkpoint_every
         return self.steps * self.step.total + saves * self.checkpoint_seconds
 
     @property
     def cost(self) -> float:
-        """In the currency of the device's price."""
+        """Cost in the currency of the device's price."""
         return self.seconds / 3600 * self.ranks * self.device.price

@@ -1,4 +1,4 @@
-"""Reckons what a run will take on a cluster: memory, time and cost."""
+"""Computation of the memory, time and cost of a run on a cluster."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from megapt.training.parts import find_parts, first_rank
 
 _RECOMPUTATION = ("none", "selective", "full")
 _POSITIONS = 2**16
-"""Larger micro-batches are not tried: no device computes them faster."""
+"""Positions of the largest micro-batch that is tried; larger ones are not faster on any device."""
 
 
 class Planner:
-    """Reckons with one run on one cluster.
+    """Plans one run on one cluster.
 
     Args:
-        config: of the run.
-        origins: of the configuration, for errors.
-        cluster: with a device.
-        text: what is known of the corpus.
+        config: configuration of the run.
+        origins: origins of the configuration, for errors.
+        cluster: a cluster with a section `device`.
+        text: facts of the corpus.
 
     Raises:
-        ConfigError: for what cannot run on the cluster.
+        ConfigError: if the run cannot run on the cluster.
     """
 
     def __init__(
         self, config: RunConfig, origins: Origins, cluster: ClusterConfig, text: TextFacts
     ) -> None:
         if cluster.device is None:
-            raise ConfigError("device: missing; the cluster file should say what a plan needs")
+            raise ConfigError("device: missing; a plan needs this section of the cluster file")
         self.config, self.origins, self.cluster, self.text = config, origins, cluster, text
         self.device = cluster.device
         self.kind = "cuda" if cluster.gpus_per_node else "cpu"
@@ -61,7 +61,7 @@ class Planner:
         self.by_part = parameters_by_part(model)
 
     def _with(self, **changes: dict[str, Any]) -> RunConfig:
-        """Return the configuration with changes of its sections."""
+        """Return the configuration with changed sections."""
         sections = {
             name: getattr(self.config, name).model_copy(update=values)
             for name, values in changes.items()
@@ -75,7 +75,7 @@ class Planner:
         return self._tracers[recompute]
 
     def trace(self, micro_batch_size: int, recompute: str) -> Trace:
-        """Return the memory of a micro-batch; ranks that share its positions have a part each."""
+        """Return the memory trace of a micro-batch, of one rank's share of its positions."""
         key = recompute, micro_batch_size
         if key not in self._traces:
             config = self._with(training={"micro_batch_size": micro_batch_size})
@@ -89,7 +89,7 @@ class Planner:
         """Return DeepSpeed's section `zero_optimization` at a stage.
 
         Raises:
-            ConfigError: for a stage at which the run cannot be.
+            ConfigError: if the run cannot use the stage.
         """
         config = self._with(parallel={"zero_stage": stage})
         check_optimizer(self.optimizer, config, zero_stage(config), self.origins)
@@ -98,7 +98,7 @@ class Planner:
         return zero
 
     def footprint(self, stage: int, trace: Trace, micro_batch_size: int) -> Footprint:
-        """Return the memory of a rank."""
+        """Return the memory of a rank at a stage."""
         config = self._with(
             parallel={"zero_stage": stage}, training={"micro_batch_size": micro_batch_size}
         )
@@ -116,11 +116,11 @@ class Planner:
         return job.footprint(trace)
 
     def fits(self, footprint: Footprint) -> bool:
-        """Whether a rank has the memory."""
+        """Return whether a footprint fits the usable memory of a rank."""
         return footprint.total <= self.device.memory * self.device.usable
 
     def largest_micro_batch(self, stage: int, recompute: str) -> int:
-        """Return the largest micro-batch that divides and fits; 0 if none does."""
+        """Return the largest micro-batch that divides a rank's batch and fits; 0 if none fits."""
         nothing = Trace(np.zeros(1), np.zeros(1), 0.0, 0.0)
         if not self.fits(self.footprint(stage, nothing, 1)):
             return 0
@@ -138,29 +138,29 @@ class Planner:
         return sizes[low - 1] if low else 0
 
     def _stages(self) -> list[int]:
-        """Return the stages that the run could be at."""
-        return [stage for stage in self._left() if self._runs(stage)]
+        """Return the stages that the run can use."""
+        return [stage for stage in self._allowed_stages() if self._can_use(stage)]
 
-    def _runs(self, stage: int) -> bool:
-        """Whether nothing else of the run, its optimizer say, forbids a stage."""
+    def _can_use(self, stage: int) -> bool:
+        """Return whether the other settings of the run, such as the optimizer, allow a stage."""
         try:
             self._zero(stage)
         except ConfigError:
             return False
         return True
 
-    def _left(self) -> list[int]:
-        """Return the stages that offloading and the rest of the section `parallel` leave."""
+    def _allowed_stages(self) -> list[int]:
+        """Return the stages that the section `parallel` and the precision allow."""
         parallel = self.config.parallel
         sharded = parallel.offload_optimizer == "cpu"
-        whole = (
+        needs_stage_3 = (
             parallel.offload_param != "none"
             or parallel.offload_optimizer == "nvme"
             or parallel.zero_hpz_partition_size > 1
             or parallel.zero_quantized_weights
             or parallel.zero_quantized_gradients
         )
-        if whole:
+        if needs_stage_3:
             return [3]
         # Half precision without ZeRO runs as stage 1.
         return [1, 2, 3] if sharded or self.config.training.precision != "fp32" else [0, 1, 2, 3]
@@ -168,17 +168,17 @@ class Planner:
     def _recommended(self) -> tuple[int, int, str]:
         """Return the smallest stage that fits, its largest micro-batch, and the recomputation.
 
-        What is computed again costs time at every stage, so it comes last.
+        Recomputation costs time at every stage, so it is tried last.
         """
-        asked = self.config.training.recompute
-        for recompute in _RECOMPUTATION[_RECOMPUTATION.index(asked) :]:
+        configured = self.config.training.recompute
+        for recompute in _RECOMPUTATION[_RECOMPUTATION.index(configured) :]:
             for stage in self._stages():
                 if size := self.largest_micro_batch(stage, recompute):
                     return stage, size, recompute
         least = self.footprint(self._stages()[-1], self.trace(1, "full"), 1)
         raise self.origins.error(
             "training.micro_batch_size",
-            f"not even 1 window fits a rank: at stage {least.stage}, all computed again, it takes "
+            f"not even 1 window fits a rank: at stage {least.stage}, fully recomputed, it takes "
             f"{least.total / 1e9:,.1f} GB of {self.device.memory * self.device.usable / 1e9:,.1f} "
             f"GB; more ranks, parallel.offload_optimizer or parallel.sequence_parallel_size may "
             f"help",
@@ -188,7 +188,7 @@ class Planner:
         """Return the plan.
 
         Args:
-            speed: measured raw tokens a second of one device, for the time.
+            speed: measured raw tokens per second of one device, from which the time follows.
 
         Raises:
             ConfigError: if no micro-batch fits at any stage.
@@ -217,16 +217,16 @@ class Planner:
         step = step_time(
             chosen, memory.stage, self.cluster, self.device, self.parameters, flops, speed
         )
-        in_step = config.training.global_batch_size * config.data.window
+        tokens_per_step = config.training.global_batch_size * config.data.window
         budget = config.training.budget
-        of_token = {
+        per_token = {
             "raw_tokens": 1.0,
             "positions": positions,
             "targets": targets,
             "model_flops": flops,
-            "wall_clock": step.total / in_step,
+            "wall_clock": step.total / tokens_per_step,
         }
-        tokens = budget.amount / of_token[budget.axis]
+        tokens = budget.amount / per_token[budget.axis]
         width = DTYPES[config.training.precision].itemsize
         states = 4 + self.optimizer.state_bytes
         saved = self.parameters * (4.0 + width + states)
@@ -245,7 +245,7 @@ class Planner:
             settings=Settings(stage, micro_batch_size, recompute, every),
             memory=memory,
             step=step,
-            steps=tokens / in_step,
+            steps=tokens / tokens_per_step,
             tokens=tokens,
             checkpoint_bytes=saved,
             checkpoint_seconds=writing,

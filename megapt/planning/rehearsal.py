@@ -1,4 +1,4 @@
-"""`megapt train --dry-run`: all checks, and a few updates on made-up text. Nothing is written."""
+"""`megapt train --dry-run`: all checks and a few updates on made-up text; nothing is written."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from megapt.training.parts import RunParts
 from megapt.training.prepared import prepare
 
 _UPDATES = 2
-"""The first makes what stays, such as optimizer states; the second is the one that is timed."""
+"""The first update allocates lasting memory, such as optimizer states; the second is timed."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a few updates took; of several ranks, the most of any."""
+    """Memory and time of a few updates; the largest values over the ranks."""
 
     parameters: int
     peak_bytes: float
-    """Memory at its peak, over what was there before the model; not a number if unknown."""
+    """Peak memory beyond the memory before the model; NaN if unknown."""
     start_seconds: float
-    """To build model and engine."""
+    """Seconds to build model and engine."""
     step_seconds: float
-    """Of an update, with as many micro-batches as the configuration asks for."""
+    """Seconds of an update with all micro-batches of the configuration."""
     tokens_per_second: float
-    """Raw tokens, over all ranks."""
+    """Raw tokens per second, over all ranks."""
 
     def lines(self) -> Iterator[str]:
-        """Yield it for people."""
+        """Yield the values as lines of text."""
         known = self.peak_bytes == self.peak_bytes
         yield f"Parameters  {self.parameters:,}"
         yield f"Memory      {self.peak_bytes / 1e9:.2f} GB a rank" if known else "Memory      ?"
@@ -49,7 +49,7 @@ class Rehearsal:
         yield f"Step        {self.step_seconds:.3g} s, {self.tokens_per_second:,.0f} raw tokens/s"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for programs; null for what is unknown."""
+        """Return the values for JSON; None for what is unknown."""
         known = self.peak_bytes == self.peak_bytes
         return {**asdict(self), "peak_bytes": self.peak_bytes if known else None}
 
@@ -60,8 +60,8 @@ def _micro_batch(engine: Engine, batch: Batch, objective: Objective, last: bool)
     engine.backward(output.loss, last)
 
 
-def _await(device: torch.device) -> None:
-    """Wait until a GPU has done what it was told: the host is ahead of it."""
+def _synchronize(device: torch.device) -> None:
+    """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -70,15 +70,15 @@ def rehearse(parts: RunParts, text: TextFacts) -> Rehearsal:
     """Build model and engine, and do a few updates on full windows. All ranks call it.
 
     Args:
-        parts: of the run.
-        text: whose lengths the documents have.
+        parts: the parts of the run.
+        text: facts of the corpus; the made-up documents have its lengths.
     """
     ranks, objective = parts.ranks, parts.objective
     training, size = parts.config.training, parts.config.data.window
     batch = made_up_batch(text, objective, size, training.micro_batch_size, parts.rows)
     batch = batch.to(ranks.device)
-    whole = training.global_batch_size // (training.micro_batch_size * ranks.data_world)
-    tried = min(whole, 2)  # What accumulates is there from the second micro-batch on.
+    micro_batches = training.global_batch_size // (training.micro_batch_size * ranks.data_world)
+    tried = min(micro_batches, 2)  # Accumulated gradients exist from the second one on.
     memory = PeakMemory(ranks.device)
     began = time.perf_counter()
     with closing(make_engine(parts)) as engine:
@@ -89,14 +89,14 @@ def rehearse(parts: RunParts, text: TextFacts) -> Rehearsal:
             began = time.perf_counter()
             for number in range(tried):
                 _micro_batch(engine, batch, objective, last=number == tried - 1)
-            _await(ranks.device)
+            _synchronize(ranks.device)
             passes = time.perf_counter() - began
             if engine.step(0.0).applied:
                 engine.update_average()
-            _await(ranks.device)
+            _synchronize(ranks.device)
             seconds = time.perf_counter() - began
         peak = memory.bytes()
-    seconds += passes / tried * (whole - tried)
+    seconds += passes / tried * (micro_batches - tried)
     mine = float("nan") if peak is None else float(peak), started, seconds
     peaks, starts, steps = zip(*ranks.gather(mine), strict=True)
     return Rehearsal(
@@ -109,12 +109,12 @@ def rehearse(parts: RunParts, text: TextFacts) -> Rehearsal:
 
 
 def dry_run(config: RunConfig, ranks: Ranks, origins: Origins) -> Rehearsal:
-    """Check a run as its start does, and rehearse it. Nothing is written to its folder.
+    """Check a run as at its start, and rehearse it. Nothing is written to its folder.
 
     Raises:
-        MegaptError: as of `prepare`.
+        MegaptError: as `prepare`.
     """
-    # Copies of checkpoints would be fetched into the run folder.
+    # Otherwise copies of checkpoints would be fetched into the run folder.
     checkpoint = config.checkpoint.model_copy(update={"copy_to": None})
     run = prepare(config.model_copy(update={"checkpoint": checkpoint}), ranks, origins)
     return rehearse(run.parts, run.corpus)

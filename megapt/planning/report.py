@@ -1,4 +1,4 @@
-"""A plan as text for people, and as JSON."""
+"""A plan as lines of text and as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _gigabytes(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
+    """Return a time in a suitable unit."""
     for size, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"
@@ -54,11 +54,11 @@ def _memory_table(plan: Plan, micro_batch_size: int) -> Iterator[str]:
 
 
 def lines(plan: Plan, micro_batch_size: int) -> Iterator[str]:
-    """Yield the plan for people.
+    """Yield the plan as lines of text.
 
     Args:
-        plan: to tell.
-        micro_batch_size: of the configuration.
+        plan: the plan.
+        micro_batch_size: the micro-batch of the configuration.
     """
     total = sum(plan.parameters.values())
     parts = ", ".join(f"{part} {_large(count)}" for part, count in plan.parameters.items() if count)
@@ -73,17 +73,17 @@ def lines(plan: Plan, micro_batch_size: int) -> Iterator[str]:
     trace = plan.activations
     yield (
         f"Activations at most {_gigabytes(trace.most)}: {_gigabytes(trace.trunk)} that the trunk "
-        f"keeps, {_gigabytes(trace.head)} beside it in the heads"
+        f"keeps, {_gigabytes(trace.head)} more in the heads"
     )
     yield ""
     yield f"Recommended {' '.join(plan.settings.words())}"
     yield f"Memory      {_gigabytes(plan.memory.total)} GB a rank"
-    how = "the larger counts" if plan.step.overlapped else "one after the other"
+    how = "overlapped" if plan.step.overlapped else "not overlapped"
     yield (
         f"Step        {duration(plan.step.total)}: computing {duration(plan.step.compute)}, "
         f"communication {duration(plan.step.communication)}, {how}"
     )
-    price = f", {plan.cost:,.0f} at {plan.device.price:g} an hour" if plan.device.price else ""
+    price = f", {plan.cost:,.0f} at {plan.device.price:g} per hour" if plan.device.price else ""
     yield (
         f"Run         {plan.steps:,.0f} steps, {_large(plan.tokens)} raw tokens, "
         f"{duration(plan.seconds)}{price}"
@@ -106,8 +106,8 @@ def _footprint(found: Footprint) -> dict[str, Any]:
     }
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan with bytes, seconds and counts, for programs."""
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """Return the plan in bytes, seconds and counts, as values for JSON."""
     return {
         "parameters": {"total": sum(plan.parameters.values()), **plan.parameters},
         "raw_token": {

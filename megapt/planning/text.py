@@ -1,4 +1,4 @@
-"""Made-up text of the lengths that a corpus has: what a plan and a dry run compute on."""
+"""Made-up text with the document lengths of a corpus, for plans and dry runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from megapt.errors import ConfigError
 from megapt.objectives import Objective
 
 _WORD, _SENTENCE = 2, 16
-"""Tokens of a made-up word and of a sentence; a sentence is whole words."""
+"""Tokens of a made-up word and of a made-up sentence, which has complete words."""
 _SENTINELS = 100
-"""As many as a tokenizer has by default."""
+"""The default number of a tokenizer."""
 
 
 @dataclass(frozen=True)
 class MadeUpText:
-    """What stands for the facts of a corpus that is not there."""
+    """Facts that replace those of a corpus that does not exist."""
 
     vocabulary: Vocabulary
     labels: Sequence[str]
@@ -32,14 +32,14 @@ class MadeUpText:
 
 
 def piece_length(text: TextFacts, window: int) -> int:
-    """Return the tokens of a piece: those of a document on average, at most W = `window`."""
+    """Return the tokens of a piece: the mean length of a document, at most W = `window`."""
     if not text.documents:
         return window
     return min(window, max(1, round(text.tokens / text.documents)))
 
 
-def _stand_in(size: int) -> Vocabulary:
-    """Return a vocabulary of `size` ids that has every piece an objective may need."""
+def _full_vocabulary(size: int) -> Vocabulary:
+    """Return a vocabulary of `size` ids with every special piece that an objective may need."""
     ids = iter(range(size))
     names = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
     single = {name: next(ids) for name in names}
@@ -58,20 +58,20 @@ def _stand_in(size: int) -> Vocabulary:
 
 
 def made_up_text(vocabulary: int, labels: int = 0) -> MadeUpText:
-    """Return what stands for a corpus that is not there.
+    """Return facts that replace those of a corpus that does not exist.
 
     Args:
         vocabulary: number of token ids.
-        labels: document classes.
+        labels: number of document classes.
 
     Raises:
-        ConfigError: if the vocabulary has no room for what objectives need.
+        ConfigError: if the vocabulary is too small for the special pieces of objectives.
     """
     least = 2 * (_SENTINELS + 13)
     if vocabulary < least:
         raise ConfigError(f"--vocabulary: should be at least {least}, not {vocabulary}")
     names = [str(number) for number in range(labels)]
-    return MadeUpText(_stand_in(vocabulary), names, 0, 0, 0, [])
+    return MadeUpText(_full_vocabulary(vocabulary), names, 0, 0, 0, [])
 
 
 def _piece(text: TextFacts, length: int, number: int) -> Piece:
@@ -99,21 +99,21 @@ def _window(text: TextFacts, size: int, length: int, index: int) -> Window:
 def made_up_batch(
     text: TextFacts, objective: Objective, size: int, windows: int, rows: Rows | None = None
 ) -> Batch:
-    """Return what an objective makes of full windows.
+    """Return the batch that an objective makes from full windows.
 
     Args:
-        text: whose lengths the documents have; they are shorter where the objective needs several
-            in a window.
+        text: facts of the corpus; the documents have its mean length, or a shorter one if the
+            objective needs several documents in a window.
         objective: makes the examples.
         size: tokens W of a window.
-        windows: how many.
-        rows: that the examples are packed into; without, they lie end to end.
+        windows: number of windows.
+        rows: rows that the examples are packed into; with None, they are end to end.
 
     Raises:
-        ConfigError: if it makes nothing of them.
+        ConfigError: if the objective makes no examples from them.
     """
-    whole = piece_length(text, size)
-    for length in (whole, max(1, min(whole, size // 4))):
+    usual = piece_length(text, size)
+    for length in (usual, max(1, min(usual, size // 4))):
         made = [
             objective.examples(_window(text, size, length, index), CounterRng(0, index))
             for index in range(windows)
@@ -122,7 +122,7 @@ def made_up_batch(
             break
     else:
         raise ConfigError(
-            f"objective: '{objective.name}' makes nothing of windows of {size} tokens"
+            f"objective: '{objective.name}' makes no examples from windows of {size} tokens"
         )
     return collate(
         [example for examples in made for example in examples],

@@ -1,8 +1,8 @@
 """The memory of a forward and a backward pass, from a model whose tensors have no storage.
 
-The model runs as it is written, on torch's `meta` device: every operation works out the shapes and
-types of its results, and none is computed. What autograd keeps, the chunks of the loss and the
-gradients in flight are all there, and their bytes are counted as they come and go.
+The real model runs on torch's `meta` device: every operation determines the shapes and types of its
+results without computing them. The tensors that autograd keeps, the chunks of the loss and the
+gradients in flight all exist, and their bytes are counted when they are created and freed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from megapt.training.parts import RunParts
 
 
 def _cast_bytes(func: Any, args: Sequence[Any]) -> int:
-    """Return what a CPU takes to bring the operands of an operation to one type; CUDA does not."""
+    """Return the bytes that a CPU takes to cast operands to one type; CUDA needs none."""
     if func is torch.ops.aten.copy_.default:
         return 0
     operands = [a for a in args if isinstance(a, Tensor) and a.ndim and a.is_floating_point()]
@@ -36,7 +36,7 @@ def _cast_bytes(func: Any, args: Sequence[Any]) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all storages that are made inside, from their birth to their death."""
+    """Counts the bytes of all storages that are created inside, until they are freed."""
 
     def __init__(self, casts: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -53,19 +53,19 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value in tree_iter(out):
             if isinstance(value, Tensor):
                 self._watch(value)
-        # Autograd adds up gradients in place where nobody else holds the first of them, but not
-        # while it is watched. What a sum takes the place of is gone by the next operation.
+        # Autograd sums gradients in place if nothing else refers to the first of them, but not
+        # under a dispatch mode. Here the replaced gradient is freed by the next operation.
         if func is not torch.ops.aten.add.Tensor:
             self.most = max(self.most, self.live)
         return out
 
     def ignore(self, tensors: Sequence[Tensor]) -> None:
-        """Leave out what was there before, also where views of it appear."""
+        """Exclude tensors that existed before, and their views."""
         for tensor in tensors:
             self._watched[tensor.untyped_storage()._cdata] = None  # type: ignore[assignment]
 
     def forget(self, tensor: Tensor) -> None:
-        """Count a storage no longer; it is counted elsewhere from now on."""
+        """Stop counting a storage, which is counted elsewhere from now on."""
         watcher = self._watched.get(tensor.untyped_storage()._cdata)
         if watcher is not None and watcher.alive:
             watcher()
@@ -76,20 +76,20 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._watched:
             return
         self.live += size
-        self._watched[key] = weakref.finalize(storage, self._end, key, size)
+        self._watched[key] = weakref.finalize(storage, self._freed, key, size)
 
-    def _end(self, key: int, size: int) -> None:
+    def _freed(self, key: int, size: int) -> None:
         self.live -= size
         del self._watched[key]
 
 
 class Tracer:
-    """A model without storage, and what its passes would take.
+    """A model without storage, which traces the memory of its passes.
 
     Args:
-        config: of the run.
-        parts: of the run: its heads, and its attention backend.
-        device: `cpu` or `cuda`, whose kernels compute.
+        config: configuration of the run.
+        parts: parts of the run; its heads and attention backend are used.
+        device: `cpu` or `cuda`; its kernels are assumed.
     """
 
     def __init__(self, config: RunConfig, parts: RunParts, device: str) -> None:
@@ -101,7 +101,7 @@ class Tracer:
         self.model.to(DTYPES[config.training.precision]).train()
 
     def trace(self, batch: Batch) -> Trace:
-        """Run a micro-batch forward and backward."""
+        """Return the memory trace of a forward and a backward pass of a micro-batch."""
         live = _LiveBytes(casts=self._device == "cpu")
         peaks: list[float] = []
         finished = [0.0]

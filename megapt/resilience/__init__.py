@@ -1,1 +1,1 @@
-"""What goes wrong in a job, and what is done about it."""
+"""Detects faults of a job, and reacts to them."""

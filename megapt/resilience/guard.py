@@ -1,4 +1,4 @@
-"""Judges each update: losses and gradients that are not finite, and losses that jump."""
+"""Judges each update: finds non-finite losses and gradients, and loss spikes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from megapt.config import FaultsConfig
 from megapt.distributed.engine import Update
 from megapt.errors import TrainingError
 
-_LEAST_DEVIATION = 1e-3
-"""Of the mean: a loss that hardly moves has no spikes as small as its own noise."""
-_SEARCH = 40
-"""Overflows in a row that fp16's loss scale may need to find its size: twice its 16 halvings from
-2^16 to 1, which DeepSpeed's hysteresis may delay, and some."""
+_MIN_DEVIATION = 1e-3
+"""Smallest standard deviation, as a share of the mean: on a plateau, noise is no spike."""
+_MAX_OVERFLOWS = 40
+"""Overflows in a row that fp16 may need to find its loss scale: twice the 16 halvings from 2^16 to
+1, since DeepSpeed's hysteresis may delay them, plus a margin."""
 
 
 class Verdict(Enum):
-    """What is to be done with an update whose loss is known."""
+    """What to do with an update whose loss is known."""
 
     KEEP = "keep"
     SKIP = "skip"
@@ -29,34 +29,30 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Reaction:
-    """What an update leads to."""
+    """Reaction to an update."""
 
     event: str = ""
-    """What is to be recorded: `skipped`, `spike` or nothing."""
+    """Event to record: `skipped`, `spike`, or empty for none."""
     what: dict[str, Any] = field(default_factory=dict)
-    """What is recorded of it."""
+    """Fields of the event."""
     rollback: bool = False
-    """Whether the run goes back to its last checkpoint."""
+    """Whether the run rolls back to its last checkpoint."""
 
 
 class Guard:
-    """Judges updates by the loss of the whole step, which all ranks know; so all judge alike.
+    """Judges updates by the loss of the whole step. All ranks know it, so all judge alike.
 
     A spike is a loss more than `spike_threshold` standard deviations above the mean of the last
-    `spike_window` accepted losses, once half as many are known. Spikes do not enter the
-    statistics, but for as many in a row as half the window: that is the new level, from which the
-    statistics begin anew. They are computed from the losses themselves each time, so that a
-    resumed run judges exactly as an unbroken one.
+    `spike_window` accepted losses. Spikes are detected once half a window of losses is known. They
+    do not enter the statistics. But half a window of spikes in a row is a new level, and the
+    statistics start again. They are computed from the losses themselves each time, so a resumed
+    run judges exactly as an uninterrupted one.
 
     Args:
-        config: what is a fault, and what is done about it.
-        state: of an earlier guard of the run; None at its beginning.
-        scaled: fp16: gradients overflow while DeepSpeed looks for its loss scale, which is no
-            fault; a limit of their own holds for them.
-
-    Attributes:
-        skipped: updates left out so far.
-        rollbacks: how often the run went back so far.
+        config: what is a fault, and how to react.
+        state: `state` of an earlier guard of the run; None at the start of the run.
+        scaled: whether training uses fp16. Gradients then overflow while DeepSpeed searches its
+            loss scale. This is no fault, so such overflows have their own limit.
     """
 
     def __init__(
@@ -64,18 +60,22 @@ class Guard:
     ) -> None:
         self._config = config
         self._overflows = (
-            max(config.max_skipped_updates, _SEARCH) if scaled else config.max_skipped_updates
+            max(config.max_skipped_updates, _MAX_OVERFLOWS)
+            if scaled
+            else config.max_skipped_updates
         )
         state = state or {}
         self._losses: deque[float] = deque(state.get("losses", ()), config.spike_window)
         self._skips = int(state.get("skips", 0))
         self._spikes = int(state.get("spikes", 0))
         self.skipped = int(state.get("skipped", 0))
+        """Updates skipped so far."""
         self.rollbacks = int(state.get("rollbacks", 0))
+        """Rollbacks so far."""
 
     @property
     def state(self) -> dict[str, Any]:
-        """What another guard begins with to judge as this one would; JSON keeps it as it is."""
+        """State from which another guard judges like this one. JSON preserves it exactly."""
         return {
             "losses": list(self._losses),
             "skips": self._skips,
@@ -85,38 +85,39 @@ class Guard:
         }
 
     def judge(self, loss: float | None) -> Verdict:
-        """Say before an update whether to apply it.
+        """Decide before an update whether to apply it.
 
         Args:
-            loss: of the whole step; None if nothing was to be predicted in it.
+            loss: loss of the whole step; None if the step has no targets.
         """
         if loss is None:
             return Verdict.KEEP
         spike = (
-            self._config.on_spike != "record" and self._above(loss) > self._config.spike_threshold
+            self._config.on_spike != "record"
+            and self._deviations(loss) > self._config.spike_threshold
         )
         return Verdict.SKIP if spike or not math.isfinite(loss) else Verdict.KEEP
 
     def seen(self, step: int, loss: float | None, update: Update) -> Reaction:
-        """Take note of an update and say what follows.
+        """Record an update and return the reaction to it.
 
         Args:
-            step: its number, from 1.
-            loss: as `judge` was told.
-            update: what has become of it.
+            step: number of the step, from 1.
+            loss: same as for `judge`.
+            update: result of the update.
 
         Raises:
-            TrainingError: the run is to go back, and has done so too often.
+            TrainingError: a rollback is due, and the run has none left.
         """
         what = {"loss": loss, "gradient_norm": update.norm}
         finite = loss is None or math.isfinite(loss)
-        above = self._above(loss) if loss is not None and finite else 0.0
+        above = self._deviations(loss) if loss is not None and finite else 0.0
         spike = above > self._config.spike_threshold > 0
         if spike:
             what["deviations"] = above
             self._spikes += 1
             if 2 * self._spikes >= self._config.spike_window:
-                self._forget()
+                self._reset()
         elif finite:
             self._spikes = 0
         if spike and self._config.on_spike == "rollback":
@@ -136,39 +137,39 @@ class Guard:
             self._config.max_skipped_updates if spike or not finite else self._overflows
         ):
             return Reaction(event, what)
-        return self._roll_back(step, event, what, f"{self._skips} updates in a row were left out")
+        return self._roll_back(step, event, what, f"{self._skips} updates in a row were skipped")
 
     def failure(self, step: int, reason: str) -> TrainingError:
         """Return the error that ends the run.
 
         Args:
-            step: where.
-            reason: why it cannot go on.
+            step: step at which it ends.
+            reason: why training cannot continue.
         """
         return TrainingError(
-            f"step {step}: {reason}; a lower optimizer.lr or a larger schedule.warmup_ratio "
-            f"usually helps, and so may a look at the text of these steps"
+            f"step {step}: {reason}; try a lower optimizer.lr or a larger "
+            f"schedule.warmup_ratio, and look at the text of these steps"
         )
 
     def _roll_back(self, step: int, event: str, what: dict[str, Any], reason: str) -> Reaction:
         if self.rollbacks >= self._config.max_rollbacks:
-            often = f"the run has gone back {self.rollbacks} times (faults.max_rollbacks)"
-            raise self.failure(step, f"{reason}, and {often}")
+            limit = f"the run has rolled back {self.rollbacks} times (faults.max_rollbacks)"
+            raise self.failure(step, f"{reason}, and {limit}")
         self.rollbacks += 1
-        self._forget()
+        self._reset()
         return Reaction(event, {**what, "reason": reason}, rollback=True)
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._losses.clear()
         self._skips = self._spikes = 0
 
-    def _above(self, loss: float) -> float:
-        """Return by how many standard deviations a finite loss is above the mean; 0 if unknown."""
+    def _deviations(self, loss: float) -> float:
+        """Return how many standard deviations a loss is above the mean; 0 if unknown or below."""
         count = len(self._losses)
         known = self._config.spike_threshold > 0 and 2 * count >= self._config.spike_window
         if not known or not math.isfinite(loss):
             return 0.0
         mean = math.fsum(self._losses) / count
         variance = math.fsum((each - mean) ** 2 for each in self._losses) / count
-        least = max(_LEAST_DEVIATION * abs(mean), 1e-12)
+        least = max(_MIN_DEVIATION * abs(mean), 1e-12)
         return max(loss - mean, 0.0) / max(math.sqrt(variance), least)

@@ -1,7 +1,7 @@
-"""What is known of each rank while a job runs: a small file in the run folder, RUN/ranks.
+"""Heartbeats: one small file per rank in RUN/ranks, while a job runs.
 
-Each is written by the monitor of its rank and read, when something is wrong, by those of other
-ranks. Standard library only; see `rank_monitor`.
+The monitor of a rank writes its file. The monitors of other ranks read it when something is wrong.
+Standard library only; see `rank_monitor`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 ALIVE, HUNG, KILLED, FAILED, LEFT = "alive", "hung", "killed", "failed", "left"
 _SIZE = 1024
-"""Bytes of a heartbeat file. It is written in place: over NFS a new file is seen late."""
+"""Bytes of a heartbeat file. It is written in place: over NFS a new file becomes visible late."""
 STATES = {
     "R": "it computes",
     "S": "it waits",
@@ -23,40 +23,41 @@ STATES = {
     "T": "process stopped",
     "t": "process stopped by a debugger",
 }
-"""What a hung rank does, by the letter of proc(5)."""
+"""What a hung rank does, by its process state in proc(5)."""
 
 
 @dataclass
 class Heartbeat:
-    """What is known of a rank; the content of its file."""
+    """State of a rank; the content of its file."""
 
     rank: int
     host: str
     pid: int
     state: str = ALIVE
-    """`alive`; `hung`: ended by its monitor; `killed`: gone without a word; `failed`: by an error
-    that it has told; `left`: because others were gone."""
+    """`alive`; `hung`: ended by its monitor; `killed`: ended without an error; `failed`: ended by
+    an error that it has printed; `left`: ended because other ranks were gone."""
     step: int = 0
     doing: str = "start"
+    """Phase of the step, one word."""
     beats: int = 0
-    """Ranks in lockstep have the same number: who has fewer is behind."""
+    """Beats so far. Ranks in lockstep have the same number, so a rank with fewer is behind."""
     still: float = 0.0
     """Seconds since the last beat."""
     process: str = ""
-    """Of a hung rank: what the system says of it."""
+    """Of a hung rank: its process state, as in `STATES`."""
     at: str = ""
-    """Of a hung rank: the Python line that its main thread is at."""
+    """Of a hung rank: the current Python line of its main thread."""
     told: bool = False
-    """Of a hung rank: whether it has said who is to blame."""
+    """Of a hung rank: whether its monitor has reported which ranks cause the hang."""
     pulse: int = 0
-    """Goes up as long as the monitor lives."""
+    """Increases as long as the monitor lives."""
 
-    def says(self) -> str:
-        """Return who this is, for people."""
+    def label(self) -> str:
+        """Return rank, host and process for messages."""
         return f"rank {self.rank} on host {self.host} (pid {self.pid})"
 
     def place(self) -> str:
-        """Return where in the run it is, for people."""
+        """Return step and phase for messages."""
         return f"step {self.step} ({self.doing})"
 
 
@@ -76,7 +77,7 @@ def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
 
 
 def read_heartbeat(folder: Path, rank: int) -> Heartbeat | None:
-    """Read a heartbeat; None if there is none, or it is being written."""
+    """Read the heartbeat of a rank; None if there is none, or it is just being written."""
     with suppress(OSError, ValueError, TypeError):
         return Heartbeat(**json.loads(heartbeat_file(folder, rank).read_bytes()))
     return None
@@ -89,29 +90,30 @@ def read_heartbeats(folder: Path, world: int) -> dict[int, Heartbeat]:
 
 
 def stacks_file(folder: Path, rank: int) -> Path:
-    """Return the file to which the stacks of a rank are added when it hangs."""
+    """Return the file to which the stacks of a rank are appended when it hangs."""
     return folder / f"stacks-rank-{rank:05d}.txt"
 
 
 def interval(timeout: float) -> float:
-    """Return the seconds between two heartbeats, for a limit of `timeout` seconds."""
+    """Return the seconds between two heartbeats, for a timeout in seconds."""
     return min(2.0, timeout / 8)
 
 
-def settling(timeout: float) -> float:
-    """Return the seconds in which the pulse of every living monitor goes up."""
+def pulse_wait(timeout: float) -> float:
+    """Return the seconds within which every living monitor increases its pulse."""
     return 1.5 * interval(timeout) + 0.5
 
 
 def suspects(heartbeats: list[Heartbeat], silent: set[int]) -> list[Heartbeat]:
-    """Return which of all ranks keep the others from going on.
+    """Return the ranks that keep the others from continuing.
 
-    Those that are gone or do not run; else those with the fewest beats; else those that are at
-    another line than most; else all.
+    These are the ranks that are gone or stopped. If there are none, they are the ranks with the
+    fewest beats. If all have the same number, they are the ranks at another line than the majority.
+    Otherwise all ranks are returned.
 
     Args:
-        heartbeats: of the ranks.
-        silent: ranks whose wardens, and so their hosts, no longer answer.
+        heartbeats: heartbeats of all ranks.
+        silent: ranks whose monitors do not answer, so their hosts are down.
     """
     gone = [h for h in heartbeats if h.state in (KILLED, FAILED) or h.rank in silent]
     gone += [h for h in heartbeats if h not in gone and h.process == STATES["T"]]
@@ -120,14 +122,14 @@ def suspects(heartbeats: list[Heartbeat], silent: set[int]) -> list[Heartbeat]:
     least, most = min(h.beats for h in heartbeats), max(h.beats for h in heartbeats)
     if least < most:
         return [h for h in heartbeats if h.beats == least]
-    (usual, votes), *_ = Counter(h.at for h in heartbeats).most_common(1)
-    if 2 * votes > len(heartbeats):
-        return [h for h in heartbeats if h.at != usual] or heartbeats
+    (majority, count), *_ = Counter(h.at for h in heartbeats).most_common(1)
+    if 2 * count > len(heartbeats):
+        return [h for h in heartbeats if h.at != majority] or heartbeats
     return heartbeats
 
 
 def innermost(stacks: str) -> str:
-    """Return the line that the main thread is at, of faulthandler's text: `a.py:57 in step`."""
+    """Return the current line of the main thread, `a.py:57 in step`, from faulthandler's text."""
     lines: list[str] = []
     for line in stacks.splitlines():
         if line.startswith(("Thread ", "Current thread ")):

@@ -1,6 +1,6 @@
-"""Requests to stop, Ctrl-C or a batch system's SIGTERM: a step is finished, a wait is not.
+"""Handles requests to stop (Ctrl-C, SIGTERM, SIGUSR1): a step is finished, a wait is interrupted.
 
-Nothing here imports torch: a rank hears requests before it spends seconds on that.
+Nothing here imports torch: a rank must handle requests before that import, which takes seconds.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from typing import NoReturn
 from megapt.errors import Exit, RunInterrupted
 from megapt.exits import guarded
 
-_AGAIN = (signal.SIGTERM, signal.SIGUSR1)
-"""What batch systems send before they end a job that they may start again."""
+_RESTART_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""Signals that batch systems send before they end a job that they may restart."""
 
-_early: set[int] = set()
+_early_requests: set[int] = set()
 
 
 def remember_requests() -> None:
-    """Remember a SIGTERM or SIGUSR1 that comes before anybody hears it: it would kill the process.
+    """Remember a SIGTERM or SIGUSR1 that comes before `StopRequests` handles it.
 
-    The first `StopRequests.heard` finds it.
+    Without a handler it would kill the process. `StopRequests.heard` counts it as received.
     """
 
     def remember(number: int, _: object) -> None:
-        _early.add(number)
+        _early_requests.add(number)
 
-    for number in _AGAIN:
+    for number in _RESTART_SIGNALS:
         signal.signal(number, remember)
 
 
 def _interrupt() -> NoReturn:
-    raise RunInterrupted("stopped before the ranks have met", Exit.START_AGAIN)
+    raise RunInterrupted("stopped before all ranks were connected", Exit.START_AGAIN)
 
 
 @contextmanager
 def ended_by_requests() -> Iterator[None]:
-    """Inside, a SIGTERM or SIGUSR1 ends the process at once: nothing is there yet to be saved.
+    """Let a SIGTERM or SIGUSR1 inside end the process at once: there is nothing to save yet.
 
-    A wait in C++, such as that of ranks for each other, lets no handler of Python's run and can be
-    left by no exception. What runs meanwhile is a thread.
+    During a wait in C++, such as that of the ranks for each other, Python runs no signal handler,
+    and no exception can end the wait. Therefore a thread ends the process.
 
     Raises:
         RunInterrupted: there was a request before.
@@ -54,13 +54,13 @@ def ended_by_requests() -> Iterator[None]:
     def watch() -> None:
         with open(read, "rb", buffering=0) as signals:
             while number := signals.read(1):
-                if number[0] in _AGAIN:
+                if number[0] in _RESTART_SIGNALS:
                     os._exit(guarded(_interrupt))
 
     before = signal.set_wakeup_fd(write)
     Thread(target=watch, name="requests", daemon=True).start()
     try:
-        if _early:
+        if _early_requests:
             _interrupt()
         yield
     finally:
@@ -69,11 +69,11 @@ def ended_by_requests() -> Iterator[None]:
 
 
 class StopRequested(BaseException):
-    """A request to stop has ended a wait. What is waited for may handle no `Exception` of it."""
+    """A request to stop has interrupted a wait. No `Exception`, so that no handler catches it."""
 
 
 class StopRequests:
-    """SIGINT, SIGTERM and SIGUSR1 are remembered until a step is done, but end a wait at once."""
+    """Remembers SIGINT, SIGTERM and SIGUSR1 until a step is done, but interrupts a wait at once."""
 
     def __init__(self) -> None:
         self._numbers: set[int] = set()
@@ -86,15 +86,15 @@ class StopRequests:
 
     @property
     def interrupted(self) -> bool:
-        """Whether one of them was Ctrl-C, which is stronger: nobody is to start the job again."""
+        """Whether a request was Ctrl-C. It has priority: the job must not be restarted."""
         return signal.SIGINT in self._numbers
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Take the signals; those who handled them before get them back at the end."""
-        numbers = (signal.SIGINT, *_AGAIN)
-        before = {number: signal.signal(number, self._hear) for number in numbers}
-        self._numbers |= _early
+        """Handle the signals inside; restore the previous handlers at the end."""
+        numbers = (signal.SIGINT, *_RESTART_SIGNALS)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        self._numbers |= _early_requests
         try:
             yield
         finally:
@@ -103,10 +103,10 @@ class StopRequests:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Let a request end what is done inside, which must leave nothing half done.
+        """Let a request interrupt the code inside, which must leave nothing half done.
 
         Raises:
-            StopRequested: there was a request, before or meanwhile.
+            StopRequested: there was a request, before or inside.
         """
         self._waiting = True
         try:
@@ -116,8 +116,8 @@ class StopRequests:
         finally:
             self._waiting = False
 
-    def _hear(self, number: int, _: object) -> None:
+    def _handle(self, number: int, _: object) -> None:
         self._numbers.add(number)
         if self._waiting:
-            self._waiting = False  # A second request does not disturb what is being put away.
+            self._waiting = False  # A second request does not interrupt the cleanup.
             raise StopRequested

@@ -1,1 +1,1 @@
-"""Trains one run: from its configuration to its last checkpoint."""
+"""Training of one run, from its configuration to its last checkpoint."""

@@ -8,7 +8,7 @@ from megapt.resilience.stopping import remember_requests
 def main() -> None:
     """Train on this rank."""
     remember_requests()
-    # Seconds pass here; a signal meanwhile must not kill the rank.
+    # These imports take seconds; a signal in this time must not kill the rank.
     from megapt.exits import guarded, leave
     from megapt.training.launch import arguments, train
 

@@ -1,4 +1,4 @@
-"""What is refused before anything is written; `find_parts` and `prepare` call these in order."""
+"""Checks before anything is written; `find_parts` and `prepare` call them in this order."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from megapt.model.generator import generator_config
 from megapt.objectives import Objective, ObjectiveError
 from megapt.training.example_checks import check_example
 
-_TRIED_WINDOWS = 64
-"""Windows of each split that are looked at first, to see that every head has targets there."""
+_CHECKED_WINDOWS = 64
+"""At most this many windows of each split are checked for wrong examples and missing targets."""
 
 
 def _available(stream: Stream) -> int:
-    """Return the windows of an epoch, or of all there is if that is less."""
+    """Return the number of windows of one epoch, or of the whole stream if that is less."""
     return stream.count if stream.total is None else min(stream.count, stream.total)
 
 
 def check_platform() -> None:
-    """Refuse systems other than Linux, on which nothing would notice a rank that hangs.
+    """Refuse systems other than Linux, on which megapt cannot detect a rank that hangs.
 
     Raises:
-        ConfigError: saying what is needed.
+        ConfigError: if the system is not Linux.
     """
     if sys.platform != "linux":
         raise ConfigError(f"megapt trains on Linux, not on '{sys.platform}'")
@@ -48,26 +48,34 @@ def check_targets(
     ranks: Ranks,
     origins: Origins,
     path: str,
-    windows: int = _TRIED_WINDOWS,
+    windows: int = _CHECKED_WINDOWS,
 ) -> None:
-    """Refuse an objective that makes wrong examples of the first `windows` windows, or no targets.
+    """Refuse an objective that makes wrong examples or no targets from the first windows.
 
-    Each rank looks at those that it reads first in any case. Of a mixture each member looks at all
-    of them.
+    Each rank checks the windows that it reads first in training. In a mixture, each member is
+    checked on all of these windows.
+
+    Args:
+        maker: reads the windows and makes the examples.
+        objective: objective that is checked.
+        ranks: ranks of the job, which share the work.
+        origins: places of the settings, for error messages.
+        path: dotted path of the objective's section in the configuration.
+        windows: number of windows to check, at most `_CHECKED_WINDOWS`.
 
     Raises:
-        ConfigError: on every rank, naming what is wrong in which window, or the head without
-            targets, the window size and what was looked at.
+        ConfigError: on every rank, if an example is wrong (the message names its window) or a head
+            has no target (the message names the head, and the size and number of the windows).
         MegaptError: on every rank, if one of them cannot read its windows.
     """
     stream = maker.stream
-    windows = min(windows, _TRIED_WINDOWS, _available(stream))
-    mine = np.array_split(in_lane_order(stream, np.arange(windows)), ranks.world)[ranks.rank]
+    windows = min(windows, _CHECKED_WINDOWS, _available(stream))
+    own = np.array_split(in_lane_order(stream, np.arange(windows)), ranks.world)[ranks.rank]
     leaves = list(objective.leaves(path))
     makers = {place: maker.asking(leaf) for place, leaf in leaves}
     found = Counter[tuple[str, str]]()
     with ranks.together():
-        for window in maker.windows(mine.tolist()):
+        for window in maker.windows(own.tolist()):
             for place, leaf in leaves:
                 for number, example in enumerate(makers[place].examples(window)):
                     try:
@@ -87,17 +95,17 @@ def check_targets(
             raise origins.error(
                 place,
                 f"'{name}' finds no target for its head '{head}' in the {windows} "
-                f"{stream.name} windows of {stream.window_size} tokens that were tried; what "
-                f"may help: a larger data.window, documents of more sentences (for pairs), or a "
-                f"higher rate of what is predicted",
+                f"{stream.name} windows of {stream.window_size} tokens that were checked; try a "
+                f"larger data.window, documents of more sentences (for pairs), or a higher rate "
+                f"of predicted tokens",
             )
 
 
 def check_size(stream: Stream, config: RunConfig, batches: BatchSchedule, origins: Origins) -> None:
-    """Refuse a corpus in which a step would read the same text twice, or that ends too early.
+    """Refuse a corpus that is smaller than one step, or that ends before the budget is spent.
 
     Raises:
-        ConfigError: with the numbers.
+        ConfigError: if the corpus is too small; the message gives the numbers.
     """
     training, window, largest = config.training, config.data.window, max(batches.sizes)
     if _available(stream) < largest:
@@ -116,9 +124,9 @@ def check_size(stream: Stream, config: RunConfig, batches: BatchSchedule, origin
     if windows * window < training.budget.amount:
         raise origins.error(
             "training.budget.amount",
-            f"{training.budget.amount:,.0f} tokens are more than the mixture gives until its "
-            f"max_epochs are used up: {steps:,} steps, {windows:,} windows of {window}; "
-            f"raise them or lower the amount",
+            f"{training.budget.amount:,.0f} tokens are more than the mixture has within its "
+            f"max_epochs: {steps:,} steps, {windows:,} windows of {window}; raise max_epochs or "
+            f"lower the amount",
         )
 
 
@@ -129,15 +137,15 @@ def check_attention(
     ranks: Ranks,
     origins: Origins,
 ) -> None:
-    """Refuse a way of computing attention that cannot train this run on these ranks.
+    """Refuse an attention backend that cannot train this run on these ranks.
 
     Raises:
-        ConfigError: saying what can.
+        ConfigError: if the backend does not fit; the message names a setting or backend that does.
     """
     training = config.training
     problem = ""
     if backend.rows and not training.row_length:
-        problem = "wants batches in rows; set training.row_length"
+        problem = "needs batches in rows; set training.row_length"
     use = Use(
         config.model,
         objective.attention,
@@ -151,16 +159,16 @@ def check_attention(
 
 
 def check_segments(config: RunConfig, objective: Objective, origins: Origins) -> None:
-    """Refuse an objective that tells more segments apart than the model has embeddings for.
+    """Refuse an objective that distinguishes more segments than the model has embeddings for.
 
     Raises:
-        ConfigError: saying how many it needs.
+        ConfigError: if there are too few embeddings; the message gives the number needed.
     """
     rows, needed = config.model.num_segments, objective.segments
     if needed > rows:
         raise origins.error(
             "model.num_segments",
-            f"{rows} is too few: '{objective.name}' tells {needed} segments apart; "
+            f"{rows} is too few: '{objective.name}' distinguishes {needed} segments; "
             f"set it to {needed}",
         )
 
@@ -171,13 +179,14 @@ def check_generators(
     """Refuse generators that these ranks cannot compute.
 
     Raises:
-        ConfigError: saying why.
+        ConfigError: if CUDA would not be deterministic, or if the sequence-parallel ranks do not
+            divide the generator's heads.
     """
     generates = any(head.kind == "generator" for head in objective.heads)
     if generates and config.training.deterministic and ranks.device.type == "cuda":
         raise origins.error(
             "training.deterministic",
-            f"'{objective.name}' samples by cumulative sums, which CUDA computes in no fixed order",
+            f"'{objective.name}' samples by cumulative sums, and CUDA's are not deterministic",
         )
     for head in objective.heads:
         heads = generator_config(config.model, head.scale).num_heads
@@ -185,27 +194,27 @@ def check_generators(
             raise origins.error(
                 "parallel.sequence_parallel_size",
                 f"{ranks.sequence_world} ranks do not divide the {heads} heads of the generator of "
-                f"'{objective.name}'; make it larger, or give the model more heads",
+                f"'{objective.name}'; make the generator larger, or give the model more heads",
             )
 
 
 def check_metric(config: RunConfig, objective: Objective, origins: Origins) -> None:
-    """Refuse to choose checkpoints by a metric that no validation has.
+    """Refuse to choose checkpoints by a metric that validation does not compute.
 
     Raises:
-        ConfigError: saying which there are.
+        ConfigError: if the metric is unknown; the message lists the known ones.
     """
     names = ["loss"]
     names += [f"{kind}/{head.name}" for head in objective.heads for kind in ("loss", "accuracy")]
     if config.checkpoint.keep_best and config.checkpoint.metric not in names:
         raise origins.error(
             "checkpoint.metric",
-            f"'{config.checkpoint.metric}' is no held-out score; there are {', '.join(names)}",
+            f"'{config.checkpoint.metric}' is not a validation metric; valid: {', '.join(names)}",
         )
 
 
 def choose_rows(config: RunConfig, objective: Objective, origins: Origins) -> Rows | None:
-    """Return the rows that a micro-batch is packed into; None if it is laid end to end.
+    """Return the rows into which a micro-batch is packed; None if examples are concatenated.
 
     Raises:
         ConfigError: if an example may be longer than a row.
@@ -217,11 +226,11 @@ def choose_rows(config: RunConfig, objective: Objective, origins: Origins) -> Ro
     if training.row_length < longest:
         raise origins.error(
             "training.row_length",
-            f"{training.row_length} positions are too few: an example of '{objective.name}' takes "
+            f"{training.row_length} positions are too few: an example of '{objective.name}' has "
             f"up to {longest} in windows of {config.data.window} tokens",
         )
-    # What the longest examples of all windows would take, were they cut anywhere, and a row more.
-    # Of windows in parts it is most where the parts are shortest: each has its special tokens.
+    # Enough rows for the longest examples of all windows, if they could be split anywhere, plus one
+    # row. Each part of a window adds special tokens, so the shortest parts need most positions.
     window = config.data.window
     lengths = [window, *(stage.length for stage in config.schedule.window_rampup)]
     taken = max(window // length * objective.longest_example(length) for length in lengths)

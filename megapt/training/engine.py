@@ -1,4 +1,4 @@
-"""The engine of a run: its model, its optimizer, and DeepSpeed around both."""
+"""The engine of a run: its model and its optimizer, wrapped by DeepSpeed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from megapt.training.parts import RunParts
 
 
 def make_engine(parts: RunParts) -> Engine:
-    """Return the engine of a run at its beginning. All ranks call it."""
+    """Return the engine of a run with initial weights. All ranks call it together."""
     config, ranks, objective = parts.config, parts.ranks, parts.objective
     size, group = objective.vocabulary.size, SequenceGroup.of(ranks)
     model = build_model(config, objective.heads, size, parts.backend, group)

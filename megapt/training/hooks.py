@@ -1,4 +1,4 @@
-"""What is done at the steps and validations of a run, beside the updates themselves."""
+"""Hooks: the work at steps and validations in addition to the updates themselves."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from megapt.training.updating import StepResult
 
 @dataclass
 class Validated:
-    """What a validation finds."""
+    """Results of one validation; the hooks fill it."""
 
     scores: dict[str, float] = field(default_factory=dict)
-    """See `evaluate`."""
+    """Metric -> value, as `evaluate` returns them."""
     samples: list[str] = field(default_factory=list)
-    """Texts that the model wrote."""
+    """Texts that the model generated."""
 
 
 @dataclass(frozen=True)
 class ActiveRun:
-    """A run with its engine, and what watches it."""
+    """A run with its engine, its monitor and its watchdog."""
 
     prepared: PreparedRun
     engine: Engine
@@ -41,38 +41,38 @@ class ActiveRun:
 
 
 class Hook:
-    """Base of all hooks. The loop calls each of them, in order, on all ranks together."""
+    """Base class of hooks. The loop calls them one after another, on all ranks together."""
 
     def before_step(self, step: int) -> None:
-        """Begin `step`, counted from 1: the data is there."""
+        """Prepare `step`, counted from 1. Its data are loaded."""
 
     def before_update(self, step: int) -> None:
-        """See the gradients of `step`, after its last backward pass."""
+        """Inspect the gradients of `step`, after its last backward pass."""
 
     def after_update(self, step: int, applied: bool) -> None:
-        """See the weights after the update of `step`, if it was applied."""
+        """Inspect the weights after the update of `step`; `applied` is false if it was skipped."""
 
     def after_step(self, step: int, updated: StepResult, last: bool) -> None:
-        """See what `step` came to, before anything is done about it.
+        """Inspect the result of `step`, before the loop reacts to it.
 
         Args:
-            step: that is done.
-            updated: what it came to.
+            step: number of the completed step.
+            updated: result of the step.
             last: whether the budget is spent.
         """
 
     def at_validation(self, validated: Validated) -> None:
-        """Add to a validation; the weights that are validated are in place."""
+        """Add results to `validated`. The engine holds the weights that are validated."""
 
     def at_checkpoint(self, step: int) -> None:
-        """See the weights before they are saved after `step`."""
+        """Inspect the weights before they are saved after `step`."""
 
     def close(self) -> None:
-        """End, however the run ends."""
+        """Release what the hook holds; called however the run ends."""
 
 
 class Profiling(Hook):
-    """Traces some steps of the first rank."""
+    """Traces some steps of rank 0."""
 
     def __init__(self, run: ActiveRun) -> None:
         parts = run.prepared.parts
@@ -83,7 +83,7 @@ class Profiling(Hook):
             self._profiler = Profiler(place, first, count, parts.ranks.device)
 
     def before_step(self, step: int) -> None:
-        """Begin the trace at its first step."""
+        """Start the trace at its first step."""
         if self._profiler is not None:
             self._profiler.before(step)
 
@@ -93,39 +93,39 @@ class Profiling(Hook):
             self._profiler.after(step)
 
     def close(self) -> None:
-        """Write a trace that the run ended in."""
+        """Write an unfinished trace if the run ends inside it."""
         if self._profiler is not None:
             self._profiler.close()
 
 
 class MovingAverage(Hook):
-    """Takes the weights into their moving average, if the run has one."""
+    """Updates the moving average of the weights, if the run has one."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._engine = run.engine
 
     def after_update(self, step: int, applied: bool) -> None:
-        """Take in the weights of an applied update."""
+        """Update the average after an applied update."""
         if applied:
             self._engine.update_average()
 
 
 class Histograms(Hook):
-    """Shows how the weights are spread."""
+    """Records histograms of the weights."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
         self._every = run.prepared.parts.config.monitor.histograms_every
 
     def after_update(self, step: int, applied: bool) -> None:
-        """Show one parameter after another."""
+        """Record one histogram per parameter, if they are due."""
         if is_due(step, self._every):
             for name, weights in self._run.engine.full_parameters():
                 self._run.monitor.histogram(step, name, weights)
 
 
 class ReplicaCheck(Hook):
-    """Compares the weights that ranks hold alike: now and then, and before they are saved."""
+    """Compares replicated weights across ranks, at an interval and before each save."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
@@ -134,12 +134,12 @@ class ReplicaCheck(Hook):
         self._compared = run.prepared.state.step
 
     def after_step(self, step: int, updated: StepResult, last: bool) -> None:
-        """Compare them if it is time, and before those that will be saved are validated."""
+        """Compare the weights if it is due, and at steps that save, before they are validated."""
         if self._every and (last or is_due(step, self._every) or is_due(step, self._saves)):
             self._compare(step)
 
     def at_checkpoint(self, step: int) -> None:
-        """Compare them before corrupted weights are saved, whatever the reason is for that."""
+        """Compare the weights before any save, so that no corrupt weights are saved."""
         if self._every and step != self._compared:
             self._compare(step)
 
@@ -152,7 +152,7 @@ class ReplicaCheck(Hook):
 
 
 class Records(Hook):
-    """Hands what a step came to, and its norms by group, to the monitor."""
+    """Passes the results of a step and its norms by group to the monitor."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
@@ -163,17 +163,17 @@ class Records(Hook):
         self._groups: dict[str, float] = {}
 
     def before_update(self, step: int) -> None:
-        """Take gradients and weights of an update whose norms are recorded."""
+        """Measure gradients and weights, if norms are recorded for this step."""
         if self._norms is not None and is_due(step, self._config.training.log_every):
             self._norms.before(self._run.engine)
 
     def after_update(self, step: int, applied: bool) -> None:
-        """Take what the update did to the weights."""
+        """Measure the update, if norms are recorded for this step."""
         if self._norms is not None and is_due(step, self._config.training.log_every):
             self._groups = self._norms.after(self._run.engine)
 
     def after_step(self, step: int, updated: StepResult, last: bool) -> None:
-        """Record a step that is due, or remarkable."""
+        """Write a record if it is due, and for every step with an event."""
         event = updated.reaction.event
         if last or event or is_due(step, self._config.training.log_every):
             self._run.monitor.train(step, self._record(updated))
@@ -184,13 +184,13 @@ class Records(Hook):
         prepared = self._run.prepared
         ranks = prepared.parts.ranks
         scores = updated.scores.reduce(ranks)
-        read = prepared.loader.state(ranks.gather)
+        data = prepared.loader.state(ranks.gather)
         record: dict[str, Any] = {
             **scores,
             **updated.numbers,
             **prepared.state.spent.as_dict(),
-            **prepared.maker.stream.epochs(read.windows),
-            "skipped_shards": read.skipped_shards,
+            **prepared.maker.stream.epochs(data.windows),
+            "skipped_shards": data.skipped_shards,
             "skipped_updates": prepared.guard.skipped,
             "rollbacks": prepared.guard.rollbacks,
         }
@@ -199,14 +199,14 @@ class Records(Hook):
         return record
 
 
-class HeldoutScores(Hook):
-    """Scores the held-out windows."""
+class ValidationScores(Hook):
+    """Computes loss and accuracy on the validation windows."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
 
     def at_validation(self, validated: Validated) -> None:
-        """Add the scores."""
+        """Add the scores to the validation."""
         prepared, watchdog = self._run.prepared, self._run.watchdog
         training, step = prepared.parts.config.training, prepared.state.step
         validated.scores |= evaluate(
@@ -220,7 +220,7 @@ class HeldoutScores(Hook):
 
 
 class Samples(Hook):
-    """Has the model write."""
+    """Generates texts with the model."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._engine = run.engine
@@ -235,7 +235,7 @@ class Samples(Hook):
         )
 
     def at_validation(self, validated: Validated) -> None:
-        """Add the texts."""
+        """Add the texts to the validation."""
         validated.samples += self._writer.write(self._engine)
 
 
@@ -245,7 +245,7 @@ HOOKS: tuple[Callable[[ActiveRun], Hook], ...] = (
     Histograms,
     ReplicaCheck,
     Records,
-    HeldoutScores,
+    ValidationScores,
     Samples,
 )
-"""In the order in which they are called."""
+"""All hooks, in the order in which the loop calls them."""

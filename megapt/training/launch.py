@@ -1,4 +1,4 @@
-"""Starts a job on this process's rank."""
+"""Start of a training job on the rank of this process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ConfigT = TypeVar("ConfigT", RunConfig, CompareConfig)
 
 
 def arguments(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Return (config file, overrides) of the words that a launcher passes on.
+    """Return (config file, overrides) from the words that a launcher passes.
 
     Raises:
-        ConfigError: if the config file is missing from them.
+        ConfigError: if no config file is given.
     """
     words = [word for word in argv if not word.startswith("--local_rank")]
     if not words:
@@ -32,11 +32,14 @@ def arguments(argv: Sequence[str]) -> tuple[str, list[str]]:
 def begin(
     schema: type[ConfigT], config_file: str, overrides: Sequence[str]
 ) -> tuple[ConfigT, Origins, Ranks]:
-    """Load the configuration and join the ranks.
+    """Load the configuration and connect the ranks.
 
-    Under a launcher the ranks meet first: it ends all of them once one has failed, and the first,
-    which speaks for all, might not have come to speak. Where the first cannot meet the others, the
-    launcher ends these by a SIGTERM.
+    Under a launcher the ranks connect first. The launcher ends all ranks as soon as one fails, so
+    rank 0, which prints the errors of all, might end before it has printed one. If rank 0 cannot
+    connect, the launcher ends the other ranks with SIGTERM.
+
+    Raises:
+        ConfigError: on every rank, if the configuration is wrong.
     """
     if "RANK" not in os.environ:
         config, origins = load_config(schema, config_file, overrides)
@@ -49,16 +52,16 @@ def begin(
 
 
 def train(config_file: str, overrides: Sequence[str]) -> None:
-    """Train the run that the file describes, on this process's rank."""
+    """Train the run that the file describes, on the rank of this process."""
     config, origins, ranks = begin(RunConfig, config_file, overrides)
     trainer = Trainer(prepare(config, ranks, origins))
     if trainer.folder.finished and ranks.main:
-        print(f"{trainer.folder.folder}: finished already; nothing to do")
+        print(f"{trainer.folder.folder}: already finished; nothing to do")
         return
     summary = trainer.train()
     if ranks.main:
         loss = summary["validation"]["loss"]
         print(
-            f"{trainer.folder.folder}: {summary['steps']} steps, held-out loss {loss:.4f}, "
+            f"{trainer.folder.folder}: {summary['steps']} steps, validation loss {loss:.4f}, "
             f"{summary['tokens_per_second']:,.0f} tokens/s"
         )

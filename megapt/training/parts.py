@@ -1,4 +1,4 @@
-"""What the configuration of a run names, found and checked: the same for all commands."""
+"""The parts that the configuration of a run names, found and checked for all commands alike."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from megapt.training.checks import (
 
 @dataclass(frozen=True)
 class RunParts:
-    """The parts of a run, which fit each other."""
+    """The parts of a run. They fit each other."""
 
     config: RunConfig
     ranks: Ranks
-    """Arranged as the run asks for."""
+    """Ranks of the job, in groups of `parallel.sequence_parallel_size`."""
     origins: Origins
-    """Of the configuration, for errors."""
+    """Places of the settings, for error messages."""
     batches: BatchSchedule
     lengths: LengthSchedule
     optimizer: OptimizerFactory
@@ -56,7 +56,7 @@ class RunParts:
     objective: Objective
     rows: Rows | None
     stream: Stream | None
-    """The windows to train on; None if the corpus cannot be read here."""
+    """Training windows; None if this machine cannot read the corpus."""
 
 
 def find_parts(
@@ -68,18 +68,18 @@ def find_parts(
 ) -> RunParts:
     """Find the parts of a run, and refuse those that do not fit each other or these ranks.
 
-    `train`, its dry run, `compare`, `plan` and the SLURM launcher all call it. This machine need
-    not have the devices of the run, because the last two speak of others.
+    `train`, its dry run, `compare`, `plan` and the SLURM launcher all call it. The last two check
+    runs for other machines, so this machine need not have the devices of the run.
 
     Args:
-        config: of the run.
-        ranks: of the job.
-        origins: of the configuration, for errors.
-        corpus: what is known of it.
-        path: of the objective's section in the configuration.
+        config: configuration of the run.
+        ranks: ranks of the job.
+        origins: places of the settings, for error messages.
+        corpus: opened corpus, or the known facts about one that cannot be read here.
+        path: dotted path of the objective's section in the configuration.
 
     Raises:
-        ConfigError: for what cannot run.
+        ConfigError: if the run is not possible; the message names the setting.
     """
     check_groups(config, ranks.world, origins)
     ranks = ranks.arranged(config.parallel.sequence_parallel_size)
@@ -118,10 +118,10 @@ def find_parts(
 
 
 def check_comparison(config: CompareConfig, origins: Origins) -> None:
-    """Refuse what is wrong with a comparison beside its members, which `find_parts` looks at.
+    """Refuse wrong settings of a comparison itself; `find_parts` checks its members.
 
     Raises:
-        ConfigError: saying what is right.
+        ConfigError: if a setting is wrong; the message says what would be right.
     """
     if config.data.mixture is not None:
         raise origins.error("data.mixture", "a comparison reads one corpus; name data.corpus")
@@ -130,6 +130,6 @@ def check_comparison(config: CompareConfig, origins: Origins) -> None:
 
 
 def first_rank(cluster: ClusterConfig) -> Ranks:
-    """Return the first rank of a job on a cluster, which is not started."""
+    """Return rank 0 of a job on a cluster, without starting the job."""
     device = torch.device("cuda" if cluster.gpus_per_node else "cpu")
     return Ranks(0, Mesh(cluster.ranks), device)

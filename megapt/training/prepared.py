@@ -1,4 +1,4 @@
-"""A run before its engine: checked, opened, and at the place where it continues."""
+"""A run before its engine is built: checked, opened, and positioned at its next step."""
 
 from __future__ import annotations
 
@@ -25,46 +25,47 @@ from megapt.training.parts import RunParts, find_parts
 
 @dataclass
 class TrainingState:
-    """Where a run stands; the loop moves it."""
+    """Progress of a run; the training loop updates it."""
 
     step: int = 0
-    """Updates that are done."""
+    """Steps completed."""
     spent: Spent = field(default_factory=Spent)
-    """Until then."""
+    """Amounts spent so far on all budget axes."""
     score: float | None = None
-    """`checkpoint.metric` of the last validation; None if these weights had none."""
+    """`checkpoint.metric` of the last validation; None before one and after a rollback."""
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """All that a run is made of but its model. Nothing is written yet."""
+    """Everything that a run needs except its model. Nothing is written yet."""
 
     parts: RunParts
     corpus: AnyCorpus
     folder: RunFolder
     maker: BatchMaker
-    """Of training batches."""
+    """Makes the training batches."""
     validation: BatchMaker
+    """Makes the validation batches."""
     loader: Loader[Batch]
     """This rank's share of the training batches."""
     checkpoints: Checkpoints
     guard: Guard
     saved: Saved | None
-    """The checkpoint that the run continues from."""
+    """Checkpoint from which the run resumes or branches; None for a new run."""
     state: TrainingState
 
     def validation_state(self) -> LoaderState:
-        """Return which held-out shards some rank has left out; nothing else of it changes."""
+        """Return the validation shards that any rank has skipped; nothing else can change."""
         stream = self.validation.stream
         skipped = join_skipped(self.parts.ranks.gather(stream.skipped))
         return LoaderState(stream.identity, skipped=skipped)
 
 
 def open_corpus(config: RunConfig, ranks: Ranks) -> AnyCorpus:
-    """Open what the run reads; no shard is read.
+    """Open the corpora of a run, without reading a shard.
 
     Raises:
-        MegaptError: on every rank, if it cannot be opened on one; see `open_corpora`.
+        MegaptError: on every rank, if one of them cannot open a corpus; see `open_corpora`.
     """
     with ranks.together():
         return open_corpora(config.data)
@@ -74,12 +75,12 @@ def verify_corpus(corpus: AnyCorpus, config: RunConfig, ranks: Ranks) -> None:
     """Check the tokenizer and the shards of a corpus; the ranks share the work of hashing.
 
     Raises:
-        DamagedError: on every rank, if any file is missing or damaged.
+        DamagedError: on every rank, if any file is missing or corrupt.
         MegaptError: on every rank, if one of them cannot read it.
     """
     reading = config.data.reading
     with ranks.together():
-        corpus.tokenizer()  # It goes into the run folder; it must be the corpus's own.
+        corpus.tokenizer()  # The run folder gets a copy; reading it checks its hash.
         if reading.verify == "full" and not reading.hashes_on_use:
             corpus.verify(ranks.rank, ranks.world)
 
@@ -91,19 +92,19 @@ def prepare(
     corpus: AnyCorpus | None = None,
     path: str = "objective",
 ) -> PreparedRun:
-    """Check a run and all that it reads, and return it at the place where it continues.
+    """Check a run and its input, and return the run positioned at its next step.
 
     Args:
-        config: of the run.
-        ranks: of the job.
-        origins: of the configuration, for errors.
-        corpus: opened and verified already, if several runs share it.
-        path: of the objective's section in the configuration, for errors.
+        config: configuration of the run.
+        ranks: ranks of the job.
+        origins: places of the settings, for error messages.
+        corpus: corpus that several runs share, opened and verified; None to open it here.
+        path: dotted path of the objective's section in the configuration, for error messages.
 
     Raises:
-        ConfigError: before anything is written, for whatever is wrong with the input.
-        DamagedError: if a file of the corpus or of the run is missing or damaged.
-        UnavailableError: if storage is away.
+        ConfigError: if any input is wrong; nothing is written then.
+        DamagedError: if a file of the corpus or of the run is missing or corrupt.
+        UnavailableError: if storage does not answer.
     """
     check_platform()
     shared = corpus is not None
@@ -120,7 +121,7 @@ def prepare(
     if not shared:
         verify_corpus(corpus, config, ranks)
     pad = corpus.vocabulary.pad
-    assert parts.stream is not None  # of a corpus that can be read
+    assert parts.stream is not None  # The corpus can be read.
     maker = BatchMaker(
         parts.stream, parts.objective, pad, config.seed, parts.rows, parts.batches, parts.lengths
     )
@@ -139,13 +140,13 @@ def prepare(
         ranks,
         folder.identity(config, corpus.fingerprint),
     )
-    # Before anything is read, so that no shard is tried which the run leaves out.
-    saved = _saved(parts, folder, checkpoints)
-    guard, state = _continued(parts, folder, saved)
+    # This comes before any shard is read: the checkpoint says which shards the run skips.
+    saved = _find_checkpoint(parts, folder, checkpoints)
+    guard, state = _initial_state(parts, folder, saved)
     if saved is not None:
         loader.resume(saved.state.data)
         validation.stream.skip(saved.state.validation.skipped)
-    else:  # Later the run would not come by these windows again.
+    else:  # A resumed run does not read these windows again.
         check_targets(maker, parts.objective, ranks, origins, path)
     validated = config.training.validation_windows
     check_targets(validation, parts.objective, ranks, origins, path, validated)
@@ -154,8 +155,8 @@ def prepare(
     )
 
 
-def _saved(parts: RunParts, folder: RunFolder, checkpoints: Checkpoints) -> Saved | None:
-    """Return the checkpoint that the run continues from, if there is one."""
+def _find_checkpoint(parts: RunParts, folder: RunFolder, checkpoints: Checkpoints) -> Saved | None:
+    """Return the checkpoint from which the run resumes or branches, None for a new run."""
     config = parts.config
     if folder.finished:
         return None
@@ -168,21 +169,21 @@ def _saved(parts: RunParts, folder: RunFolder, checkpoints: Checkpoints) -> Save
         state = saved.state
         if parts.batches.first_window(state.step) != state.data.windows:
             raise ConfigError(
-                f"{saved.path}: holds {state.data.windows} windows after step {state.step}, not "
-                f"those of this run's batches"
+                f"{saved.path}: holds {state.data.windows} windows after step {state.step}, which "
+                f"does not match the batches of this run"
             )
     return saved
 
 
-def _continued(
+def _initial_state(
     parts: RunParts, folder: RunFolder, saved: Saved | None
 ) -> tuple[Guard, TrainingState]:
-    """Return what judges the updates, and where the run stands."""
+    """Return the guard and the progress with which the run starts or resumes."""
     faults, scaled = parts.config.faults, parts.config.training.precision == "fp16"
     if saved is None:
         return Guard(faults, scaled=scaled), TrainingState()
     state = TrainingState(saved.state.step, Spent(**saved.state.spent))
-    if saved.path.parent != folder.checkpoints:  # A branch is judged by its own.
+    if saved.path.parent != folder.checkpoints:  # A branch starts its own statistics.
         return Guard(faults, scaled=scaled), state
     records = read_metrics(folder.metrics_file)
     scores = [

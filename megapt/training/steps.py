@@ -1,4 +1,4 @@
-"""The data of one step after another; all ranks have theirs before any of them computes."""
+"""The data of each step. A step begins once all ranks have their share."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from megapt.resilience.stopping import StopRequested, StopRequests
 
 @dataclass(frozen=True)
 class StepData:
-    """This rank's share of a step, and how much the whole step is."""
+    """This rank's share of a step, and the totals of the step."""
 
     micro_batches: list[Batch]
     totals: Totals
-    """What is asked, over all ranks."""
+    """Targets of each head, over all ranks."""
     counts: Counts
-    """Over all ranks."""
+    """Tokens, positions and targets, over all ranks."""
     seconds: float
-    """Until this rank had its share."""
+    """Seconds that this rank waited for its share."""
 
 
 def agreed_steps(
@@ -35,51 +35,55 @@ def agreed_steps(
     stops: StopRequests,
     arrived: Callable[[], None] = lambda: None,
 ) -> Generator[StepData, None, None]:
-    """Yield the steps to the end of the corpora, if they have one.
+    """Yield the data of each step, until the corpora end, if they do.
 
-    A step for which one rank has nothing ends all of them, and none has consumed it.
+    If one rank has no data for a step, the iteration ends on all ranks, and none has consumed the
+    step.
 
     Args:
-        loader: of this rank.
-        workers: processes that prepare the batches.
-        heads: whose targets are counted.
-        ranks: of the job.
-        stops: end the wait for data.
+        loader: loader of this rank.
+        workers: number of processes that prepare the batches.
+        heads: heads whose targets are counted.
+        ranks: ranks of the job.
+        stops: stop requests, which end the wait for data.
         arrived: called when this rank has its share, before it waits for the others.
+
+    Yields:
+        This rank's share of the next step, and the totals of the step.
 
     Raises:
         MegaptError: on every rank, if one of them cannot read its share.
         StopRequested: on every rank, if one of them was asked to stop while it waited.
     """
-    lacking = MegaptError, StopRequested, StopIteration
+    endings = MegaptError, StopRequested, StopIteration
     with closing(loader.iterate(workers, stops.waiting)) as batches:
         while True:
             began = time.perf_counter()
-            mine: list[Batch] = []
-            lack: BaseException | None = None
+            own: list[Batch] = []
+            ending: BaseException | None = None
             try:
-                _, mine = next(batches)
-            except lacking as error:
-                lack = error
+                _, own = next(batches)
+            except endings as error:
+                ending = error
             seconds = time.perf_counter() - began
             arrived()
-            counts = astuple(sum((batch.counts for batch in mine), Counts()))
-            flags = [isinstance(lack, kind) for kind in lacking]
-            sizes, windows = count_parts(mine, heads)
-            asked = [*sizes, *windows, *counts]
+            counts = astuple(sum((batch.counts for batch in own), Counts()))
+            flags = [isinstance(ending, kind) for kind in endings]
+            sizes, windows = count_parts(own, heads)
+            totals = [*sizes, *windows, *counts]
             if not ranks.counts:  # Another rank holds the same batches.
-                asked = [0] * len(asked)
-            summed = ranks.sum([*flags, *asked])
+                totals = [0] * len(totals)
+            summed = ranks.sum([*flags, *totals])
             (failed, stopped, ended), summed = summed[:3], summed[3:]
             if not (failed or stopped or ended):
                 n = len(heads)
                 whole = Counts(*map(int, summed[2 * n :]))
-                yield StepData(mine, Totals(summed[:n], summed[n : 2 * n]), whole, seconds)
+                yield StepData(own, Totals(summed[:n], summed[n : 2 * n]), whole, seconds)
                 continue
-            if lack is None:
+            if ending is None:
                 loader.put_back()
             if failed:
-                ranks.agree(lack if isinstance(lack, MegaptError) else None)
+                ranks.agree(ending if isinstance(ending, MegaptError) else None)
             if stopped:
                 raise StopRequested
             return

@@ -1,4 +1,4 @@
-"""Trains one run: from its first update, or its last checkpoint, to the end of its budget."""
+"""The training loop of one run, from its first step or its last checkpoint to its budget."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Trainer:
     """Trains a run on the ranks of this job.
 
     Args:
-        prepared: the run; it is trained once.
+        prepared: the run. One trainer trains it once.
     """
 
     engine: Engine
@@ -39,10 +39,10 @@ class Trainer:
     monitor: Monitor
     hooks: list[Hook]
     updater: Updater
-    _sound: bool
-    """Whether the last update was applied: what is saved may be gone back to."""
+    _healthy: bool
+    """Whether the last update was applied, so that a rollback may use a save of these weights."""
     _restored: int | None
-    """Step whose weights a rollback took, as long as no update of them was applied."""
+    """Step whose weights the last rollback restored; None once an update of them was applied."""
 
     def __init__(self, prepared: PreparedRun) -> None:
         self.prepared = prepared
@@ -55,14 +55,15 @@ class Trainer:
         """Train to the end of the budget.
 
         Returns:
-            The summary that is also written to the run folder: steps, spent, held-out scores.
+            The summary that is also written to the run folder: steps, amounts spent, counts of
+            skipped updates and rollbacks, data state, throughput, validation scores.
 
         Raises:
-            MegaptError: on every rank, if one of them cannot read its part of the corpus; a
-                checkpoint was written.
-            RunInterrupted: after SIGINT, SIGTERM or SIGUSR1; a checkpoint was written.
-            TrainingError: too much of the training was lost to faults, the ranks' weights differ,
-                or the corpora are used up.
+            MegaptError: on every rank, if one of them cannot read its part of the corpus. A
+                checkpoint is written first.
+            RunInterrupted: after SIGINT, SIGTERM or SIGUSR1. A checkpoint is written first.
+            TrainingError: if there were too many skipped updates or rollbacks, if the ranks'
+                weights differ, or if the corpora are used up.
         """
         if self.folder.finished:
             return self.folder.summary()
@@ -71,7 +72,7 @@ class Trainer:
             with ExitStack() as stack:
                 stack.enter_context(self._stops.heard())
                 self._start(stack)
-                with self._recording_its_end():
+                with self._recording_failure():
                     self._loop(stack)
                     validation = self._validate()
                     self._checkpoint()
@@ -81,10 +82,10 @@ class Trainer:
             raise TrainingError(f"{self.folder.folder}: {error}") from None
 
     def _start(self, stack: ExitStack) -> None:
-        """Build the engine and what watches it; the run folder is there from now on."""
+        """Create the run folder, and build the engine, the watchdog, the monitor and the hooks."""
         prepared, ranks, state = self.prepared, self.ranks, self.state
-        self._sound, self._restored = True, None
-        ranks.barrier()  # A slower rank still looks whether the folder is free.
+        self._healthy, self._restored = True, None
+        ranks.barrier()  # A slower rank may still be checking whether the folder is free.
         if ranks.main:
             self.folder.create(self.config, prepared.corpus, ranks.world)
         ranks.barrier()
@@ -112,15 +113,15 @@ class Trainer:
             path = prepared.saved.path
             self.monitor.event(state.step, "resumed", ranks=ranks.world, path=str(path))
             if path.parent != self.folder.checkpoints:
-                self._checkpoint()  # A branch needs its parent no more.
+                self._checkpoint()  # From now on the branch does not need its parent.
 
     @contextmanager
-    def _recording_its_end(self) -> Iterator[None]:
-        """Record an end before the budget's."""
+    def _recording_failure(self) -> Iterator[None]:
+        """Record an event if the run ends before its budget is spent."""
         try:
             yield
         except TrainingError as error:
-            self._finish_checkpoints()  # All ranks have it: what is begun may be finished.
+            self._finish_checkpoints()  # All ranks raise it, so they can still save together.
             self.monitor.event(self.state.step, "failed", reason=str(error))
             raise
         except RunInterrupted as error:
@@ -129,25 +130,27 @@ class Trainer:
 
     def _loop(self, stack: ExitStack) -> None:
         steps = stack.enter_context(closing(self._steps()))
-        owed, first = False, self.state.step  # owed: a checkpoint, until the weights are sound
+        # A due checkpoint waits until the last update was applied.
+        save_due, first = False, self.state.step
         while self._share() < 1.0:
             with ExitStack() as waiting:
-                if self.state.step == first:  # Compilation, and whatever else is done but once.
+                if self.state.step == first:  # It includes compilation and other one-time work.
                     waiting.enter_context(self.watchdog.slowly("first step"))
                 updated, stop = self._step(steps)
             step, last = self.state.step, self._share() >= 1.0
             for hook in self.hooks:
                 hook.after_step(step, updated, last)
             self._react(updated)
-            # After a rollback too: a resumed run shall not come by the same text.
-            owed = owed or updated.reaction.rollback or is_due(step, self.config.checkpoint.every)
+            # A rollback is saved too, so that a resumed run does not read the same text again.
+            rolled_back = updated.reaction.rollback
+            save_due = save_due or rolled_back or is_due(step, self.config.checkpoint.every)
             if last:
-                return  # The end validates and saves by itself.
+                return  # `train` validates and saves at the end.
             if is_due(step, self.config.training.validate_every):
                 self._validate()
-            if stop or (owed and self._sound):
+            if stop or (save_due and self._healthy):
                 self._checkpoint()
-                owed = not self._sound
+                save_due = not self._healthy
             self._record_checkpoints()
             if stop:
                 raise self._interrupted()
@@ -163,7 +166,7 @@ class Trainer:
         )
 
     def _step(self, steps: Steps) -> tuple[StepResult, bool]:
-        """Do one step; return what it came to, and whether some rank was asked to stop."""
+        """Do one step; return its result, and whether any rank was asked to stop."""
         step = self.state.step + 1
         began = time.perf_counter()
         self.watchdog.beat(step, "data")
@@ -191,9 +194,9 @@ class Trainer:
             hook.after_update(step, applied)
 
     def _next(self, steps: Steps) -> StepData:
-        """Return the next step's data, or save what is learnt and say why there is none.
+        """Return the next step's data; if there is none, save a checkpoint and raise the reason.
 
-        All ranks end here together, so all can save.
+        All ranks end together here, so that all can save.
         """
         try:
             return next(steps)
@@ -207,29 +210,29 @@ class Trainer:
                 raise
             raise TrainingError(
                 f"the corpora are used up after step {self.state.step}, at {self._share():.1%} of "
-                f"the budget, where a checkpoint was written; raise their max_epochs or lower "
+                f"the budget; a checkpoint was written; raise their max_epochs or lower "
                 f"training.budget.amount"
             ) from None
 
     def _react(self, updated: StepResult) -> None:
-        """Do what an update asks for: nothing as a rule, else a rollback."""
+        """Roll back if the guard asks for it, and note whether the weights may be saved."""
         if updated.applied:
             self._restored = None
-        # Updates that are left out may come of weights that an earlier one has ruined.
-        self._sound = updated.applied and not updated.reaction.rollback
+        # Skipped updates may be the effect of weights that an earlier update has spoiled.
+        self._healthy = updated.applied and not updated.reaction.rollback
         if updated.reaction.rollback:
             self._roll_back(updated.reaction.what["reason"])
 
     def _roll_back(self, reason: str) -> None:
-        """Take the weights of the last checkpoint, and continue with the text that comes next."""
+        """Restore the weights of the last checkpoint; the data continue with the next text."""
         step = self.state.step
         with self.watchdog.slowly("rollback"):
             self.checkpoints.settle(True)
-            # Weights from which no update could be applied are not gone back to twice.
+            # A checkpoint after which no update could be applied is not restored twice.
             saved = self.checkpoints.newest(before=self._restored)
             if saved is None:
                 other = "other " if self._restored else ""
-                reason = f"{reason}, and there is no {other}checkpoint to go back to"
+                reason = f"{reason}, and there is no {other}checkpoint to roll back to"
                 raise self.guard.failure(step, reason)
             self.checkpoints.load(saved, self.engine)
         self._restored, self.state.score = saved.step, None
@@ -268,17 +271,17 @@ class Trainer:
             guard=self.guard.state,
         )
         with self.watchdog.slowly("checkpoint"), self.monitor.pause("checkpoint"):
-            self.checkpoints.save(self.engine, state, self.state.score, self._sound)
+            self.checkpoints.save(self.engine, state, self.state.score, self._healthy)
 
     def _finish_checkpoints(self) -> None:
-        """Wait until what was saved is written, and record what became of it."""
+        """Wait until all checkpoints are written, and record their events."""
         with self.watchdog.slowly("checkpoint"):
             self.checkpoints.finish()
         self._record_checkpoints()
 
     def _record_checkpoints(self) -> None:
         for event in self.checkpoints.take_events():
-            # The checkpoint may be one of a later step than the run is at now.
+            # The checkpoint may belong to another step than the one the run is at.
             self.monitor.event(self.state.step, event.kind, checkpoint=event.step, text=event.text)
 
     def _interrupted(self) -> RunInterrupted:

@@ -1,4 +1,4 @@
-"""One update: passes over the micro-batches, what is made of their loss, and the step."""
+"""One update: forward and backward passes, the check of the loss, the optimizer step."""
 
 from __future__ import annotations
 
@@ -22,29 +22,30 @@ from megapt.training.steps import StepData
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step came to."""
+    """Result of one step."""
 
     scores: Scores
     numbers: dict[str, float]
-    """Learning rate, gradient norm and packing efficiency."""
+    """Learning rate, gradient norm and packing efficiency, by name in the record."""
     spent: Spent
-    """Without the seconds."""
+    """Amounts spent on all budget axes except `wall_clock`."""
     computed: float
-    """Seconds of this rank's own forward passes."""
+    """Seconds of the forward passes of this rank."""
     applied: bool
-    """Whether the weights have changed."""
+    """Whether the update was applied to the weights."""
     reaction: Reaction
+    """What the guard asks for."""
 
 
 class Updater:
-    """Does the updates of a run.
+    """Computes the updates of a run.
 
     Args:
-        engine: with the model.
-        parts: of the run.
-        guard: judges the updates.
-        watchdog: is told what this rank does.
-        before: called with the step when its gradients are there.
+        engine: engine that holds the model.
+        parts: parts of the run.
+        guard: decides whether an update is skipped or rolled back.
+        watchdog: receives the progress of this rank.
+        before: called with the step once its gradients are computed.
         after: called with the step, and whether its update was applied.
     """
 
@@ -66,35 +67,35 @@ class Updater:
         self._watchdog = watchdog
         self._before, self._after = before, after
         faults = parts.config.faults
-        self._judging = faults.spike_threshold > 0 and faults.on_spike != "record"
+        self._judges_first = faults.spike_threshold > 0 and faults.on_spike != "record"
         self._stopwatch = Stopwatch(parts.ranks.device)
 
     def update(self, step: int, data: StepData, share: float) -> StepResult:
-        """Do one update, unless its loss or its gradient forbids it.
+        """Compute one update, and skip it if its loss or its gradient is not acceptable.
 
         Args:
-            step: its number, from 1.
-            data: of this rank.
-            share: of the budget that is spent before it.
+            step: number of the step, from 1.
+            data: data of this rank.
+            share: share of the budget that is spent before this step.
 
         Raises:
-            TrainingError: too many updates were left out.
+            TrainingError: if too many updates were skipped.
         """
         scores, loss = self._pass(step, data)
 
-        def whole() -> float | None:
-            asked = any(data.totals.sizes)  # Maybe nothing in the whole step was to be predicted.
-            return self._ranks.sum([float(loss)])[0] if asked else None
+        def total_loss() -> float | None:
+            has_targets = any(data.totals.sizes)  # A step may have no target on any rank.
+            return self._ranks.sum([float(loss)])[0] if has_targets else None
 
         self._watchdog.beat(step, "update")
         self._before(step)
         rate = self._config.optimizer.lr * rate_factor(self._config.schedule, share)
-        # To know the loss, the host waits for the device. After the update it has waited anyway,
-        # and an update whose loss is not finite is left out for its gradient.
-        judged = whole() if self._judging else None
+        # Reading the loss makes the host wait for the device. After the update it has waited
+        # anyway, and an update whose loss is not finite is skipped because of its gradient.
+        judged = total_loss() if self._judges_first else None
         skip = self._guard.judge(judged) is Verdict.SKIP
         update = self._engine.step(rate, skip)
-        judged = judged if self._judging else whole()
+        judged = judged if self._judges_first else total_loss()
         self._after(step, update.applied)
         counts = data.counts
         flops = training_flops(self._config.model, self._heads, counts, self._vocabulary)
@@ -118,8 +119,8 @@ class Updater:
         loss = torch.zeros((), dtype=torch.float64, device=self._ranks.device)
         for i, batch in enumerate(data.micro_batches):
             self._watchdog.beat(step, "forward")
-            # Dropout is torch's; its masks belong to (seed, first window of the micro-batch), and
-            # to the slice of its positions.
+            # torch draws the dropout masks; they are keyed by (seed, first window of the
+            # micro-batch) and by the slice of positions.
             slices = [self._ranks.sequence_rank] if self._ranks.sequence_world > 1 else []
             key = derive_key(self._config.seed, "dropout", batch.key, *slices)
             torch.manual_seed(key >> 1)

@@ -79,18 +79,18 @@ def test_ls_tells_of_each_checkpoint(run: Path) -> None:
     code, lines, _ = call("ls", run)
     assert code == 0
     assert "kept: last, every" in lines[1]
-    assert lines[2].split()[:2] == ["3", "damaged:"]
+    assert lines[2].split()[:2] == ["3", "corrupt:"]
     assert "trainer.json" in lines[2]
 
 
 def test_verify_names_each_damaged_file(run: Path) -> None:
-    assert call("verify", run) == (0, [f"step {step}: whole" for step in (1, 2, 3)], "")
+    assert call("verify", run) == (0, [f"step {step}: intact" for step in (1, 2, 3)], "")
     flip(checkpoint_path(run / "checkpoints", 2) / "model.safetensors")
     (checkpoint_path(run / "checkpoints", 2) / "trainer.json").unlink()
     (checkpoint_path(run / "checkpoints", 3) / "checkpoint.json").unlink()
     code, lines, _ = call("verify", run)
     assert code == 1
-    assert lines[0] == "step 1: whole"
+    assert lines[0] == "step 1: intact"
     assert sorted(line.split()[2] for line in lines[1:3]) == ["model.safetensors", "trainer.json"]
     assert lines[3].startswith("step 3: has no checkpoint.json")
     assert call("verify", run, 1)[0] == 0

@@ -98,7 +98,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(folder: Pat
     step, said, events = run_ranks(1, find, folder)[0]
     assert step is None
     assert said.startswith("DamagedError: ")
-    for part in (str(folder), "model.safetensors is damaged", "to start anew"):
+    for part in (str(folder), "model.safetensors is corrupt", "to start from scratch"):
         assert part in said
     assert [number for number, _, _ in events] == [3, 2, 1]
 
@@ -112,7 +112,7 @@ def test_checkpoints_of_an_earlier_version_are_refused_in_one_line(folder: Path)
         (checkpoint_path(folder, step) / "checkpoint.json").unlink()
     step, said, _ = run_ranks(1, find, folder)[0]
     assert step is None
-    assert "has no checkpoint.json; damaged, or of an earlier megapt" in said
+    assert "has no checkpoint.json; corrupt, or of an earlier megapt" in said
 
 
 @pytest.mark.parametrize("name", ["checkpoint.json", "trainer.json"])
@@ -150,7 +150,7 @@ def test_a_branch_begins_with_the_newest_or_with_the_step_that_is_named(folder: 
     assert run_ranks(1, begin_branch, run, 1) == [1]
     flip(checkpoint_path(folder, 3) / "trainer.json")
     assert run_ranks(1, begin_branch, run, None) == [2]
-    assert "trainer.json is damaged" in str(run_ranks(1, begin_branch, run, 3)[0])
+    assert "trainer.json is corrupt" in str(run_ranks(1, begin_branch, run, 3)[0])
     assert (
         run_ranks(2, begin_branch, run, 9)
         == [f"branch.step: {run} has no checkpoint of step 9; it has 1, 2, 3"] * 2
@@ -159,4 +159,4 @@ def test_a_branch_begins_with_the_newest_or_with_the_step_that_is_named(folder: 
     (run / "other").mkdir()
     for step in (None, 1):
         said = str(run_ranks(1, begin_branch, run / "other", step)[0])
-        assert said == f"branch.run: {run / 'other'} has no checkpoint to begin with"
+        assert said == f"branch.run: {run / 'other'} has no checkpoint to start from"

@@ -102,7 +102,7 @@ def test_it_goes_on_as_its_own_version_would_have(
 
 def test_its_weights_are_evaluated_as_before(old: Path, corpus_folder: Path) -> None:
     scores = evaluate_run(str(old / "run"), 10, str(corpus_folder))["model"]
-    assert scores == pytest.approx(expected_of(old)["validation"], rel=1e-5)
+    assert scores == pytest.approx(expected_of(old)["heldout"], rel=1e-5)
 
 
 def call(*words: object) -> None:

@@ -44,7 +44,7 @@ def save_while_training(
     if not asynchronous:
         free.set()
     engine = make_engine(ranks, config)
-    checkpoints = checkpoints_of(folder, ranks, asynchronous=asynchronous)
+    checkpoints = checkpoints_of(folder, ranks, async_save=asynchronous)
     advance(engine, ranks, 1, 2)
     checkpoints.save(engine, state_of(2, ranks, config))
     checkpoints.settle(not ranks.any(not checkpoints.poll()))

@@ -31,10 +31,10 @@ SHORT = "schedule.window_rampup=[{until: 0.5, length: 17}]"
 WRONG = [
     ("modle.num_layers=2", "modle: unknown key; did you mean 'model'?"),
     ("model.num_layers=0", "model.num_layers: should be greater than 0"),
-    ("model.num_heads=5", "hidden 16 should be a multiple of heads 5"),
+    ("model.num_heads=5", "hidden_size 16 should be a multiple of num_heads 5"),
     ("optimizer.lr=fast", "optimizer.lr: should be a valid number"),
     ("training.precision=fp8", "training.precision: should be "),
-    ("parallel.offload_param=cpu", "offload_parameters needs zero_stage 3, not 0"),
+    ("parallel.offload_param=cpu", "offload_param needs zero_stage 3, not 0"),
     ("monitor.trackers=[jsonl,jsonl]", "monitor.trackers: names 'jsonl' twice"),
     (
         "parallel.sequence_parallel_size=3",
@@ -42,11 +42,11 @@ WRONG = [
     ),
     (
         "training.micro_batch_size=3",
-        "training.global_batch_size: 8 windows do not divide by micro_batch_size 3",
+        "training.global_batch_size: 8 windows are not divisible by micro_batch_size 3",
     ),
     (
         "schedule.batch_size_rampup=[{until: 0.5, global_batch_size: 3}]",
-        "schedule.batch_size_rampup: 3 windows do not",
+        "schedule.batch_size_rampup: 3 windows are not",
     ),
     (
         "schedule.batch_size_rampup=[{until: 1.0e-9, global_batch_size: 8},"
@@ -74,7 +74,7 @@ WRONG = [
     ("deepspeed.zero_optimization.stage=3", "stage: set by parallel.zero_stage"),
     ("deepspeed.nonsense=1", "nonsense"),
     ("training.attention=gruped", "no attention backend named 'gruped'; did you mean 'grouped'?"),
-    ("training.attention=rows", "training.attention: 'rows' wants batches in rows"),
+    ("training.attention=rows", "training.attention: 'rows' needs batches in rows"),
     ("training.attention=varlen", "training.attention: 'varlen'"),
     ("training.attention=flex training.row_length=128 model.dropout=0.1", "model.dropout: 0.1"),
     ("training.row_length=20", "training.row_length: 20 positions are too few"),
@@ -87,7 +87,10 @@ WRONG = [
     ("objective=mlm objective.mask_rat=0.2", "OBJECTIVE.mask_rat: unknown key"),
     ("objective=span_corruption objective.mean_span_length=0.0", "OBJECTIVE.mean_span_length: "),
     ("objective=mgm model.num_segments=0", "model.num_segments: 0 is too few: 'mgm'"),
-    ("checkpoint.keep_best=2 checkpoint.metric=loss/none", "'loss/none' is no held-out score"),
+    (
+        "checkpoint.keep_best=2 checkpoint.metric=loss/none",
+        "'loss/none' is not a validation metric",
+    ),
 ]
 
 

@@ -18,9 +18,9 @@ def test_train_says_where_the_run_is_and_what_it_reached(config_file: Path) -> N
     assert answer.code == 0
     [line] = answer.output.splitlines()
     assert line.startswith(f"{run}: ")
-    assert "held-out loss" in line
+    assert "validation loss" in line
     again = trained_by("train", config_file)
-    assert again == Answer(0, f"{run}: finished already; nothing to do\n", "")
+    assert again == Answer(0, f"{run}: already finished; nothing to do\n", "")
 
 
 def test_a_model_without_segments_is_trained_and_used(megapt: Megapt, config_file: Path) -> None:
@@ -44,7 +44,7 @@ def test_compare_ends_with_the_table_and_where_the_report_is(compare_file: Path)
     out = compare_file.with_name("out")
     assert report == f"report: {out / 'report.html'}"
     assert results == f"results: {out / 'results.json'}"
-    assert "arlm: held-out loss" in answer.output
+    assert "arlm: validation loss" in answer.output
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_compare_ends_with_the_table_and_where_the_report_is(compare_file: Path)
         (["sed=3"], ["command line: sed: ", "'seed'"]),
         (["model.hiden_size=3"], ["model.hiden_size: ", "'hidden_size'"]),
         (["model.hidden_size=wide"], ["model.hidden_size: ", "integer", "'wide'"]),
-        (["model.hidden_size=15"], ["hidden 15", "heads 2"]),
-        (["seed"], ["'seed' should read key=value"]),
+        (["model.hidden_size=15"], ["hidden_size 15", "num_heads 2"]),
+        (["seed"], ["'seed' should have the form key=value"]),
         (["objective=mlmm"], ["objective: ", "'mlm'"]),
         (["objective.name=mlmm"], ["objective.name: ", "'mlm'"]),
         (["objective=[mlm]"], ["objective"]),
@@ -129,7 +129,7 @@ def test_the_kinds_of_config_file_are_told_apart(
         (["measures=[prob]"], "command line: measures.0.name: no measure named 'prob'"),
         (["measures=probe"], "measures: "),
         (["measures.0.train_documents=3"], "'measures' holds no keys"),
-        (["probe.train_documents=3"], "probe: unknown key"),
+        (["probe.train_documents=3"], "probe: this key is called 'measures' now"),
     ],
 )
 def test_a_wrong_member_is_refused_before_another_is_trained(

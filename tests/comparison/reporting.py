@@ -28,7 +28,7 @@ PROBE = MeasureRecord(
     better="higher",
     settings={"train_documents": 6000},
     items=2022,
-    material="4,000 training and 2,022 held-out documents",
+    material="4,000 training and 2,022 validation documents",
     baselines={"majority class": 0.521},
     untrained=Score(value=0.566, interval=(0.551, 0.581)),
 )
@@ -40,7 +40,7 @@ REPETITION = MeasureRecord(
     better="lower",
     settings={},
     items=2,
-    material="2 held-out texts",
+    material="2 validation texts",
     baselines={},
     untrained=None,
 )

@@ -143,7 +143,7 @@ def test_the_budget_holds_on_the_axis_that_was_declared(
         "arlm",
         "nsp",
         training=training,
-        samples=0,
+        num_samples=0,
         measures=[probe(8, 4)],
     )
     [found] = run_ranks(1, compare, config)
@@ -171,7 +171,7 @@ def test_the_majority_is_counted_on_the_documents_of_the_probe(
 ) -> None:
     measure = results.measures[0]
     assert measure.items == 30
-    assert measure.material == "60 training and 30 held-out documents"
+    assert measure.material == "60 training and 30 validation documents"
     chosen = np.arange(30) * len(corpus.validation) // 30
     share = np.bincount(corpus.validation.labels[chosen]).max() / 30
     assert measure.baselines == {"majority class": share}
@@ -296,7 +296,7 @@ def test_without_classes_there_is_no_probe_unless_it_is_named(
     assert found.corpus.labels == []
     assert all("probe" not in member.scores for member in found.members)
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
-    assert "No measure with an interval was taken" in page
+    assert "No measure has an interval" in page
     assert "probe: needs training documents of two classes" in page
 
 

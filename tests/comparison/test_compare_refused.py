@@ -47,7 +47,7 @@ def test_a_member_that_tells_more_segments_apart_than_the_model_is_refused(
     config = CompareConfig.model_validate({**usual.model_dump(), "model": model})
     message = refusal(config, Origins({"model.num_segments": "compare.yaml:4"}))
     assert message == (
-        "compare.yaml:4: model.num_segments: 1 is too few: 'mgm' tells 2 segments apart; "
+        "compare.yaml:4: model.num_segments: 1 is too few: 'mgm' distinguishes 2 segments; "
         "set it to 2"
     )
 

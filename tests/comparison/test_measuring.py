@@ -50,7 +50,7 @@ def test_a_measure_of_ones_own_is_asked_and_kept(corpus_folder: Path, tmp_path: 
         tmp_path / "out",
         members=members,
         measures=[probe(8, 4), steps(tmp_path)],
-        samples=0,
+        num_samples=0,
     )
     run_ranks(1, compare, config)
     copy = tmp_path / "out" / "measures.steps.py"
@@ -77,7 +77,7 @@ def test_a_measure_of_ones_own_is_asked_and_kept(corpus_folder: Path, tmp_path: 
 
 
 def test_no_measure_may_be_asked_for(corpus_folder: Path, tmp_path: Path) -> None:
-    config = compare_config(corpus_folder, tmp_path / "out", "arlm", measures=[], samples=0)
+    config = compare_config(corpus_folder, tmp_path / "out", "arlm", measures=[], num_samples=0)
     [found] = run_ranks(1, compare, config)
     assert found.measures == []
     assert found.left_out == {}
@@ -119,7 +119,7 @@ def test_what_a_measure_says_of_itself_is_checked_before_the_training(
     ("measures", "says"),
     [
         (["probe", {"name": "probe"}], "names 'probe' twice"),
-        (["a/b"], "a name should be of letters"),
+        (["a/b"], "a name may have only letters"),
         ("probe", "should be a valid list"),
     ],
 )

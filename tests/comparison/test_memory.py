@@ -25,13 +25,13 @@ def memory_by_member(ranks: Ranks, config: CompareConfig) -> tuple[list[int], in
     """Return the memory after each member was measured, and the parameters of one."""
     comparison = Comparison(config, ranks, Origins())
     found: list[int] = []
-    say = comparison._say
+    print_summary = comparison._print_summary
 
     def watched(member: Member) -> None:
-        say(member)
+        print_summary(member)
         found.append(resident())
 
-    comparison._say = watched  # type: ignore[method-assign]
+    comparison._print_summary = watched  # type: ignore[method-assign]
     results = comparison.run()
     return found, results.members[0].parameters
 

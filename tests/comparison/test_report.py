@@ -108,7 +108,7 @@ def test_nothing_measured_is_said(results: Results) -> None:
     ]
     page = render(results.model_copy(update={"members": bare, "measures": []}))
     assert "No text was generated." in page
-    assert "No measure with an interval was taken, so the members share none." in page
+    assert "No measure has an interval, so the members cannot be ranked." in page
     assert page.count("<svg") == 1
 
 

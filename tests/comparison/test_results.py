@@ -88,7 +88,7 @@ RESULTS: dict[str, Any] = {
             "better": "higher",
             "settings": {"train_documents": 10},
             "items": 5,
-            "material": "10 training and 5 held-out documents",
+            "material": "10 training and 5 validation documents",
             "baselines": {"majority class": 0.5},
             "untrained": {"value": 0.55, "interval": [0.5, 0.6], "items": []},
         }

@@ -125,7 +125,7 @@ def test_a_seek_costs_nothing_however_far() -> None:
 
 @pytest.mark.parametrize("arguments", [([(0, 4)], 8), ([(3, 0)], 8), ([], 0)])
 def test_a_stage_without_steps_or_windows_is_refused(arguments: Any) -> None:
-    with pytest.raises(ValueError, match="less than 1"):
+    with pytest.raises(ValueError, match="steps and windows must be at least 1"):
         BatchSchedule(*arguments)
 
 
@@ -182,7 +182,7 @@ def test_a_resume_within_a_batch_is_refused(windows: int, size: int) -> None:
     loader: Loader[list[int]] = Loader(
         Numbers(), global_batch_size=BatchSchedule([(2, 4), (3, 8)], 12)
     )
-    with pytest.raises(ConfigError, match=f"no whole number of global batches of {size}"):
+    with pytest.raises(ConfigError, match=f"not a whole number of global batches of {size}"):
         loader.resume(LoaderState({}, windows))
 
 
@@ -193,7 +193,7 @@ def test_the_sequence_ends_with_its_last_whole_batch(total: int, steps: int) -> 
 
 
 def test_every_stage_divides_by_ranks_and_micro_batches() -> None:
-    with pytest.raises(ValueError, match="a global batch of 6 windows does not divide by 2 ranks"):
+    with pytest.raises(ValueError, match="a global batch of 6 windows is not divisible by 2 ranks"):
         Loader(Numbers(), global_batch_size=BatchSchedule([(2, 6)], 8), micro_batch_size=2, world=2)
 
 

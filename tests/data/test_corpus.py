@@ -162,7 +162,7 @@ def test_a_flipped_byte_of_an_index_is_found_by_the_first_rank(copied: Path, fil
     corpus.verify(rank=1, world=2)
 
 
-@pytest.mark.parametrize(("name", "told"), [("train", "training"), ("valid", "held-out")])
+@pytest.mark.parametrize(("name", "told"), [("train", "training"), ("valid", "validation")])
 def test_a_corpus_without_the_split_that_is_asked_for_says_so(
     corpus_folder: Path, name: Literal["train", "valid"], told: str
 ) -> None:

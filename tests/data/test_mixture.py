@@ -322,8 +322,8 @@ def test_an_empty_corpus_has_no_temperature_weight() -> None:
     [
         ([], r"start at windows \[\]; the first must be 0"),
         ([Stage(1, (1, 1))], r"start at windows \[1\]; the first must be 0"),
-        ([Stage(0, (1, 1)), Stage(9, (1, 2)), Stage(9, (1, 3))], "they must rise"),
-        ([Stage(0, (1, 1)), Stage(9, (1,))], "from window 9 on: 1 weights for 2 .*'en', 'zh'"),
+        ([Stage(0, (1, 1)), Stage(9, (1, 2)), Stage(9, (1, 3))], "they must increase"),
+        ([Stage(0, (1, 1)), Stage(9, (1,))], "from window 9: 1 weights for 2 .*'en', 'zh'"),
         ([Stage(0, (1, -0.5))], "corpus 'zh' has weight -0.5"),
         ([Stage(0, (float("nan"), 1))], "corpus 'en' has weight nan"),
         ([Stage(0, (1, float("inf")))], "corpus 'zh' has weight inf"),

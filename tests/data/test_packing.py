@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from megapt.data import make_example
-from megapt.data.packing import Rows, first_fit, lay_in_rows
+from megapt.data.packing import Rows, first_fit, pack_into_rows
 
 LENGTH = 20
 lengths = st.lists(st.integers(1, LENGTH), max_size=40)
@@ -95,7 +95,7 @@ def test_packing_is_dense_on_documents_of_usual_lengths() -> None:
 @given(lengths, openings, st.integers(0, 5), st.booleans())
 def test_rows_are_filled_up(lengths: list[int], open: int, count: int, both: bool) -> None:
     examples = [make_example([7] * n, "causal", {}) for n in lengths]
-    laid = lay_in_rows(examples, Rows(LENGTH, count, open), pad=3, bidirectional=both)
+    laid = pack_into_rows(examples, Rows(LENGTH, count, open), pad=3, bidirectional=both)
     fillers = [example for example in laid if not any(example is mine for mine in examples)]
     assert len(laid) - len(fillers) == len(examples)
     for example in fillers:

@@ -34,7 +34,9 @@ def test_sizes_that_do_not_divide_are_refused(
 ) -> None:
     with (
         open_maker(describe_data(corpus_folder), "text") as maker,
-        pytest.raises(ValueError, match=f"{GLOBAL_BATCH} windows does not divide by {world} ranks"),
+        pytest.raises(
+            ValueError, match=f"{GLOBAL_BATCH} windows is not divisible by {world} ranks"
+        ),
     ):
         Loader(maker, global_batch_size=GLOBAL_BATCH, micro_batch_size=micro, world=world)
 
@@ -106,7 +108,7 @@ def test_a_resume_within_a_global_batch_is_refused(corpus_folder: Path) -> None:
     with open_maker(describe_data(corpus_folder), "text") as maker:
         state = LoaderState(maker.stream.identity, 3 * GLOBAL_BATCH)
         loader = Loader(maker, global_batch_size=2 * GLOBAL_BATCH)
-        with pytest.raises(ConfigError, match=f"{3 * GLOBAL_BATCH} windows are no whole number"):
+        with pytest.raises(ConfigError, match=f"{3 * GLOBAL_BATCH} windows are not a whole number"):
             loader.resume(state)
         Loader(maker, global_batch_size=3 * GLOBAL_BATCH).resume(state)
 

@@ -9,7 +9,7 @@ from prep_inputs import jsonl, read
 from data_prep.errors import PrepError
 
 ROWS = [{"text": f"the river {number} 河流"} for number in range(50)]
-MEND = "; mend it, or leave such documents out with --errors skip"
+MEND = "; fix it, or skip such documents with --errors skip"
 
 
 def spoil(number: int, line: bytes) -> bytes:

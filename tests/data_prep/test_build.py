@@ -119,7 +119,7 @@ def test_labels_are_partly_missing_and_numbers_sorted_by_value(
     manifest = build([source], tokenizer_path, tmp_path / "out")
     assert manifest.labels == ["9", "10"]
     splits = manifest.splits.values()
-    assert sum(split.labeled for split in splits) == 40
+    assert sum(split.labelled for split in splits) == 40
     assert [sum(split.label_counts[i] for split in splits) for i in range(2)] == [20, 20]
 
 

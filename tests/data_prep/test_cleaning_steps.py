@@ -109,7 +109,7 @@ def test_dump_spells_out_the_defaults_and_parses_again() -> None:
         ([{"unicode": {}, "c4": {}}], "cleaning.0", "a step is a name"),
         ([3], "cleaning.0", "a step is a name"),
         ({"unicode": {}}, "cleaning", "write a list of steps"),
-        (["c4", "c4"], "cleaning", "c4 stands twice in a row"),
+        (["c4", "c4"], "cleaning", "c4 is listed twice in a row"),
     ],
 )
 def test_faults_are_placed_and_explained(steps: Any, place: str, message: str) -> None:
@@ -178,7 +178,7 @@ def test_files_are_pinned_by_checksum(tmp_path: Path) -> None:
     assert ADAPTER.dump_python(steps, mode="json")[1]["c4"]["bad_words_sha256"]
     Cleaner(steps)
     words.write_text("heck\n", encoding="utf-8")
-    with pytest.raises(PrepError, match="not the file that the settings mean"):
+    with pytest.raises(PrepError, match="not the file of the settings"):
         Cleaner(steps)
     words.unlink()
     with pytest.raises(PrepError, match="cannot be read"):

@@ -90,7 +90,7 @@ def test_progress_shows_tokens_and_leaves_out_what_was_there(
         ({}, ("--set", "seed=x"), "seed: Input should be a valid integer"),
         ({}, ("--set", "seed"), "--set seed: write --set PATH=VALUE"),
         ({"corpora": {"a": {"paths": ["x"]}}}, ("--text-field", "b"), "--text-field: the config"),
-        ({"corpora": {"a": {}}}, (), ":2: corpora.a.paths: this setting is needed"),
+        ({"corpora": {"a": {}}}, (), ":2: corpora.a.paths: this setting is required"),
         ("- a", (), "a config file must hold a mapping"),
         ("a: [", (), "not YAML"),
     ],

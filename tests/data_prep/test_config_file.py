@@ -11,10 +11,13 @@ from data_prep.errors import PrepError
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("corpora:\n  a: {paths: [x]}\n  a: {paths: [y]}\n", ":3: 'a' is there twice"),
-        ("corpora:\n  新闻: {}\n  书: {}\n  新闻: {}\n", ":4: '新闻' is there twice"),
-        ("cleaning:\n- length: {min_words: 1,\n    min_words: 2}\n", ":3: 'min_words' is there"),
-        ("errors: skip\nerrors: stop\n", ":2: 'errors' is there twice"),
+        ("corpora:\n  a: {paths: [x]}\n  a: {paths: [y]}\n", ":3: 'a' appears twice"),
+        ("corpora:\n  新闻: {}\n  书: {}\n  新闻: {}\n", ":4: '新闻' appears twice"),
+        (
+            "cleaning:\n- length: {min_words: 1,\n    min_words: 2}\n",
+            ":3: 'min_words' appears twice",
+        ),
+        ("errors: skip\nerrors: stop\n", ":2: 'errors' appears twice"),
         ("seed: 2024-13-45\n", ": month must be in 1..12; put the value in quotes"),
     ],
 )

@@ -159,7 +159,7 @@ def test_command_on_equal_documents(tmp_path: Path, capfd: pytest.CaptureFixture
     with LocalExecutor(1, 60.0) as executor:
         reshard_corpus(tmp_path / "a", tmp_path / "b", Sizes(1, 10**6), executor)
     done = run(capfd, "diff", tmp_path / "a", tmp_path / "a")
-    assert (done.code, done.out) == (0, "identical: one fingerprint\n")
+    assert (done.code, done.out) == (0, "identical: same fingerprint\n")
     done = run(capfd, "diff", tmp_path / "a", tmp_path / "b")
     assert done.code == 0
     assert "block_tokens: 60 in A, 1 in B" in done.out

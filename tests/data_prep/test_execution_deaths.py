@@ -25,7 +25,7 @@ from data_prep.errors import PrepError
 from data_prep.execution import LocalExecutor
 from data_prep.execution.client import MAX_RESTARTS, Client
 from data_prep.execution.context import Context, Cursor
-from data_prep.execution.supervisor import MAX_DEATHS, MAX_DEATHS_IN_VAIN
+from data_prep.execution.supervisor import MAX_DEATHS, MAX_TASK_DEATHS
 from tests.patience import patience
 
 
@@ -68,7 +68,7 @@ def test_long_tasks_are_named_in_short() -> None:
 
 
 def test_task_whose_workers_die_at_changing_records() -> None:
-    expected = rf"^{MAX_DEATHS_IN_VAIN} worker processes died on 0 \(killed by signal 9"
+    expected = rf"^{MAX_TASK_DEATHS} worker processes died on 0 \(killed by signal 9"
     with LocalExecutor(2, 5.0) as executor, pytest.raises(PrepError, match=expected):
         list(executor.map(make_die_anywhere, (), [0]))
 

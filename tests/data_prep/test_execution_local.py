@@ -104,7 +104,7 @@ def test_error_of_the_first_task_that_failed(executor: Executor) -> None:
         ("os", FileNotFoundError, "[Errno 2] No such file or directory: 'part.jsonl'"),
         ("unpicklable", RuntimeError, "UnpicklableError: one"),
         ("memory", PrepError, "memory ran out on (0.0, True); use fewer --workers (with MPI: fewer "
-         "ranks a machine)"),
+         "ranks per machine)"),
     ],
 )  # fmt: skip
 def test_errors_arrive_as_they_were_raised(error: str, kind: type[Exception], message: str) -> None:
@@ -189,5 +189,5 @@ def test_open_executor() -> None:
     with open_executor("local") as executor:
         assert executor is not None
         assert executor.workers == default_workers()
-    with pytest.raises(PrepError, match="give `mpirun -n` the number"), open_executor("mpi", 2):
+    with pytest.raises(PrepError, match="set the number with `mpirun -n`"), open_executor("mpi", 2):
         pytest.fail("entered")

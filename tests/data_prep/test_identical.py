@@ -88,7 +88,7 @@ def test_joined_tables_of_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What a build of thousands of units does, with some dozen."""
-    monkeypatch.setattr("data_prep.pipeline.duplicates.MOST_TABLES", 2)
+    monkeypatch.setattr("data_prep.pipeline.duplicates.MAX_TABLES", 2)
     monkeypatch.setattr("data_prep.pipeline.duplicates._JOINED_BYTES", 9000)
     monkeypatch.setattr("data_prep.pipeline.duplicates.BUCKET_MEMORY", 50_000)
     file = ConfigFile(config)

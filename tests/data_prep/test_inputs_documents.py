@@ -98,7 +98,7 @@ def test_fast_parser_agrees_with_the_standard_one(fields: dict[str, Any], ascii_
         (b'{"text": "a", "label": "\\ud800"}\n', "utf8", "half a surrogate pair"),
         (b'{"text": "a",}\n', "json", "not a JSON object on one line (Expecting property"),
         (b'{"text": "a\n', "json", "not a JSON object on one line (Invalid control character"),
-        (b'{"text": "a', "truncated", "the last line is cut short, or no JSON object (Unterm"),
+        (b'{"text": "a', "truncated", "the last line is cut short, or is not a JSON object (Unt"),
         (b"[" * 100_000 + b"\n", "json", "nested too deeply"),
         (b'["a"]', "json", "JSON of type array, not object"),
         (b"7", "json", "JSON of type integer, not object"),

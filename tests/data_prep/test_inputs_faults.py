@@ -197,7 +197,7 @@ def test_records_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ):
         path = tmp_path / name
         path.write_text(data)
-        assert " of more than 1 MiB" in stopped(path, **options)
+        assert " is longer than 1 MiB" in stopped(path, **options)
         tally = Tally()
         assert texts(read(path, errors="skip", tally=tally, **options)) == kept
         assert tally.rejected == {"too_long": 1}
@@ -220,7 +220,7 @@ def test_file_changed_since_it_was_found(tmp_path: Path) -> None:
 def test_places_far_into_a_file_are_printed_quickly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places_module, "_QUICKLY_READ_BYTES", 1000)
+    monkeypatch.setattr(places_module, "_QUICK_READ_BYTES", 1000)
     path = tmp_path / "in.jsonl"
     path.write_bytes(jsonl(ROWS))
     found = read(path, unit_bytes=500)

@@ -103,7 +103,7 @@ def test_file_url(tmp_path: Path) -> None:
     ("names", "message"),
     [
         (["none.jsonl"], "none.jsonl: no such file or folder"),
-        (["book.pdf"], r"book\.pdf: input must be \.jsonl, .*\.gz, .*; or name the format"),
+        (["book.pdf"], r"book\.pdf: input must be \.jsonl, .*\.gz, .*; or set the format"),
         (["empty"], r"empty: this folder holds no file to read; input is \.jsonl"),
         (["other"], "other: this folder holds no file to read; input is"),
         (["*.warc"], r"\*\.warc: this glob matches no file to read"),

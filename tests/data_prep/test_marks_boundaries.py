@@ -115,7 +115,7 @@ PROSE = {
 def test_the_pattern_is_seldom_asked(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It costs as much as tens of stops that are decided by the table."""
     asked = []
-    for name in ("_ask_pattern", "_ask_next_line"):
+    for name in ("_match_pattern", "_match_next_line"):
         ask = getattr(boundaries, name)
 
         def counting(joined, places, *limits, ask=ask):  # type: ignore[no-untyped-def]

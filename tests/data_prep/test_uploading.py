@@ -79,7 +79,7 @@ def test_what_is_no_corpus_is_left_alone(store: Store) -> None:
     (store.remote / "manifest.json").write_text("{}")
     done = store.build()
     assert done.code == 2
-    assert "exists and is not a corpus's" in done.err
+    assert "exists and is not the manifest of a corpus" in done.err
     assert (store.remote / "manifest.json").read_text() == "{}"
 
 

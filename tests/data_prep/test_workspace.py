@@ -57,7 +57,7 @@ def test_what_a_link_points_to_is_built(tmp_path: Path) -> None:
 
 def test_places_that_cannot_be_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for output, message in ((Path("."), "is the current folder"), (Path("/"), "is mounted")):
+    for output, message in ((Path("."), "is the current folder"), (Path("/"), "is a mount point")):
         with pytest.raises(PrepError, match=message), open_workspace(output):
             pytest.fail("it was let in")
     assert not list(tmp_path.iterdir())

@@ -62,10 +62,10 @@ def refusal(config: RunConfig, ranks: Ranks = ALONE) -> str:
         ({"optimizer": {"type": "Adam"}}, "optimizer: set by the section optimizer"),
         ({"scheduler": {"type": "WarmupLR"}}, "scheduler: set by the section schedule"),
         ({"fp16": {"enabled": True}}, "fp16.enabled: set by training.precision"),
-        ({"bf16": {"check_grad_overflow": False}}, "bf16.check_grad_overflow: megapt leaves out"),
+        ({"bf16": {"check_grad_overflow": False}}, "bf16.check_grad_overflow: megapt skips"),
         ({"prescale_gradients": True}, "prescale_gradients: would change the gradient"),
         ({"tensor_parallel": {"autotp_size": 2}}, "tensor_parallel: megapt does not work with it"),
-        ({"zero_optimization": {}}, "zero_optimization: unknown key; did you mean 'zero_optim"),
+        ({"zero_optimizations": {}}, "zero_optimizations: unknown key; did you mean 'zero_opt"),
         (
             {"zero_optimization": {"reduce_bucketsize": 5}},
             "zero_optimization.reduce_bucketsize: unknown key; did you mean 'reduce_bucket_size'?",

@@ -136,7 +136,7 @@ def test_rows_of_states_on_nvme_are_refused_in_one_line(tmp_path: Path) -> None:
         seq_dp_world_size=1,
         zero_nvme_offload_optimizer=lambda: True,
     )
-    with pytest.raises(ConfigError, match="states on NVMe cannot be put in another") as error:
+    with pytest.raises(ConfigError, match="states on NVMe cannot be reordered") as error:
         load_engine(engine, tmp_path, MOVED)
     assert str(tmp_path) in str(error.value)
 

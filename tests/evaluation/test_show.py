@@ -151,7 +151,7 @@ def test_all_lists_what_the_corpus_refuses(show: Show, tmp_path: Path) -> None:
 
 def test_all_drops_no_setting_in_silence(show: Show) -> None:
     for word in ("objective=mlm", "objective.mask_rate=0.3"):
-        with pytest.raises(ConfigError, match=rf"'{re.escape(word)}' has no place beside --all"):
+        with pytest.raises(ConfigError, match=rf"'{re.escape(word)}' cannot be combined"):
             show(word, every=True)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from megapt.evaluation.show import write
-from megapt.evaluation.show.lines import lines, many, printable, runs
+from megapt.evaluation.show.lines import lines, plural, printable, runs
 from tests.evaluation.showing import (
     EVIL,
     EVIL_SHOWN,
@@ -175,7 +175,7 @@ def test_runs_can_be_read_back(values: list[int]) -> None:
 
 
 def test_counts_are_rounded_to_a_decimal_place() -> None:
-    assert [many(n, "target") for n in (0, 1, 2, 7.24, 0.98, 1030.0)] == [
+    assert [plural(n, "target") for n in (0, 1, 2, 7.24, 0.98, 1030.0)] == [
         "0 targets",
         "1 target",
         "2 targets",

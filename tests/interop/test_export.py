@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
     output.mkdir()
     (output / "mine").write_text("mine")
     line = megapt("export", runs / "arlm", *words).refusal
-    assert line == f"{output}: is there already; choose another --output"
+    assert line == f"{output}: already exists; choose another --output"
 
 
 def test_what_fails_half_way_leaves_nothing(

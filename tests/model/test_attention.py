@@ -39,7 +39,7 @@ def test_every_state_is_taken_back_from_where_it_was_gathered(
 ) -> None:
     batch = make_batch([random_example(n, kind, n) for n in lengths])
     backend = GroupedAttention(batch)
-    assert backend.places[backend.back].tolist() == list(range(len(batch.tokens)))
+    assert backend.places[backend.inverse].tolist() == list(range(len(batch.tokens)))
 
 
 def test_attention_is_the_published_formula() -> None:

@@ -78,7 +78,7 @@ def test_a_run_with_it_is_that_with_grouped_and_goes_on(
 @pytest.mark.parametrize(
     ("more", "sections", "says"),
     [
-        ("rows = True", {}, "'dense' wants batches in rows; set training.row_length"),
+        ("rows = True", {}, "'dense' needs batches in rows; set training.row_length"),
         ("problem = classmethod(lambda *_: 'needs luck')", {}, "'dense' needs luck"),
         ("pass", {"model": {"dropout": 0.1}}, "attention 'dense' cannot drop weights"),
     ],

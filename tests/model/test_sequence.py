@@ -137,7 +137,9 @@ def test_ranks_together_are_one_alone(
 def test_the_heads_of_a_generator_are_divided_too() -> None:
     config = ModelConfig(**{**STYLES["pre"], "num_heads": 2})
     sequence = SequenceGroup(None, 0, 2)
-    with pytest.raises(ConfigError, match=r"^parallel\.sequence: 2 ranks .* 1 head") as error:
+    with pytest.raises(
+        ConfigError, match=r"^parallel\.sequence_parallel_size: 2 ranks .* 1 head"
+    ) as error:
         PretrainingModel(
             config, HEADS, vocabulary=VOCABULARY, max_positions=LENGTH, sequence=sequence
         )

@@ -59,7 +59,7 @@ def test_records_are_written_once_there_is_room(
     assert [record["step"] for record in read_metrics(file)] == list(range(1, 301))
     [warning] = caplog.messages
     assert warning.startswith("tracker 'jsonl': ")
-    assert warning.endswith("metrics.jsonl: No space left on device; training goes on")
+    assert warning.endswith("metrics.jsonl: No space left on device; training continues")
 
 
 def test_tensorboard_is_given_up(disk: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ def test_a_file_is_read_up_to_where_a_crash_cut_it(tmp_path: Path) -> None:
 def test_a_line_damaged_elsewhere_is_told(tmp_path: Path, damage: bytes) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n')
-    with pytest.raises(DamagedError, match=r"metrics\.jsonl: line 2 is damaged"):
+    with pytest.raises(DamagedError, match=r"metrics\.jsonl: line 2 is corrupt"):
         read_metrics(file)
 
 

@@ -132,13 +132,13 @@ def test_plain_lines_where_there_is_no_terminal(
     show_status(str(run))
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == f"{run}: training"
-    rows = {line[2:15].strip(): line[16:] for line in lines}
+    rows = {line[2:17].strip(): line[18:] for line in lines}
     assert rows.pop("memory").endswith("GiB at most on a rank")
-    assert rows.pop("last sign").endswith(" s ago")
+    assert rows.pop("last activity").endswith(" s ago")
     assert rows == {
         "step": "10, 50.0% of 2,000 raw_tokens",
         "loss": "4.1500 (-0.4250 in 4 steps)",
-        "held-out loss": "3.0000 after step 8; best 1.0000 after step 4",
+        "validation loss": "3.0000 after step 8; best 1.0000 after step 4",
         "speed": "50 tokens/s, MFU 50.0%, 25.0% waiting for data",
         "a step takes": "1 s, 99 % below 1 s, longest 1 s",
         "time left": "20 s",
@@ -201,7 +201,7 @@ def damaged_metrics(folder: Path) -> None:
     [
         (lambda folder: None, ConfigError, "no run here"),
         (nothing, ConfigError, "no run here"),
-        (damaged_metrics, DamagedError, "line 1 is damaged"),
+        (damaged_metrics, DamagedError, "line 1 is corrupt"),
     ],
 )
 def test_a_wrong_folder_is_told_in_one_line(

@@ -337,5 +337,5 @@ def test_windows_of_one_document_are_refused_where_a_random_b_would_be_of_the_sa
 
 
 def test_the_mask_of_roberta_is_refused() -> None:
-    with pytest.raises(ConfigError, match="asks no pairs"):
+    with pytest.raises(ConfigError, match="has no pairs"):
         build("bert", compat="roberta")

@@ -267,7 +267,7 @@ def test_a_share_of_the_run_is_rounded_to_a_step(steps: int) -> None:
         ({"members": {}}, "at least 1"),
         ({"members": {"v.2": {"name": "mlm"}}}, "'v.2' has a dot"),
         ({"schedule": [{"step": 9, "weights": {}}], "steps": 9}, "the budget ends after 9 steps"),
-        ({"schedule": [{"share": 0.01, "weights": {}}], "steps": 9}, "the first weights among"),
+        ({"schedule": [{"share": 0.01, "weights": {}}], "steps": 9}, "including the first weights"),
         ({"members": {"a": {"name": "mlmm"}}}, "objective.members.a.name: no objective named"),
         ({"members": {"a": {"name": "mlm", "rate": 1}}}, "objective.members.a.rate: unknown key"),
     ],

@@ -192,6 +192,14 @@ def test_every_mask_of_a_text_is_asked() -> None:
     assert example.targets["tokens"].labels.tolist() == [0, 0]
 
 
+def test_without_a_head_for_masked_tokens_there_is_no_example() -> None:
+    tokens = np.array([50, V.mask])
+    assert build("arlm").asked_at_masks(tokens) is None
+    example = build("diffusion").asked_at_masks(tokens)
+    assert example is not None
+    assert example.targets["tokens"].positions.tolist() == [2]
+
+
 def test_texts_without_a_target_make_a_batch() -> None:
     """Hugging Face's rule leaves most texts of two tokens as they are."""
     window = Window(0, 0, (make_piece([50, 51]),) * 40)

@@ -50,7 +50,7 @@ def test_a_document_without_a_class_gives_its_masked_tokens_alone() -> None:
     ("labels", "said"),
     [
         ((), "the corpus has no classes; build it with --label-field"),
-        (("one",), "the corpus has one class alone, 'one', and every answer would be the same"),
+        (("one",), "the corpus has only one class, 'one', so every answer would be the same"),
     ],
 )
 def test_a_corpus_without_two_classes_is_refused(labels: tuple[str, ...], said: str) -> None:
@@ -139,4 +139,4 @@ def test_a_class_without_documents_cannot_be_balanced() -> None:
 
 
 def test_unknown_numbers_cannot_be_balanced() -> None:
-    assert "whose numbers this corpus does not tell" in refusal(balance_classes=True)
+    assert "which this corpus does not record" in refusal(balance_classes=True)

@@ -137,7 +137,7 @@ def test_rates_out_of_range_are_refused(rate: float) -> None:
 
 
 def test_a_mode_that_the_tokenizer_lacks_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"\[S2S\] is no piece of the tokenizer .*none"):
+    with pytest.raises(ConfigError, match=r"tokenizer has no mode token \[S2S\] .*none"):
         build("prefix_lm", V.model_copy(update={"modes": {}}), mode="S2S")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from megapt.data import CounterRng, Piece, Window
 from megapt.objectives.pairs import RIGHT, WRONG, Task
-from megapt.objectives.reference_pairs import bert_pairs, kept
+from megapt.objectives.reference_pairs import bert_pairs, truncated_sizes
 from tests.chance import assert_fits, assert_mean
 from tests.windows import keys, make_piece, sized_windows, windows
 
@@ -175,7 +175,7 @@ def test_the_longer_side_loses_tokens_until_both_fit(a: int, b: int, longest: in
     sides = [a, b]
     while sum(sides) > longest:
         sides[0 if sides[0] > sides[1] else 1] -= 1
-    assert kept(a, b, longest) == tuple(sides)
+    assert truncated_sizes(a, b, longest) == tuple(sides)
 
 
 def test_a_coin_each_decides_which_end_loses_a_token() -> None:

@@ -44,7 +44,7 @@ def test_names_are_those_of_the_files() -> None:
 
 def test_every_objective_has_a_preset_of_its_name_and_every_preset_an_objective() -> None:
     named = {
-        file.stem: yaml.safe_load(file.read_text(encoding="utf-8"))["name"]
+        file.stem: ObjectiveSection(**yaml.safe_load(file.read_text(encoding="utf-8"))).name
         for file in PRESETS.glob("*.yaml")
     }
     assert set(OBJECTIVES) <= set(named)

@@ -379,7 +379,7 @@ def test_a_window_of_more_spans_than_sentinels_is_refused(
 def test_a_mode_that_the_tokenizer_lacks_is_refused() -> None:
     vocabulary = V.model_copy(update={"modes": {"NLU": 7}})
     build("span_corruption", vocabulary, window=W, mode="NLU")
-    with pytest.raises(ConfigError, match=r"\[S2S\] is no piece of the tokenizer .*\[NLU\]"):
+    with pytest.raises(ConfigError, match=r"tokenizer has no mode token \[S2S\] .*\[NLU\]"):
         build("span_corruption", vocabulary, window=W, mode="S2S")
 
 

@@ -70,7 +70,11 @@ def test_the_recipes_are_those_of_the_papers(recipe: str, mode_tokens: bool) -> 
             assert config.target_rate == rate
         else:
             assert objective.members[name].name == "span_corruption"
-            assert (config.noise_rate, config.mean_span, config.compat) == (rate, mean, None)
+            assert (config.noise_density, config.mean_span_length, config.compat) == (
+                rate,
+                mean,
+                None,
+            )
 
 
 @RECIPES
@@ -132,7 +136,7 @@ def test_windows_cost_what_is_said_on_average(recipe: str) -> None:
 def test_a_tokenizer_without_a_mode_token_is_refused(lacking: str) -> None:
     modes = {name: token for name, token in V.modes.items() if name != lacking}
     vocabulary = V.model_copy(update={"modes": modes})
-    with pytest.raises(ConfigError, match=rf"\[{lacking}\] is no piece of the tokenizer"):
+    with pytest.raises(ConfigError, match=rf"the tokenizer has no mode token \[{lacking}\]"):
         mixture(vocabulary)
     mixture(vocabulary, mode_tokens=False)
 

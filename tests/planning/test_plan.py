@@ -256,7 +256,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ("words", "machines", "message"),
     [
         ([], "example.yaml", "device: this section is missing"),
-        (["training.global_batch_size=7"], "h100-8x8.yaml", "7 windows do not divide by micro"),
+        (["training.global_batch_size=7"], "h100-8x8.yaml", "7 windows are not divisible by micro"),
         (
             ["parallel.sequence_parallel_size=3"],
             "h100-8x8.yaml",
@@ -312,7 +312,7 @@ def test_a_wrong_device_is_told_by_its_line(tmp_path: Path) -> None:
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"c.yaml:6: device.x: unknown key|c.yaml:4: device.name"):
         load_cluster(file)
-    with pytest.raises(ValueError, match="needs its network"):
+    with pytest.raises(ValueError, match="needs the key network"):
         cluster(device={**DEVICE, "network": None})
 
 

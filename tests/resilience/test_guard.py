@@ -60,7 +60,7 @@ def test_so_many_in_a_row_and_the_run_goes_back() -> None:
     backs = [reaction.rollback for reaction in feed(guard, NAN, NAN, 1.0, NAN, NAN, NAN, 1.0)]
     assert backs == [False, False, False, False, False, True, False]
     assert (guard.skipped, guard.rollbacks) == (5, 1)
-    with pytest.raises(TrainingError, match=r"step 3: 3 updates in a row .* gone back 1 times"):
+    with pytest.raises(TrainingError, match=r"step 3: 3 updates in a row .* rolled back 1 times"):
         feed(guard, NAN, NAN, NAN)
 
 

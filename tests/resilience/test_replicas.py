@@ -65,7 +65,7 @@ def compare_with_a_fault(ranks: Ranks, ill: list[int]) -> str:
         (3, [], ""),
         (3, [1], "the weights of rank 1 on host"),
         (4, [3], "the weights of rank 3 on host"),
-        (2, [1], "the ranks' weights differ, and no majority tells which are right (hosts: "),
+        (2, [1], "the ranks' weights differ, and no majority shows which are right (hosts: "),
     ],
 )
 def test_the_rank_that_differs_is_named_on_all(world: int, ill: list[int], said: str) -> None:

@@ -145,6 +145,6 @@ def test_a_run_that_was_never_sound_ends(corpus_folder: Path, tmp_path: Path) ->
         faults={"max_skipped_updates": 3},
     )
     [said] = run_ranks(1, train_to_ruin, config)
-    assert said.startswith(f"{config.output}: step 7: 3 updates in a row were left out, and there ")
-    assert "no other checkpoint to go back to" in said
+    assert said.startswith(f"{config.output}: step 7: 3 updates in a row were skipped, and there ")
+    assert "no other checkpoint to roll back to" in said
     assert steps_saved(RunFolder(config.output).checkpoints) == [1]

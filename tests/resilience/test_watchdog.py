@@ -184,9 +184,9 @@ def be_signalled(ranks: Ranks, folder: Path) -> str:
     """Get what batch systems send to every process of a job."""
     watchdog = Watchdog(folder, ranks, FAULTS)
     with watchdog.watching():
-        assert watchdog._warden is not None
+        assert watchdog._monitor is not None
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGQUIT):
-            os.kill(watchdog._warden.pid, number)
+            os.kill(watchdog._monitor.pid, number)
         watchdog.beat(7, "data")
         time.sleep(1.0)
         heartbeat = heartbeats.read_heartbeat(folder / "ranks", 0)
@@ -194,7 +194,7 @@ def be_signalled(ranks: Ranks, folder: Path) -> str:
         return f"{heartbeat.state} {heartbeat.step} {heartbeat.doing}"
 
 
-def test_signals_do_not_end_the_warden(tmp_path: Path) -> None:
+def test_signals_do_not_end_the_rank_monitor(tmp_path: Path) -> None:
     [said] = run_ranks(1, be_signalled, tmp_path)
     assert said == "alive 7 data"
 

@@ -153,47 +153,48 @@ def test_a_branch_may_count_its_budget_on_another_axis() -> None:
             {"optimizer": {"lr": 0.02}},
             {},
             "branch.run",
-            "run has optimizer.lr = 0.01, not 0.02; a branch has a budget and a schedule of its "
-            "own, and the rest of its parent",
+            "run has optimizer.lr = 0.01, not 0.02; a branch may change the budget and the "
+            "schedule, and takes all other settings from its parent",
         ),
         ({"objective": {"mask_rate": 0.2}}, {}, "branch.run", "run has objective.mask_rate = "),
         (
             {"training": {"global_batch_size": 16}},
             {},
             "schedule.batch_size_rampup",
-            "the first 9 steps would not be those of run; ",
+            "the first 9 steps would differ from those of run; ",
         ),
         (
             {"schedule": {"batch_size_rampup": [{"until": 0.125, "global_batch_size": 4}]}},
             {},
             "schedule.batch_size_rampup",
-            "the first 9 steps would not be those of run; ",
+            "the first 9 steps would differ from those of run; ",
         ),
         (
             {},
             {"windows": 72},
             "schedule.batch_size_rampup",
-            "the first 9 steps would not be those of run; ",
+            "the first 9 steps would differ from those of run; ",
         ),
         (
             {"schedule": {"window_rampup": [{"until": 0.25, "length": 16}]}},
             {},
             "schedule.window_rampup",
-            "the first 9 steps would not be those of run; ",
+            "the first 9 steps would differ from those of run; ",
         ),
         (
             {"schedule": {"decay_ratio": 0.75}},
             {},
             "schedule",
             "at step 9, 50.0% of the budget, the learning rate would jump from 1 to 0.7 of its "
-            "peak; begin before run decays, and let the branch decay over 0.5 of its budget or "
-            "less",
+            "peak; branch before run decays, and let the branch decay over at most 0.5 of its "
+            "budget",
         ),
         (
             {},
             {"tokens": STABLE},
             "training.budget.amount",
-            "run had spent 6,144 raw_tokens by step 9; give more, or branch from an earlier step",
+            "run had spent 6,144 raw_tokens by step 9; raise the amount, or branch from an earlier "
+            "step",
         ),
     ],
 )
@@ -208,5 +209,5 @@ def test_what_does_not_go_on_where_the_parent_stood_is_refused(
 
 def test_a_branch_of_a_decayed_run_is_refused() -> None:
     decayed = job(Path("corpus"), Path("run"), STABLE, 0.75)
-    with pytest.raises(ConfigError, match=r"would jump from 0\.7 to 1 of its peak; begin before"):
+    with pytest.raises(ConfigError, match=r"would jump from 0\.7 to 1 of its peak; branch before"):
         check_branch(decayed, described(), state(), Origins())

@@ -88,7 +88,7 @@ def test_the_launcher_of_deepspeed_trains_on_two_ranks(
     output, errors = running.communicate(timeout=120)
     assert running.returncode == 0, errors
     assert f"{config.output}: " in output
-    assert "held-out loss" in output
+    assert "validation loss" in output
     assert_follows(records_of(config), records_of(trained("arlm")))
 
 
@@ -109,7 +109,7 @@ def test_a_port_that_is_taken_ends_the_job_in_one_line(tmp_path: Path) -> None:
     assert time.monotonic() - told < patience(15)
     assert running.returncode == Exit.START_AGAIN, lines
     assert lines == [
-        f"megapt: error: 127.0.0.1:{port}: the port at which the ranks meet is taken by another "
+        f"megapt: error: 127.0.0.1:{port}: the port on which the ranks connect is used by another "
         f"process; give the launcher another --master_port"
     ]
 
@@ -136,7 +136,7 @@ def test_the_words_of_a_launcher() -> None:
         (
             RunInterrupted("runs/a: stopped after step 3"),
             130,
-            "megapt: interrupted: runs/a: stopped after step 3; the same command goes on from "
+            "megapt: interrupted: runs/a: stopped after step 3; the same command resumes from "
             "there",
         ),
         (KeyboardInterrupt(), 130, "megapt: interrupted"),

@@ -126,7 +126,7 @@ def test_a_stage_that_does_not_divide_is_refused(
     config = ramped(corpus_folder, tmp_path / "run", micro_batch_size=micro_batch_size)
     message = refusal(config, Origins({"schedule.batch_size_rampup": "run.yaml:7"}))
     assert message.startswith(
-        f"run.yaml:7: schedule.batch_size_rampup: 4 windows do not divide by micro_batch_size "
+        f"run.yaml:7: schedule.batch_size_rampup: 4 windows are not divisible by micro_batch_size "
         f"{micro_batch_size}"
     )
     assert not (tmp_path / "run").exists()

@@ -59,7 +59,7 @@ def test_fewer_rows_than_segments_are_refused(
         prepare(config, ALONE, Origins({"model.num_segments": "run.yaml:5"}))
     name = objective["name"]
     assert str(raised.value) == (
-        f"run.yaml:5: model.num_segments: {rows} is too few: '{name}' tells 2 segments apart; "
+        f"run.yaml:5: model.num_segments: {rows} is too few: '{name}' distinguishes 2 segments; "
         f"set it to 2"
     )
     assert not (tmp_path / "run").exists()

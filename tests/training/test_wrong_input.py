@@ -169,7 +169,7 @@ def test_a_tokenizer_that_is_not_the_corpus_s_own(corpus_folder: Path, tmp_path:
     assert "tokenizer.model" in refusal(config, kind=DamagedError)
 
 
-@pytest.mark.parametrize(("split", "kind"), [("train", "training"), ("valid", "held-out")])
+@pytest.mark.parametrize(("split", "kind"), [("train", "training"), ("valid", "validation")])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_corpus_without_one_of_its_splits(
     corpus_folder: Path, tmp_path: Path, split: str, kind: str, mixed: bool
@@ -216,12 +216,12 @@ def test_a_budget_larger_than_a_mixture_gives(corpus_folder: Path, tmp_path: Pat
     ("training", "said"),
     [
         ({"attention": "sparse"}, "training.attention.name: no attention backend named 'sparse'"),
-        ({"attention": "rows"}, "training.attention: 'rows' wants batches in rows; set "),
+        ({"attention": "rows"}, "training.attention: 'rows' needs batches in rows; set "),
         ({"attention": "flex"}, "training.attention: 'flex' cannot train on a CPU; choose "),
         ({"attention": "varlen"}, "training.attention: 'varlen' cannot train on a CPU; choose "),
         (
             {"attention": "rows", "row_length": 98},
-            "training.row_length: 98 positions are too few: an example of 'mgm' takes up to 99 in "
+            "training.row_length: 98 positions are too few: an example of 'mgm' has up to 99 in "
             "windows of 48 tokens",
         ),
     ],

@@ -1,4 +1,4 @@
-"""Brings the files of a corpus to where they can be mapped, and lets no damaged byte through."""
+"""Makes the files of a corpus available as local files whose content has been checked."""
 
 from megapt.data.reading.location import Location
 from megapt.data.reading.opening import open_location

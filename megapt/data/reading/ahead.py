@@ -1,4 +1,4 @@
-"""Files are brought in the background before they are needed."""
+"""Fetches files in the background before they are needed."""
 
 from __future__ import annotations
 
@@ -15,89 +15,91 @@ from data_prep.manifest import FileInfo
 _THREADS = 2
 
 
-class _Wish(NamedTuple):
-    """A file, and who asked for it."""
-
+class _Request(NamedTuple):
     reader: object
+    """The reader that requested the file."""
     info: FileInfo
     future: Future[Path]
 
 
 class FetchAhead:
-    """A few daemon threads that begin in the process that first asks for something.
+    """A few daemon threads, started by the first request of a process.
 
-    What a parent has asked for stays with it: a forked child begins with nothing, because the
-    threads of its parent do not exist in it.
+    A forked child starts without requests, because the threads of its parent do not exist in it.
 
     Args:
         bring: makes a file present and returns its path; called in the threads.
-        budget: most bytes that may be asked for at once, by all readers together.
+        budget: most bytes that may be requested at once, by all readers together.
     """
 
     def __init__(self, bring: Callable[[FileInfo], Path], budget: float) -> None:
         self._bring = bring
         self._budget = budget
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._process = os.getpid()
-        self._asked: dict[str, _Wish] = {}
-        self._jobs: SimpleQueue[_Wish | None] = SimpleQueue()
+        self._requests: dict[str, _Request] = {}
+        self._jobs: SimpleQueue[_Request | None] = SimpleQueue()
         self._threads = 0
 
-    def ask(self, reader: object, infos: Sequence[FileInfo]) -> None:
-        """Ask for files, the one needed first first; forget what else this reader has asked for.
+    def request(self, reader: object, infos: Sequence[FileInfo]) -> None:
+        """Request files; drop all earlier requests of this reader.
 
-        Files beyond the budget are left out: they would push out others that are needed earlier.
-        What the other readers have asked for comes after it, as far as there is room.
+        Files beyond the budget are skipped: they would evict others that are needed earlier.
+        The requests of the other readers come last, as far as there is room.
+
+        Args:
+            reader: the object that will take the files.
+            infos: the files, in the order in which they are needed.
         """
         if self._process != os.getpid():
-            self._begin()
-        asked: dict[str, _Wish] = {}
+            self._reset()
+        requests: dict[str, _Request] = {}
         room = self._budget
-        others = [wish.info for wish in self._asked.values() if wish.reader != reader]
+        others = [other.info for other in self._requests.values() if other.reader != reader]
         for info in [*infos, *others]:
             room -= info.bytes
             if room < 0:
                 break
-            asked[info.file] = self._asked.get(info.file) or self._submit(reader, info)
-        for file in self._asked.keys() - asked.keys():
-            self._asked[file].future.cancel()
-        self._asked = asked
+            requests[info.file] = self._requests.get(info.file) or self._submit(reader, info)
+        for file in self._requests.keys() - requests.keys():
+            self._requests[file].future.cancel()
+        self._requests = requests
 
     def take(self, info: FileInfo) -> Future[Path] | None:
-        """The path of a file, or the error of bringing it, once a thread has it in hand.
+        """Return the future path of a file if a thread has started to bring it.
 
-        None if no thread has begun: then none will.
+        Otherwise the request is withdrawn and None is returned: the caller brings the file.
         """
         if self._process != os.getpid():
-            self._begin()
-        wish = self._asked.pop(info.file, None)
-        return None if wish is None or wish.future.cancel() else wish.future
+            self._reset()
+        request = self._requests.pop(info.file, None)
+        return None if request is None or request.future.cancel() else request.future
 
     def close(self) -> None:
-        """End the threads, each after the file that it is at; waits for none of them."""
+        """End each thread after its current file, without waiting for it."""
         if self._process == os.getpid():
-            for wish in self._asked.values():
-                wish.future.cancel()
-            self._asked = {}
+            for request in self._requests.values():
+                request.future.cancel()
+            self._requests = {}
             for _ in range(self._threads):
                 self._jobs.put(None)
             self._threads = 0
 
-    def _submit(self, reader: object, info: FileInfo) -> _Wish:
-        wish = _Wish(reader, info, Future())
-        self._jobs.put(wish)
+    def _submit(self, reader: object, info: FileInfo) -> _Request:
+        request = _Request(reader, info, Future())
+        self._jobs.put(request)
         if self._threads < _THREADS:
             self._threads += 1
             Thread(target=self._work, args=(self._jobs,), name="fetch ahead", daemon=True).start()
-        return wish
+        return request
 
-    def _work(self, jobs: SimpleQueue[_Wish | None]) -> None:
-        while (wish := jobs.get()) is not None:
-            if not wish.future.set_running_or_notify_cancel():
+    def _work(self, jobs: SimpleQueue[_Request | None]) -> None:
+        while (request := jobs.get()) is not None:
+            if not request.future.set_running_or_notify_cancel():
                 continue
             try:
-                wish.future.set_result(self._bring(wish.info))
+                request.future.set_result(self._bring(request.info))
             except BaseException as error:
-                wish.future.set_exception(error)
+                request.future.set_exception(error)

@@ -22,7 +22,7 @@ from megapt.errors import ConfigError, MegaptError, UnavailableError, is_away
 
 _SHARD, _PARTIAL = ".tar", ".partial"
 _CORPUS = "[0-9a-f]" * 16
-"""Folders that can be of this cache; nothing else beside them is ever touched."""
+"""Pattern of the folders of this cache; nothing else in its root is ever touched."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _POLL = 0.05
 
@@ -31,23 +31,23 @@ Receive = Callable[[], Generator[bytes, None, None]]
 
 class _Entry(NamedTuple):
     used: int
-    """When it was last used, in nanoseconds."""
+    """Time of the last use, in nanoseconds."""
     path: Path
     bytes: int
 
 
 class Cache:
-    """Files appear under their names complete and hashed, or not at all.
+    """Files appear under their names only when they are complete and hashed.
 
-    What grows has a name of its own for every attempt and is locked by who writes it. So nothing
-    that two processes do at once can mix their bytes, and leavings of the dead are told from work
-    of the living. Only shards count for the bound and only they are removed, the least recently
-    used first: index, lengths and tokenizer of a corpus stay.
+    Each attempt writes a partial file with a unique name and holds a lock on it. So two processes
+    never mix their bytes, and the partial files of dead processes can be recognized and removed.
+    Only shards count toward the limit and only shards are evicted, the least recently used first;
+    the index, lengths and tokenizer of a corpus stay.
 
     Args:
-        root: the folder; made when the first file comes.
-        limit: most bytes that shards may take, those that are still growing included.
-        patience: seconds without progress after which another process is no longer waited for.
+        root: the folder; created with the first file.
+        limit: most bytes that shards may take, including partial ones.
+        patience: seconds to wait for another process that makes no progress.
     """
 
     def __init__(self, root: Path, limit: float, patience: float) -> None:
@@ -56,23 +56,23 @@ class Cache:
         self._patience = patience
 
     def place(self, fingerprint: str, file: str) -> Path:
-        """Where a file of the corpus with this fingerprint is kept."""
+        """Return the path in the cache of a file of the corpus with this fingerprint."""
         return self.root / fingerprint[:16] / file
 
     def write(self, path: Path, info: FileInfo, source: str, receive: Receive) -> None:
-        """Write a file, check it and give it its name.
+        """Write a file, check it and move it to `path`.
 
         Args:
-            path: a place of this cache.
-            info: its size and its checksum.
-            source: where it comes from, for errors.
+            path: a path in this cache, from `place`.
+            info: the size and checksum of the file.
+            source: the origin of the file, for errors.
             receive: starts a transfer of its content.
 
         Raises:
-            TransferError: the transfer failed, or brought something else.
-            ConfigError: `cache_bytes` leaves no room for it.
-            OSError: the disk is full and the cache holds nothing to remove, or it is not
-                writable.
+            TransferError: if the transfer failed, or brought other content.
+            ConfigError: if `cache_bytes` leaves no room for the file.
+            OSError: if the disk is full and the cache holds nothing to evict, or the cache is
+                not writable.
         """
         while True:
             try:
@@ -94,7 +94,7 @@ class Cache:
                             break
                         digest.update(chunk)
                         file.write(chunk)
-                _compare(source, info, received, digest.hexdigest())
+                _check_content(source, info, received, digest.hexdigest())
                 file.flush()
                 os.fsync(handle)
                 os.replace(partial, path)
@@ -106,16 +106,16 @@ class Cache:
         sync(path.parent)
 
     def _reserve(self, path: Path, info: FileInfo) -> tuple[int, Path]:
-        """A new locked file for the content of `path`, which counts in full from the start."""
+        """Create a locked partial file for `path`; its full size counts from the start."""
         path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self._patience
         while True:
             with holding(self.root / "lock", self._patience):
-                entries = self._tidy()
+                entries = self._clean_up()
                 missing = sum(e.bytes for e in entries) + info.bytes - self._limit
-                if path.suffix != _SHARD or missing <= 0 or _remove(entries, missing):
-                    return _grow(path, info.bytes)
-            # What is in the way is on its way: fetched at this moment, for other processes.
+                if path.suffix != _SHARD or missing <= 0 or _evict(entries, missing):
+                    return _create_partial(path, info.bytes)
+            # Partial files of other processes take the room now; they become evictable shards.
             if info.bytes > self._limit or time.monotonic() > deadline:
                 raise ConfigError(
                     f"{path}: {info.bytes:,} bytes do not fit in {self.root}, which may hold "
@@ -123,8 +123,8 @@ class Cache:
                 )
             time.sleep(_POLL)
 
-    def _tidy(self) -> list[_Entry]:
-        """All shards, and those that grow; what dead processes left behind is removed."""
+    def _clean_up(self) -> list[_Entry]:
+        """Return all complete and partial shards; remove the partial files of dead processes."""
         entries = []
         for path in self.root.glob(f"{_CORPUS}/*"):
             if path.suffix == _PARTIAL and _is_abandoned(path):
@@ -136,15 +136,15 @@ class Cache:
         return entries
 
     def _free(self, needed: int) -> bool:
-        """Remove shards of `needed` bytes together, or all; whether there was one to remove."""
+        """Evict `needed` bytes of shards, or all shards; return whether there were any."""
         with holding(self.root / "lock", self._patience):
-            entries = self._tidy()
+            entries = self._clean_up()
             shards = [entry for entry in entries if entry.path.suffix == _SHARD]
-            _remove(entries, min(needed, sum(entry.bytes for entry in shards)))
+            _evict(entries, min(needed, sum(entry.bytes for entry in shards)))
             return bool(shards)
 
 
-def _compare(source: str, info: FileInfo, received: int, sha256: str) -> None:
+def _check_content(source: str, info: FileInfo, received: int, sha256: str) -> None:
     if received != info.bytes:
         found = f"more than {info.bytes}" if received > info.bytes else str(received)
         raise TransferError(
@@ -156,20 +156,20 @@ def _compare(source: str, info: FileInfo, received: int, sha256: str) -> None:
         )
 
 
-def _grow(path: Path, size: int) -> tuple[int, Path]:
-    """A new file beside `path`, locked, of `size` bytes that the disk has not yet to hold."""
+def _create_partial(path: Path, size: int) -> tuple[int, Path]:
+    """Create a locked sparse file of `size` bytes next to `path`."""
     while True:
         partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}{_PARTIAL}")
         handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         if try_lock(handle) and os.fstat(handle).st_nlink:
             os.truncate(handle, size)
             return handle, partial
-        os.close(handle)  # Another process took it for a leaving before it was locked.
+        os.close(handle)  # Another process removed it as abandoned before it was locked.
         partial.unlink(missing_ok=True)
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether nobody holds the lock of a growing file; never where there are no locks."""
+    """Return whether no process holds the lock of a partial file; False without lock support."""
     try:
         with open(path, "rb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,38 +178,38 @@ def _is_abandoned(path: Path) -> bool:
     return True
 
 
-def _remove(entries: list[_Entry], needed: float) -> bool:
-    """Remove the least recently used shards until `needed` bytes are free, if they can be."""
+def _evict(entries: list[_Entry], needed: float) -> bool:
+    """Remove the least recently used shards, only if that can free `needed` bytes."""
     shards = sorted(entry for entry in entries if entry.path.suffix == _SHARD)
     if sum(entry.bytes for entry in shards) < needed:
         return False
     for entry in shards:
         if needed <= 0:
             break
-        # Who has it mapped reads on: the bytes go when the last map does.
+        # Processes that have mapped it can still read it: the last unmap frees the bytes.
         entry.path.unlink(missing_ok=True)
         needed -= entry.bytes
     return True
 
 
 def unwritable(path: Path, info: FileInfo, error: OSError) -> MegaptError:
-    """The error for a file that the cache cannot take.
+    """Return the error for a file that cannot be written to the cache.
 
-    Space and a disk that is away may come back; a folder that may not be written is a wrong
+    A full disk or an unavailable one may recover; a folder without write permission is a wrong
     setting.
     """
     if is_shortage(error):
         return fault_of(path, error)
-    passing = error.errno in _FULL or is_away(error)
+    transient = error.errno in _FULL or is_away(error)
     remedy = "free space" if error.errno in _FULL else "make the cache writable"
-    return (UnavailableError if passing else ConfigError)(
+    return (UnavailableError if transient else ConfigError)(
         f"{path}: {info.bytes:,} bytes cannot be written ({error.strerror}); {remedy}, or set "
         "data.reading.cache_dir to a folder elsewhere"
     )
 
 
 def make_cache(reading: ReadingConfig, patience: float) -> Cache:
-    """The cache that the settings name."""
+    """Return the cache that the settings name."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = Path(reading.cache_dir).expanduser() if reading.cache_dir else home / "megapt"
     return Cache(root, reading.cache_bytes, patience)

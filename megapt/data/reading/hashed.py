@@ -1,4 +1,4 @@
-"""Which files of a corpus have been hashed by this process or its relatives."""
+"""The files of a corpus that this process or related processes have hashed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 class HashedFiles:
-    """A set of file names that processes share which are forked after it was made.
+    """A set of file names, shared with the processes that are forked after its creation.
 
-    The workers of a loader read the same shards. One byte for each file, in memory that forked
-    processes share, saves each of them from hashing what another one has hashed. Two that are at
-    it at the same moment both do so, which is all that can happen without a lock.
+    The workers of a loader read the same shards. With one byte per file in shared memory, a file
+    that one worker has hashed is not hashed again by the others. There is no lock: at worst, two
+    workers hash the same file at the same time.
 
     Args:
-        files: the names that can be in the set.
+        files: the names that the set can hold.
     """
 
     def __init__(self, files: Iterable[str]) -> None:
@@ -26,7 +26,7 @@ class HashedFiles:
         return place is not None and self._marks[place] == 1
 
     def add(self, file: str) -> None:
-        """Put a file in; one that is not of the corpus is not remembered."""
+        """Add a file; ignore one that is not part of the corpus."""
         place = self._places.get(file)
         if place is not None:
             self._marks[place] = 1

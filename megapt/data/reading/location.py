@@ -1,4 +1,4 @@
-"""Where the files of a corpus are, and a corpus whose files lie on this machine."""
+"""The location of a corpus, and the one whose files are on this machine."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ from megapt.errors import DamagedError
 class Location(ABC):
     """The files of one corpus.
 
-    It is made before workers are forked and used in each of them.
-
-    Attributes:
-        where: the folder, URL or command as the user wrote it.
+    It is created before workers are forked and used in each of them.
     """
 
     def __init__(self, where: str, reading: ReadingConfig) -> None:
         self.where = where
+        """The folder, URL or command as the user wrote it."""
         self._reading = reading
         self._manifest: Manifest | None = None
-        # Half of the cache is for what comes, half for what is being read.
+        # Half of the cache is for prefetched files, half for those that are being read.
         self._ahead = FetchAhead(self._bring, reading.cache_bytes / 2)
 
     def manifest(self) -> Manifest:
-        """The manifest of the corpus, read when it is first asked for.
+        """Return the manifest of the corpus; the first call reads it.
 
         Raises:
-            ConfigError: there is none, or it is of another format.
-            DamagedError: it is not what `megapt-prep build` wrote.
-            UnavailableError: the storage is away.
+            ConfigError: if there is none, or it has another format.
+            DamagedError: if it is not what `megapt-prep build` wrote.
+            UnavailableError: if the storage is unavailable.
         """
         if self._manifest is None:
             self._manifest = self._read_manifest()
@@ -47,64 +45,63 @@ class Location(ABC):
         return self._manifest
 
     def path(self, info: FileInfo) -> Path:
-        """Where a file of the corpus lies on this machine; it is brought there if need be.
+        """Return the local path of a file of the corpus; fetch the file if necessary.
 
-        A shard may be removed from the cache as soon as another one is brought; a reader that
-        has opened it by then keeps it.
+        The cache may evict a shard as soon as another one is fetched; a reader that has already
+        opened it can still read it.
 
         Raises:
-            DamagedFile: the file is missing or damaged, also after all retries.
-            UnreachableFile: it is out of reach after all retries.
-            DamagedError: the manifest names a file that would lie elsewhere.
-            ConfigError: it cannot be kept on this machine, or this process is short of files or
-                memory.
-            UnavailableError: the disk of the cache is full or away.
+            DamagedFile: if the file is missing or corrupt after all retries.
+            UnreachableFile: if it is out of reach after all retries.
+            DamagedError: if the manifest names a file outside of the corpus.
+            ConfigError: if it cannot be kept on this machine, or this process is short of file
+                handles or memory.
+            UnavailableError: if the disk of the cache is full or unavailable.
         """
         ahead = self._ahead.take(info)
         return self._bring(info) if ahead is None else ahead.result()
 
     def fetch_ahead(self, reader: object, infos: Sequence[FileInfo]) -> None:
-        """Begin to bring files in the background, the first one first.
+        """Begin to fetch files in the background, in this order.
 
-        They take the place of those that the same reader asked for before. Faults are kept for
-        `path`, which raises them. At most half of `cache_bytes` is brought before it is asked
-        for.
+        They replace the earlier requests of the same reader. `path` raises the errors of these
+        transfers. At most half of `cache_bytes` is fetched ahead.
         """
-        self._ahead.ask(reader, infos)
+        self._ahead.request(reader, infos)
 
     def close(self) -> None:
-        """End what goes on in the background, without waiting for it."""
+        """End the work in the background, without waiting for it."""
         self._ahead.close()
 
     @abstractmethod
     def verify(self, info: FileInfo) -> None:
-        """Compare the checksum of a file that lies here; fetched ones were hashed on arrival.
+        """Check the checksum of a local file; fetched files were hashed on arrival.
 
         Raises:
-            DamagedFile: the file is missing or damaged.
-            UnreachableFile: its storage is away.
-            ConfigError: this process is short of files or memory.
+            DamagedFile: if the file is missing or corrupt.
+            UnreachableFile: if its storage is unavailable.
+            ConfigError: if this process is short of file handles or memory.
         """
 
     @abstractmethod
     def responds(self) -> bool:
-        """Whether the manifest can be read now: a fault is then one of a file, not of all."""
+        """Return whether the manifest can be read now, so that a fault concerns one file only."""
 
     @abstractmethod
     def _read_manifest(self) -> Manifest: ...
 
     @abstractmethod
     def _bring(self, info: FileInfo) -> Path:
-        """Make a file present and checked; may be called in several threads."""
+        """Make a file present, check it and return its path; may run in several threads."""
 
     def _check(self, path: Path, info: FileInfo) -> None:
         """Check the size of a file and, unless it was done before, its checksum.
 
         Raises:
-            data_prep.errors.DamagedError: it is missing or damaged.
-            OSError: it cannot be read.
+            data_prep.errors.DamagedError: if it is missing or corrupt.
+            OSError: if it cannot be read.
         """
-        self.manifest()  # knows which files have been hashed
+        self.manifest()  # creates `_hashed`
         check_size(path, info)
         if info.file not in self._hashed:
             check_sum(path, info)
@@ -112,19 +109,19 @@ class Location(ABC):
 
 
 class LocalFolder(Location):
-    """A corpus whose files can be mapped where they are."""
+    """A corpus in a local folder, whose files are mapped in place."""
 
     def __init__(self, where: str, folder: Path, reading: ReadingConfig) -> None:
         super().__init__(where, reading)
         self._folder = folder
 
     def verify(self, info: FileInfo) -> None:
-        """Compare the checksum of a file.
+        """Check the checksum of a file.
 
         Raises:
-            DamagedFile: it is missing or damaged.
-            UnreachableFile: its storage is away.
-            ConfigError: this process is short of files or memory.
+            DamagedFile: if it is missing or corrupt.
+            UnreachableFile: if its storage is unavailable.
+            ConfigError: if this process is short of file handles or memory.
         """
         path = self._folder / checked_name(self.where, info)
         try:
@@ -138,8 +135,8 @@ class LocalFolder(Location):
             super().fetch_ahead(reader, infos)
 
     def responds(self) -> bool:
-        """Whether the folder is there: not on a disk that has gone."""
-        return os.path.exists(self._folder / MANIFEST_NAME)  # that of a path may raise
+        """Return whether the folder is there, so that its disk is available."""
+        return os.path.exists(self._folder / MANIFEST_NAME)  # `Path.exists` may raise
 
     def _read_manifest(self) -> Manifest:
         try:
@@ -160,11 +157,11 @@ class LocalFolder(Location):
 
 
 def checked_name(where: str, info: FileInfo) -> str:
-    """The name of a file.
+    """Return the name of a file.
 
     Raises:
-        DamagedError: it would lead out of the corpus's folder.
+        DamagedError: if it would lead out of the corpus's folder.
     """
     if Path(info.file).name != info.file:
-        raise DamagedError(f"{where}: the manifest names {info.file!r}, which is no file name")
+        raise DamagedError(f"{where}: the manifest names {info.file!r}, which is not a file name")
     return info.file

@@ -1,4 +1,4 @@
-"""One process does it and the others wait, but never for one that is dead or hangs."""
+"""Locks between processes that do not wait for a process that is dead or hangs."""
 
 from __future__ import annotations
 
@@ -13,35 +13,42 @@ from pathlib import Path
 from megapt.data.reading.errors import log
 
 _POLL = 0.02
-# Some cluster file systems have no locks; there everyone goes on as if alone.
+# Some cluster file systems have no locks; there each process continues as if it were alone.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
 
 
 @contextmanager
 def holding(path: Path, patience: float) -> Iterator[Callable[[], None]]:
-    """Hold a lock file; what is yielded is to be called whenever there is progress.
+    """Hold a lock file.
 
-    The kernel lets go of the lock of a process that dies. One that lives and makes no progress
-    for `patience` seconds loses it: so this keeps work from being done twice, and is not what
-    keeps results from being damaged.
+    The kernel releases the lock of a process that dies. A live process that makes no progress for
+    `patience` seconds loses its lock. So the lock only avoids duplicate work; the integrity of the
+    results does not depend on it.
+
+    Args:
+        path: the lock file.
+        patience: seconds to wait for a holder that makes no progress.
+
+    Yields:
+        A function that the holder calls whenever it makes progress.
 
     Raises:
-        OSError: the lock file cannot be made.
+        OSError: if the lock file cannot be created.
     """
     handle = _take(path, patience)
     try:
         yield lambda: os.utime(handle)
     finally:
-        # While it is held, so that it leaves nothing behind. Who waits finds another, or none.
+        # Remove the file while it is locked; waiting processes notice that it is gone.
         if _is_named(handle, path):
             path.unlink(missing_ok=True)
-        # A forked child may have the handle too, and closing one of two does not unlock.
+        # A forked child may share the handle; then closing it here does not release the lock.
         unlock(handle)
         os.close(handle)
 
 
 def try_lock(handle: int) -> bool:
-    """Lock an open file unless somebody else has."""
+    """Lock an open file; return False if another process holds its lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -53,13 +60,13 @@ def try_lock(handle: int) -> bool:
 
 
 def unlock(handle: int) -> None:
-    """Let go of a lock, in whichever processes the handle is open."""
+    """Release a lock, also if other processes share the handle."""
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _take(path: Path, patience: float) -> int:
-    """An open and locked file of this name."""
+    """Open and lock the file of this name."""
     seen: tuple[int, int] | None = None
     deadline = 0.0
     while True:
@@ -76,13 +83,13 @@ def _take(path: Path, patience: float) -> int:
             seen = state.st_ino, state.st_mtime_ns
             deadline = time.monotonic() + patience
         elif time.monotonic() > deadline:
-            log.warning("%s: its holder made no progress for %g s; taken over", path, patience)
+            log.warning("%s: its holder made no progress for %g s; taking it over", path, patience)
             path.unlink(missing_ok=True)
         time.sleep(_POLL)
 
 
 def _is_named(handle: int, path: Path) -> bool:
-    """Whether the open file is still the one of this name."""
+    """Return whether the open file still has this name."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle), path.stat())
     return False

@@ -1,4 +1,4 @@
-"""From what a user writes to the location that it means."""
+"""Opens the location that a user names."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _LOCAL = ("file", "local")
 
 
 def open_location(where: str, reading: ReadingConfig) -> Location:
-    """The location that `where` names. Nothing is read yet.
+    """Return the location that `where` names, without reading anything.
 
     Args:
         where: a folder; a URL that fsspec knows (https, s3, gs, …); or `pipe:` and a shell
             command with {} where the name of a file goes.
-        reading: how files are brought and checked.
+        reading: how files are fetched and checked.
 
     Raises:
-        ConfigError: a package for the protocol is not installed, or a command has no {}.
+        ConfigError: if a package for the protocol is not installed, or a command has no {}.
     """
     if where.startswith(PIPE):
         return Remote(where, reading)
     scheme, mark, path = where.partition("://")
     if not mark:
         return LocalFolder(where, Path(where), reading)
-    scheme = scheme.lower()  # the only case that fsspec knows
+    scheme = scheme.lower()  # fsspec knows protocols in lower case only
     if scheme in _LOCAL:
         return LocalFolder(where, Path(path), reading)
     return Remote(f"{scheme}://{path}", reading)

@@ -1,4 +1,4 @@
-"""A corpus whose files are elsewhere: fetched through a cache, and tried again after faults."""
+"""A remote corpus: files are fetched into a cache, with retries."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from megapt.errors import ConfigError
 
 
 class Remote(Location):
-    """A corpus whose files are fetched, each when it is needed, and kept in a cache."""
+    """A corpus whose files are fetched when they are needed, and kept in a cache."""
 
     def __init__(self, where: str, reading: ReadingConfig) -> None:
         super().__init__(where, reading)
@@ -43,15 +43,15 @@ class Remote(Location):
         except PrepError as error:
             raise ConfigError(str(error)) from None
         self._closed = False
-        # Whoever is at it gives a sign of life at least after each attempt and each pause.
+        # A process that fetches reports progress at least after each attempt and each pause.
         self._patience = 2 * (reading.timeout + longest_pause(reading))
         self._cache = make_cache(reading, self._patience)
 
     def verify(self, info: FileInfo) -> None:
-        """Nothing: what is fetched is hashed on arrival."""
+        """Do nothing: fetched files are hashed on arrival."""
 
     def responds(self) -> bool:
-        """Whether the manifest can be fetched, asked once."""
+        """Return whether the manifest can be fetched, after one attempt."""
         try:
             self._fetch_manifest()
         except TransferError:
@@ -59,7 +59,7 @@ class Remote(Location):
         return True
 
     def close(self) -> None:
-        """End what goes on in the background, without waiting for it."""
+        """End the work in the background, without waiting for it."""
         self._closed = True
         super().close()
 
@@ -73,10 +73,10 @@ class Remote(Location):
                 data = b"".join(chunks)
             return Manifest.parse(data, url)
         except TransferError as error:
-            if error.fault is DamagedFile:  # There is no corpus.
+            if error.fault is DamagedFile:  # There is no corpus here.
                 raise TransferError(str(error), ConfigError) from None
             raise
-        except PrepError as error:  # which of them is a fault of the transfer cannot be told
+        except PrepError as error:  # may be a fault of the transfer
             raise TransferError(without_advice(error), kind_of(error)) from None
 
     def _bring(self, info: FileInfo) -> Path:
@@ -96,13 +96,13 @@ class Remote(Location):
         return path
 
     def _fault(self, path: Path, info: FileInfo) -> str:
-        """What is wrong with a file of the cache; "" if it is sound, and then marked as used.
+        """Return the fault of a file in the cache; "" for an intact one, which is marked as used.
 
-        A damaged one stays until another takes its place: to remove it by name could hit the
-        sound one that another process has put there meanwhile.
+        A corrupt file stays until it is replaced: removing it by name could remove the intact
+        file that another process has put there in the meantime.
 
         Raises:
-            ConfigError: this process is short of files or memory.
+            ConfigError: if this process is short of file handles or memory.
         """
         try:
             self._check(path, info)
@@ -112,7 +112,7 @@ class Remote(Location):
             if is_shortage(error):
                 raise fault_of(path, error) from None
             return str(error)
-        with suppress(OSError):  # The cache is read-only, or the file is another user's.
+        with suppress(OSError):  # a read-only cache, or a file of another user
             os.utime(path)
         return ""
 
@@ -124,7 +124,7 @@ class Remote(Location):
             with closing(receive(url, self._reading.timeout)) as received:
                 for chunk in received:
                     if self._closed:
-                        raise CancelledError(f"{url}: given up, because its reader was closed")
+                        raise CancelledError(f"{url}: canceled, because its reader was closed")
                     progress()
                     yield chunk
 
@@ -133,7 +133,7 @@ class Remote(Location):
     def _url(self, file: str) -> str:
         if self.where.startswith(PIPE):
             return self.where.replace("{}", shlex.quote(file))
-        if is_http(self.where):  # What follows the path, a signature for instance, stays last.
+        if is_http(self.where):  # The query, a signature for example, stays last.
             parts = urlsplit(self.where)
             return parts._replace(path=f"{parts.path.rstrip('/')}/{quote(file)}").geturl()
         return f"{self.where.rstrip('/')}/{file}"

@@ -1,4 +1,4 @@
-"""Trying again, after pauses that grow."""
+"""Retries with exponential backoff."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ _LONGEST_PAUSE = 30.0
 
 
 def longest_pause(reading: ReadingConfig) -> float:
-    """Seconds that the last pause between two attempts takes at most."""
+    """Return the most seconds that the last pause between two attempts may take."""
     return min(_LONGEST_PAUSE, reading.backoff * 2.0 ** min(reading.max_retries, 64))
 
 
 def pause_before(retry: int, file: str, reading: ReadingConfig) -> float:
-    """Seconds to wait before retry number 0, 1, …: between half of the backoff and all of it.
+    """Return the seconds to wait before a retry: between half of the backoff and all of it.
 
-    The share is drawn, so that many readers that failed together do not come back together.
+    The share is random, so that readers that failed together do not retry together.
+
+    Args:
+        retry: number of the retry, from 0.
+        file: name of the file; it keys the draw.
+        reading: the settings; `backoff` is the base.
     """
     backoff = min(_LONGEST_PAUSE, reading.backoff * 2.0 ** min(retry, 64))
     share = float(CounterRng("retry", file, retry).uniform(1)[0])
@@ -31,11 +36,14 @@ def pause_before(retry: int, file: str, reading: ReadingConfig) -> float:
 
 
 def with_retries(attempt: Callable[[], T], file: str, reading: ReadingConfig) -> T:
-    """What `attempt` returns, called again after each `TransferError` as often as is allowed.
+    """Call `attempt`, again after each `TransferError` up to `max_retries` times.
+
+    Returns:
+        What `attempt` returned.
 
     Raises:
-        MegaptError: the last attempt has failed too. It is of the kind that the attempts tell of,
-            but unreachable if any of them was: then nothing is known for certain.
+        MegaptError: if the last attempt failed too. Its class is the fault of that attempt, or
+            `UnreachableFile` if the file was unreachable in any attempt.
     """
     retry = 0
     unreachable = False
@@ -46,7 +54,7 @@ def with_retries(attempt: Callable[[], T], file: str, reading: ReadingConfig) ->
             unreachable |= error.fault is UnreachableFile
             if retry == reading.max_retries:
                 fault = UnreachableFile if unreachable else error.fault
-                raise fault(_last_word(str(error), retry + 1, unreachable)) from None
+                raise fault(_final_message(str(error), retry + 1, unreachable)) from None
             pause = pause_before(retry, file, reading)
             retry += 1
             log.warning(
@@ -59,10 +67,10 @@ def with_retries(attempt: Callable[[], T], file: str, reading: ReadingConfig) ->
             time.sleep(pause)
 
 
-def _last_word(text: str, attempts: int, unreachable: bool) -> str:
+def _final_message(text: str, attempts: int, unreachable: bool) -> str:
     times = "once" if attempts == 1 else f"{attempts} times"
-    remedy = "" if unreachable else "copy the file anew or build the corpus again; "
+    remedy = "" if unreachable else "copy the file again or build the corpus again; "
     return (
         f"{text} (tried {times}); {remedy}"
-        "data.reading.max_retries and data.reading.timeout set how long it is tried"
+        "data.reading.max_retries and data.reading.timeout limit the retries"
     )

@@ -19,24 +19,24 @@ from megapt.data.reading.location import Location
 from megapt.errors import ConfigError, UnavailableError, is_away
 
 _OPEN_SHARDS = 128
-"""Shards that all stores of a process keep mapped for when they are asked for again.
+"""Shards that all stores of a process together keep mapped for later use.
 
-Each takes a file handle, of which a process has 1,024 as a rule. Chunks in memory keep theirs
-mapped beyond this number, as long as they live.
+Each takes a file handle; a process usually may have 1,024. Chunks in memory keep their shards
+mapped in addition to these.
 """
-_OPENINGS = 10
-"""Attempts to open a shard before others have removed it from the cache again."""
+_OPEN_ATTEMPTS = 10
+"""Attempts to open a shard that other processes may evict from the cache in the meantime."""
 
 _recent: OrderedDict[Shard, None] = OrderedDict()
-"""The shards that are kept mapped, the least recently used first."""
+"""Shards that are kept mapped, the least recently used first."""
 
 
 def _keep_mapped(shard: Shard) -> None:
-    """Make a shard the most recently used one, and let go of those beyond the bound."""
+    """Make a shard the most recently used one, and drop those beyond `_OPEN_SHARDS`."""
     if shard not in _recent:
-        # The bytes of a file that was removed from the cache stay on the disk while it is mapped.
-        for gone in [other for other in _recent if not os.path.exists(other.path)]:
-            del _recent[gone]
+        # An evicted file takes disk space for as long as it is mapped.
+        for evicted in [other for other in _recent if not os.path.exists(other.path)]:
+            del _recent[evicted]
         _recent[shard] = None
         while len(_recent) > _OPEN_SHARDS:
             _recent.popitem(last=False)
@@ -44,19 +44,16 @@ def _keep_mapped(shard: Shard) -> None:
 
 
 class ShardStore:
-    """Hands out the shards of a split that are sound.
+    """Opens the shards of a split and checks them.
 
-    No token of a shard is handed out before its size and, but for `verify: size`, its checksum
-    have been compared with the manifest.
+    No token of a shard is read before its size has been compared with the manifest and, except
+    with `verify: size`, its checksum too.
 
     Args:
         location: where the corpus is.
         split: the split's part of the manifest.
         table: blocks of all its shards, int64 [blocks, 3]: byte offset, documents, tokens.
-        reading: what is checked, and what follows from damage.
-
-    Attributes:
-        skipped: number of a shard -> one line on why it is left out.
+        reading: which checks are made, and whether a corrupt shard is skipped.
     """
 
     def __init__(
@@ -71,41 +68,42 @@ class ShardStore:
         self._table = table
         self._starts = np.cumsum([0, *(info.blocks for info in split.shards)])
         self._on_damage = reading.on_damage
-        # Whoever holds a shard keeps it here, so that none is mapped twice.
+        # Shards that are still in use, so that none is mapped twice.
         self._open: WeakValueDictionary[int, Shard] = WeakValueDictionary()
         self.skipped: dict[int, str] = {}
+        """Number of a skipped shard -> one line with the reason."""
 
     def shard(self, number: int) -> Shard | None:
-        """Shard `number`, mapped and checked; None if it is left out.
+        """Return shard `number`, mapped and checked; None if it is skipped.
 
-        A shard that cannot be read is left out only if `on_damage` is `skip` and the location
-        still answers: a store that is away as a whole is no damage of a shard.
+        A shard that cannot be read is skipped only if `on_damage` is `skip` and the location
+        still answers: if the whole storage is unavailable, no shard is at fault.
 
         Raises:
-            DamagedError: it is missing or damaged.
-            UnavailableError: it is out of reach, or all of the location is.
-            ConfigError: it cannot be kept on this machine, or this process is short of files or
-                memory.
+            DamagedError: if it is missing or corrupt.
+            UnavailableError: if it or the whole location is out of reach.
+            ConfigError: if it cannot be kept on this machine, or this process is short of file
+                handles or memory.
         """
         if number in self.skipped:
             return None
         try:
             shard = self._open.get(number)
             if shard is None:
-                shard = self._opened(number)
+                shard = self._open_shard(number)
         except FILE_FAULTS as error:
             skips = self._on_damage == "skip"
-            # What is out of reach may come back, whatever becomes of the rest.
+            # Without `skip`, an unreachable file is an `UnavailableError` in any case.
             if (skips or isinstance(error, DamagedFile)) and not self._location.responds():
-                so = ", so nothing is skipped" if skips else ""
+                consequence = ", so nothing is skipped" if skips else ""
                 raise UnavailableError(
-                    f"{error}; and {self._location.where} does not answer{so}"
+                    f"{error}; and {self._location.where} does not answer{consequence}"
                 ) from None
             if not skips:
                 raise type(error)(
-                    f"{error}; or set data.reading.on_damage to skip, to go on without its text"
+                    f"{error}; or set data.reading.on_damage to skip, to continue without its text"
                 ) from None
-            log.warning("%s; going on without its text", error)
+            log.warning("%s; continuing without its text", error)
             self.skipped[number] = str(error)
             return None
         self._open[number] = shard
@@ -113,46 +111,46 @@ class ShardStore:
         return shard
 
     def verify(self, number: int) -> None:
-        """Compare the checksum of a shard that lies here.
+        """Check the checksum of a shard in a local folder.
 
         Raises:
-            DamagedFile: it is missing or damaged.
-            UnreachableFile: its storage is away.
-            ConfigError: this process is short of files or memory.
+            DamagedFile: if it is missing or corrupt.
+            UnreachableFile: if its storage is unavailable.
+            ConfigError: if this process is short of file handles or memory.
         """
         self._location.verify(self._infos[number])
 
     def fetch_ahead(self, numbers: Iterable[int]) -> None:
-        """Begin to bring these shards, the one needed first first; see `Location.fetch_ahead`."""
+        """Begin to fetch these shards, in this order; see `Location.fetch_ahead`."""
         missing = (n for n in numbers if n not in self._open and n not in self.skipped)
         self._location.fetch_ahead(self, [self._infos[number] for number in missing])
 
     def skip(self, damage: Mapping[int, str]) -> None:
-        """Leave shards out without trying to read them, as the run that is resumed did.
+        """Skip shards without trying to read them, because the resumed run skipped them.
 
         Args:
-            damage: number of a shard -> one line on why.
+            damage: number of a shard -> one line with the reason.
         """
         self.skipped.update(damage)
 
-    def _opened(self, number: int) -> Shard:
-        """A shard that stays readable whatever becomes of its file's name.
+    def _open_shard(self, number: int) -> Shard:
+        """Map a shard, which stays readable even if its file is removed.
 
         Raises:
-            MegaptError: as of `Location.path`.
+            MegaptError: see `Location.path`.
         """
         info = self._infos[number]
         table = self._table[self._starts[number] : self._starts[number + 1]]
-        for _ in range(_OPENINGS):
+        for _ in range(_OPEN_ATTEMPTS):
             path = self._location.path(info)
             try:
                 shard = Shard(path.parent, info, table)
-                shard.tokens(0)  # makes the map
+                shard.tokens(0)  # maps the file
                 return shard
             except (PrepError, OSError) as error:
                 if os.path.exists(path) or is_away(error):
                     raise fault_of(path, error) from None
         raise ConfigError(
-            f"{path}: was removed from the cache {_OPENINGS} times before it could be opened; "
+            f"{path}: was removed from the cache {_OPEN_ATTEMPTS} times before it could be opened; "
             "raise data.reading.cache_bytes, which the processes of this machine share"
         )

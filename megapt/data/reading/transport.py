@@ -1,8 +1,8 @@
-"""The bytes of a file that is elsewhere, under a watch that no transport can escape.
+"""Transfers of remote files, with a timeout that holds for every transport.
 
-Transports stall in ways of their own, and not all of them know timeouts. So each transfer runs in
-a thread that hands over its chunks, and whoever waits for them waits only so long. The threads
-are daemons: one that never wakes again does not keep its process from ending.
+Each transport can stall in its own way, and not all have timeouts. So each transfer runs in a
+thread that passes its chunks through a queue, and the reader waits for a chunk only until the
+timeout. The threads are daemons: one that hangs does not keep its process from ending.
 """
 
 from __future__ import annotations
@@ -25,32 +25,34 @@ PIPE = "pipe:"
 
 _CHUNK_BYTES = 1 << 20
 _RANGE_BYTES = 4 << 20
-"""Asked of an object store at once: few requests, and still signs of life on a slow line."""
+"""Bytes per request to an object store: few requests, but regular progress on a slow line."""
 _NO_COMMAND = (126, 127)
-"""What a shell ends with for a command that it cannot run, or does not find."""
+"""Exit codes of a shell for a command that it cannot run or does not find."""
 _CHUNKS_AHEAD = 2
-"""Chunks that a transfer may be ahead of who writes them down."""
+"""Chunks that a transfer may be ahead of its reader."""
 
 
 class Stream(Protocol):
-    """What a transport gives: bytes from the first to the last."""
+    """The bytes of a file, from first to last."""
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes, none at the end.
+        """Return at most `size` bytes, none at the end.
 
         Raises:
-            Exception: the transfer has failed; each transport has errors of its own.
+            Exception: if the transfer has failed; each transport has its own errors.
         """
 
     def close(self) -> None:
-        """End the transfer, also from another thread while `read` waits."""
+        """End the transfer; may be called from another thread while `read` waits."""
 
 
 def prepare(url: str) -> None:
-    """Import what `url` needs: forked processes inherit it, and no timeout counts the import.
+    """Import the packages that `url` needs, so that no timeout includes an import.
+
+    Forked processes inherit them.
 
     Raises:
-        PrepError: a package for the URL's protocol is not installed.
+        PrepError: if a package for the URL's protocol is not installed.
     """
     if url.startswith(PIPE):
         import_module("webdataset.gopen")
@@ -61,16 +63,17 @@ def prepare(url: str) -> None:
 
 
 def receive(url: str, timeout: float) -> Generator[bytes, None, None]:
-    """The content of a file, in chunks. Close the generator to give the transfer up.
+    """Yield the content of a file in chunks; close the generator to cancel the transfer.
 
     Args:
         url: an fsspec URL, or `pipe:` and a shell command that writes the file to its output.
-        timeout: seconds without a byte after which the transfer is given up.
+        timeout: seconds without a byte after which the transfer fails.
 
     Raises:
-        TransferError: the file cannot be opened, its transfer broke or stalled; with the fault
-            `DamagedFile` if the store has answered that it is not there, or not for us.
-        ConfigError: this process is short of files or memory.
+        TransferError: if the file cannot be opened, or its transfer broke or stalled; with the
+            fault `DamagedFile` if the store answers that the file does not exist or that access
+            is denied.
+        ConfigError: if this process is short of file handles or memory.
     """
     transfer = _Transfer(url, timeout)
     try:
@@ -81,18 +84,18 @@ def receive(url: str, timeout: float) -> Generator[bytes, None, None]:
 
 
 class _Transfer:
-    """A running transfer, seen from the thread that waits for its chunks."""
+    """A running transfer; the public methods are for the thread that reads its chunks."""
 
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url
         self._timeout = timeout
         self._chunks: Queue[bytes | Exception] = Queue(_CHUNKS_AHEAD)
-        self._given_up = Event()
+        self._aborted = Event()
         self._stream: Stream | None = None
         Thread(target=self._run, name=f"transfer of {url}", daemon=True).start()
 
     def next_chunk(self) -> bytes:
-        """The next bytes; none at the end, when the transport has confirmed that it is the end."""
+        """Return the next bytes; none at the end, which the transport has confirmed."""
         try:
             chunk = self._chunks.get(timeout=self._timeout)
         except Empty:
@@ -109,38 +112,37 @@ class _Transfer:
         return chunk
 
     def abort(self) -> None:
-        """Let the thread end as soon as it can; at once if the transfer is over."""
-        self._given_up.set()
+        """Let the thread end as soon as it can, at once if the transfer is over."""
+        self._aborted.set()
         if self._stream is not None:
-            with suppress(Exception):  # of a transfer that nobody waits for any longer
+            with suppress(Exception):  # nobody needs this transfer any longer
                 self._stream.close()
 
     def _run(self) -> None:
         try:
             self._stream = stream = open_stream(self._url, self._timeout)
             try:
-                while not self._given_up.is_set() and (chunk := stream.read(_CHUNK_BYTES)):
-                    self._hand_over(chunk)
+                while not self._aborted.is_set() and (chunk := stream.read(_CHUNK_BYTES)):
+                    self._put(chunk)
             finally:
                 stream.close()
-            self._hand_over(b"")
+            self._put(b"")
         except Exception as error:
-            self._hand_over(error)
+            self._put(error)
 
-    def _hand_over(self, chunk: bytes | Exception) -> None:
-        waits = True
-        while waits and not self._given_up.is_set():
+    def _put(self, chunk: bytes | Exception) -> None:
+        pending = True
+        while pending and not self._aborted.is_set():
             with suppress(Full):
                 self._chunks.put(chunk, timeout=0.1)
-                waits = False
+                pending = False
 
 
 def open_stream(url: str, timeout: float) -> Stream:
     """Open a URL in the calling process and thread; see `receive`.
 
-    File systems are asked for anew each time: fsspec keeps one for each process, and makes
-    another one in the child of a fork, where the connections and the event loop of its parent
-    are of no use.
+    The file system is requested from fsspec each time, which caches one per process: a forked
+    child cannot use the connections and the event loop of its parent.
     """
     if url.startswith(PIPE):
         return _Command(url.removeprefix(PIPE))
@@ -148,7 +150,7 @@ def open_stream(url: str, timeout: float) -> Stream:
     stream: Stream
     if is_http(url):
         aiohttp = load_optional("aiohttp", "remote", url)
-        # One request, and no limit but for silence. To be told a size spares the question for it.
+        # One request, with a limit on silence only. A given size saves the request for the size.
         limits = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
         options = {"size": 1, "timeout": limits, "read_bufsize": _CHUNK_BYTES}
         stream = system.open(url, "rb", block_size=0, **options)
@@ -158,14 +160,14 @@ def open_stream(url: str, timeout: float) -> Stream:
 
 
 class _Ranges:
-    """A file of an object store, which is asked for one range after another."""
+    """A file of an object store, requested one range after another."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
         self.close = file.close
 
     def read(self, size: int) -> bytes:
-        """The next range, whatever `size` is."""
+        """Return the next range, whatever `size` is."""
         data: bytes = self._file.read(_RANGE_BYTES)
         return data
 
@@ -173,7 +175,7 @@ class _Ranges:
 class _Command:
     """The output of a shell command, through the pipe of webdataset.
 
-    The command has a session of its own, so that all its processes can be ended together.
+    The command runs in its own session, so that all its processes can be killed together.
     """
 
     def __init__(self, command: str) -> None:
@@ -182,18 +184,18 @@ class _Command:
 
         if enforce_security:
             raise PermissionError("WDS_SECURE is set, which forbids commands")
-        # Without a buffer, what the command has written is there at once.
+        # Unbuffered, so that the output is available at once.
         self._pipe: Any = Pipe(
             command, mode="rb", shell=True, bufsize=0, ignore_errors=True, start_new_session=True
         )
         self._process: subprocess.Popen[bytes] = self._pipe.proc
 
     def read(self, size: int) -> bytes:
-        """What the command has written.
+        """Return the next output of the command.
 
         Raises:
-            ChildProcessError: the shell finds no such command, or cannot run it.
-            OSError: it has ended with another status than 0.
+            ChildProcessError: if the shell finds no such command, or cannot run it.
+            OSError: if the command has ended with a status other than 0.
         """
         data: bytes = self._process.stdout.read(size)  # type: ignore[union-attr]
         if not data and (status := self._process.wait()):
@@ -203,7 +205,7 @@ class _Command:
 
     def close(self) -> None:
         """Kill all processes of the command, unless it has ended and `read` has seen it."""
-        # Until its status is taken, no other process can get its number.
+        # Until its status is collected, no other process can get its id.
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

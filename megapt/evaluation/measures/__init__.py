@@ -1,4 +1,4 @@
-"""The measures, one file each. A new file that defines a `Measure` registers itself."""
+"""The measures, one file each. A new file that defines a `Measure` is registered automatically."""
 
 from megapt.evaluation.measures.base import Measure, MeasureContext, MeasureError
 from megapt.evaluation.measures.catalogue import MEASURES, build_measure, find_measure

@@ -1,4 +1,4 @@
-"""What a measure is: items that are the same for all members, and a score of a model on them."""
+"""The base of measures: a measure scores a model on items that are the same for all members."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class MeasureError(ValueError):
-    """The corpus lacks what a measure needs, or a model has no score; the text says why."""
+    """The corpus lacks what a measure needs, or a model has no score; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,20 @@ class MeasureContext:
     window: int
     """Text tokens that fit the positions the models were trained on."""
     seed: int
-    """Of the comparison; keys what a measure draws."""
+    """Seed of the comparison; key of a measure's random draws."""
     ranks: Ranks
-    """That score together."""
+    """The ranks that score together."""
 
 
 class Measure(ABC):
     """Base of all measures. A subclass is one file of this folder; its `name` registers it.
 
-    A measure asks every member the same items. It chooses them in its constructor, from the
-    context alone and before anything is trained, and sets `items` there, `material` and
-    `baselines` if it has any. The constructor runs on each rank for itself; `score` on all
-    together.
+    A measure scores every member on the same items. Its constructor chooses them from the context
+    alone, before anything is trained. It also sets `items` and, if there are any, `material` and
+    `baselines`. The constructor runs on each rank separately; all ranks call `score` together.
 
     Args:
-        config: settings of the class's own `Config`.
+        config: settings, an instance of the class's `Config`.
         context: what the members have in common.
 
     Raises:
@@ -52,28 +51,28 @@ class Measure(ABC):
     """
 
     name: ClassVar[str]
-    """What users type."""
+    """The name in configurations."""
     title: ClassVar[str]
-    """What tables and sentences call its value."""
+    """The name of the value in tables and sentences."""
     about: ClassVar[str]
-    """What the value is, for captions: "the share of …", say, and the kind of its interval."""
+    """Caption: what the value is, for example "the share of …", and the kind of its interval."""
     unit: ClassVar[str] = "share"
-    """Of the value: a `share`, shown in per cent, or another, shown behind it, `nats` say."""
+    """Unit of the value: `share`, shown in percent, or a unit that follows it, such as `nats`."""
     better: ClassVar[Literal["higher", "lower"]] = "higher"
     """Which values are better."""
     uses_labels: ClassVar[bool] = False
-    """Whether it asks for the documents' classes, which some objectives are trained on."""
+    """Whether it uses the classes of the documents, which some objectives are trained on."""
     untrained: ClassVar[bool] = True
-    """Whether the model is scored before its training too, for comparison."""
+    """Whether the model is also scored before its training, for comparison."""
     Config: ClassVar[type[Section]] = Section
-    """Settings, beside the name and the file."""
+    """Settings, in addition to the name and the file."""
 
     items: int
-    """How many there are."""
+    """Number of items."""
     material: str = ""
-    """What they are, in words, if their number does not say enough."""
+    """Description of the items, if their number does not say enough."""
     baselines: Mapping[str, float] = MappingProxyType({})
-    """What is reached without a model: "majority class", say -> value."""
+    """Baselines without a model: name, for example "majority class" -> value."""
 
     def __init__(self, config: Any, context: MeasureContext) -> None:
         self.config = config
@@ -81,7 +80,7 @@ class Measure(ABC):
         self.ranks = context.ranks
 
     def problem(self, objective: Objective) -> str:
-        """Return why models of an objective cannot answer, in one line; "" if they can."""
+        """Return why models of an objective cannot be scored, in one line; "" if they can."""
         return ""
 
     @abstractmethod
@@ -89,7 +88,7 @@ class Measure(ABC):
         """Return the score of a model whose objective has no `problem`, the same on every rank.
 
         Args:
-            run: the trained run, or one that stands before its first update.
+            run: the trained run, or the run before its first update.
 
         Raises:
             MeasureError: on every rank, if this model has no score.
@@ -100,16 +99,16 @@ class Measure(ABC):
 
         Raises:
             MegaptError: on every rank, if `compute` raised it.
-            MeasureError: likewise.
+            MeasureError: on every rank, if `compute` raised it.
         """
-        mine: tuple[T | None, MeasureError | None] = None, None
+        outcome: tuple[T | None, MeasureError | None] = None, None
         with self.ranks.together():
             if self.ranks.main:
                 try:
-                    mine = compute(), None
+                    outcome = compute(), None
                 except MeasureError as error:
-                    mine = None, error
-        found, problem = self.ranks.gather(mine)[0]
+                    outcome = None, error
+        result, problem = self.ranks.gather(outcome)[0]
         if problem is not None:
             raise problem
-        return cast(T, found)
+        return cast(T, result)

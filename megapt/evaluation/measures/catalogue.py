@@ -1,4 +1,4 @@
-"""Builds the measure that a configuration names."""
+"""Construction of the measures that a configuration names."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ def find_measure(
 
     Args:
         section: name and settings.
-        origins: where the settings stand, for errors.
+        origins: where the settings come from, for errors.
         path: dotted path of the section.
 
     Raises:
-        ConfigError: for an unknown name, a wrong setting, or code of the user's that defines no
-            measure.
+        ConfigError: for an unknown name, a wrong setting, or custom code that defines no measure.
     """
     kind = MEASURES.find(section.name, section.file, origins, path)
     return kind, own_settings(section, kind.Config, origins, path)
@@ -35,12 +34,12 @@ def build_measure(
     Args:
         section: name and settings.
         context: what the members have in common.
-        origins: where the settings stand, for errors.
+        origins: where the settings come from, for errors.
         path: dotted path of the section.
 
     Raises:
-        ConfigError: for an unknown name, a wrong setting, or code of the user's that defines no
-            whole measure.
+        ConfigError: for an unknown name, a wrong setting, or custom code that defines no complete
+            measure.
         MeasureError: if the corpus lacks what the measure needs.
     """
     kind, own = find_measure(section, origins, path)

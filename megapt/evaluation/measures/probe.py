@@ -1,8 +1,9 @@
 """Classification of documents from the frozen trunk.
 
-The mean of the last states of a document's tokens is its feature. A logistic regression learns the
-class from the features of training documents and is scored on held-out ones. Nothing of the trunk
-changes, so the score tells what the states already hold (Alain & Bengio 2017; Conneau et al. 2018).
+The feature of a document is the mean of the last hidden states of its tokens. A logistic regression
+learns the class from the features of training documents and is scored on validation documents. The
+trunk does not change, so the score shows what the states already represent (Alain & Bengio 2017;
+Conneau et al. 2018).
 """
 
 from __future__ import annotations
@@ -24,20 +25,24 @@ class ProbeConfig(Section):
     """Settings of `probe`."""
 
     train_documents: PositiveInt = 6000
+    """Largest number of labeled training documents."""
     validation_documents: PositiveInt = 4000
-    """At most so many labeled documents of each split are read."""
+    """Largest number of labeled validation documents."""
     C: PositiveFloat = 1.0
-    """C of the logistic regression, on standardized features; the same for all members."""
+    """C of the logistic regression on standardized features; the same for all members."""
 
 
 class Probe(Measure):
-    """A document longer than the window is cut at its end."""
+    """Accuracy of a classifier on the frozen trunk.
+
+    A document longer than the window is truncated at its end.
+    """
 
     name = "probe"
     title = "Probe accuracy"
     about = (
-        "the share of held-out documents whose class a classifier on the frozen trunk finds, with "
-        "95 % Wilson interval"
+        "the share of validation documents whose class a classifier on the frozen trunk predicts "
+        "correctly, with 95 % Wilson interval"
     )
     uses_labels = True
     Config = ProbeConfig
@@ -49,16 +54,16 @@ class Probe(Measure):
         self.validation = probe_documents(corpus.validation, config.validation_documents)
         if len(np.unique(corpus.train.labels[self.train])) < 2 or not len(self.validation):
             raise MeasureError(
-                "needs training documents of two classes and held-out ones with a class; build the "
-                "corpus with --label-field"
+                "needs training documents of two classes and validation documents with a class; "
+                "build the corpus with --label-field"
             )
         self.items = len(self.validation)
-        self.material = f"{len(self.train):,} training and {self.items:,} held-out documents"
+        self.material = f"{len(self.train):,} training and {self.items:,} validation documents"
         counts = np.bincount(corpus.validation.labels[self.validation])
         self.baselines = {"majority class": float(counts.max() / self.items)}
 
     def score(self, run: LoadedRun) -> Score:
-        """Return the accuracy; an item is a held-out document, 1 if its class is found, else 0."""
+        """Return the accuracy; an item is a validation document: 1 if it is right, else 0."""
         corpus = self.context.corpus
         train = self._features(run, corpus.train, self.train)
         validation = self._features(run, corpus.validation, self.validation)
@@ -66,7 +71,7 @@ class Probe(Measure):
             raise MeasureError("the trunk's states are not finite")
         return self.on_main(
             lambda: share_score(
-                classified_right(
+                classified_correctly(
                     train,
                     corpus.train.labels[self.train],
                     validation,
@@ -94,14 +99,14 @@ def probe_documents(split: Split, most: int) -> NDArray[np.int64]:
     return labeled[np.arange(most) * len(labeled) // most]
 
 
-def classified_right(
+def classified_correctly(
     train: NDArray[np.float32],
     train_labels: NDArray[np.int32],
     validation: NDArray[np.float32],
     validation_labels: NDArray[np.int32],
     inverse_regularization: float,
 ) -> NDArray[np.bool_]:
-    """Fit on the training features; return which held-out documents are classified right, [m].
+    """Fit on the training features; return which validation documents are correct, bool [m].
 
     Args:
         train: features, float32 [n, hidden], standardized here.
@@ -110,7 +115,7 @@ def classified_right(
         validation_labels: classes, int32 [m].
         inverse_regularization: C of scikit-learn's logistic regression with an L2 penalty.
     """
-    # Two seconds, which no other start of a rank has to wait for.
+    # These imports take two seconds; only a rank that classifies waits for them.
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -119,5 +124,5 @@ def classified_right(
         StandardScaler(), LogisticRegression(C=inverse_regularization, max_iter=1000)
     )
     probe.fit(train, train_labels)
-    right: NDArray[np.bool_] = probe.predict(validation) == validation_labels
-    return right
+    correct: NDArray[np.bool_] = probe.predict(validation) == validation_labels
+    return correct

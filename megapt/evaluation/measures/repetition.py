@@ -1,4 +1,4 @@
-"""How much of what a model writes it has written before.
+"""Repetition in the text that a model writes.
 
 seq-rep-4 of Welleck et al. 2020 (arXiv 1908.04319), equation 9: the share of 4-grams, in tokens,
 that occurred before in the same text; the mean over the texts.
@@ -19,17 +19,20 @@ class RepetitionConfig(Section):
     """Settings of `repetition`."""
 
     num_samples: PositiveInt = 4
-    """Held-out texts that are continued or rewritten, at most."""
+    """Largest number of validation texts that are continued or rewritten."""
     max_new_tokens: PositiveInt = 64
-    """Longest text that is written, in tokens."""
+    """Longest generated text, in tokens."""
 
 
 class Repetition(Measure):
-    """With as many texts as samples, they are those that the samples of a report begin with."""
+    """Share of repeated 4-grams.
+
+    With as many texts as the report has samples, it scores these samples.
+    """
 
     name = "repetition"
     title = "Repetition"
-    about = "the share of 4-grams that occurred before in the same text, of texts the model writes"
+    about = "the share of 4-grams that occurred before in the same text, in texts of the model"
     better = "lower"
     untrained = False
     Config = RepetitionConfig
@@ -38,19 +41,19 @@ class Repetition(Measure):
         super().__init__(config, context)
         self.texts = sample_texts(context.corpus, config.num_samples, context.window)
         if not self.texts:
-            raise MeasureError("needs a held-out document")
+            raise MeasureError("needs a validation document")
         self.items = len(self.texts)
         self.material = (
-            f"{self.items:,} held-out texts, at most {config.max_new_tokens:,} tokens each"
+            f"{self.items:,} validation texts, at most {config.max_new_tokens:,} tokens each"
         )
 
     def problem(self, objective: Objective) -> str:
-        """Only what generates repeats itself."""
+        """Return a problem for objectives that do not generate text."""
         return "" if objective.generates else f"'{objective.name}' does not generate text"
 
     def score(self, run: LoadedRun) -> Score:
         """Return the mean; an item is a text, None if fewer than four tokens were written."""
-        settings = {"max_tokens": self.config.max_tokens, "seed": self.context.seed}
+        settings = {"max_tokens": self.config.max_new_tokens, "seed": self.context.seed}
         rates = self.on_main(
             lambda: [sample.repetition for sample in write_samples(run, self.texts, **settings)]
         )

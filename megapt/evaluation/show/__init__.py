@@ -1,4 +1,4 @@
-"""Shows a person what objectives make of a window of text: as lines, as JSON, as an HTML page."""
+"""Display of the examples that objectives make from a window: as lines, JSON or an HTML page."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def _check_page(file: Path) -> None:
 def _write_page(file: Path, page: str) -> None:
     try:
         write_text(file, page)
-    except OSError as error:  # which names the file beside it that would have become the page
+    except OSError as error:  # Its file name is that of a temporary file.
         raise ConfigError(f"command line: --html {file}: {error.strerror}") from None
 
 
-def _speak_any_encoding() -> bool:
-    """Let standard output take all characters; return whether it writes them as they are.
+def _escape_unencodable_output() -> bool:
+    r"""Let standard output take all characters; return whether its encoding has them all.
 
-    What its encoding lacks is written as an escape, such as \\u2581 in ASCII.
+    Characters that the encoding lacks are written as escapes, such as \u2581 in ASCII.
     """
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return True
@@ -50,12 +50,12 @@ def _speak_any_encoding() -> bool:
 
 
 def _names(overrides: Sequence[str]) -> list[str]:
-    """Return the names of all objectives; no setting may be given that would be dropped."""
+    """Return the names of all objectives; refuse settings of a single objective."""
     for override in overrides:
         if override.startswith(("objective=", "objective.")):
             raise ConfigError(
-                f"command line: '{override}' has no place beside --all, which shows every "
-                f"objective as its preset defines it; leave one of them out"
+                f"command line: '{override}' cannot be combined with --all, which shows every "
+                f"objective with its preset; remove one of them"
             )
     return sorted(OBJECTIVES)
 
@@ -71,21 +71,23 @@ def show_window(
 ) -> None:
     """Show window `index` of a configuration's corpus, and the examples of its objective.
 
-    The raw text; the input pieces; for each head its targets as position:input→target, so that a
-    masked token reads [MASK]→word, or as first-last→targets where many stand in a row; segments
-    and positions in runs; what attention allows. In colors on a terminal.
+    The output has the raw text, the input pieces, the targets of each head, the segments and
+    positions in runs, and what attention allows. A target is position:input→target, so that a
+    masked token reads [MASK]→word; many targets in a row are first-last→targets. On a terminal
+    the output is colored.
 
     Args:
-        config_file: of a run.
+        config_file: configuration of a run.
         overrides: words key=value.
         index: number of the window in an epoch.
-        every: show every objective by its preset, of the same window; one that cannot be used on
-            this corpus is listed with the reason.
-        as_json: print JSON: an object, with `every` a list.
-        html: write a page to this file; without `as_json`, its name is all that is printed.
+        every: show every objective with its preset on the same window; an objective that cannot
+            be used on this corpus is listed with the reason.
+        as_json: print JSON: an object, or a list with `every`.
+        html: write a page to this file; without `as_json`, only its name is printed.
 
     Raises:
-        ConfigError: for wrong settings, a window that does not exist, a page without a place.
+        ConfigError: for wrong settings, a window that does not exist, or a page that cannot be
+            written.
         MegaptError: if the corpus cannot be read; see `open_corpora`.
     """
     config, origins = load_config(RunConfig, config_file, overrides)
@@ -119,9 +121,9 @@ def show_window(
             results.append(shown(objective))
     if html is not None:
         _write_page(html, render(results, config_file))
-    whole = _speak_any_encoding()
+    unicode = _escape_unencodable_output()
     if as_json:
-        print(json.dumps(results if every else results[0], ensure_ascii=not whole))
+        print(json.dumps(results if every else results[0], ensure_ascii=not unicode))
     elif html is not None:
         print(f"page: {html}")
     else:

@@ -1,4 +1,4 @@
-"""What an objective makes of a window of text, as plain values."""
+"""The examples that an objective makes from a window of text, as plain values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from megapt.data.counts import attended_pairs
 from megapt.objectives import Objective
 
 Role = Literal["text", "special", "mask", "sentinel", "replaced", "kept"]
-"""What a position of the input is: a token of text; a special token; a mask; a sentinel; a token
-that took the place of the one to be predicted; one to be predicted that was left as it is."""
+"""What a position of the input is: a token of the text; a special token; a mask; a sentinel; a
+random token that replaces the token to predict; a token to predict that is unchanged."""
 
 
 class ShownPiece(TypedDict):
@@ -33,7 +33,7 @@ class ShownPiece(TypedDict):
 
 
 class ShownTarget(TypedDict):
-    """A prediction: of what head, where, what is read there, and the right answer."""
+    """A prediction: its head, its position, the input token there, and the right answer."""
 
     head: str
     position: int
@@ -43,14 +43,14 @@ class ShownTarget(TypedDict):
 
 
 class ShownExample(TypedDict):
-    """An example; lists are one item a position."""
+    """An example; lists have one item per position."""
 
     document: int
     input: list[str]
     roles: list[Role]
     targets: list[ShownTarget]
     sizes: dict[str, float]
-    """Of the heads whose losses are a mean over something else than their targets."""
+    """Denominators of the heads whose loss is not a mean over their targets."""
     segments: list[int]
     positions: list[int]
     visible: list[bool]
@@ -59,7 +59,7 @@ class ShownExample(TypedDict):
 
 
 class ShownHead(TypedDict):
-    """A head of the objective, and its part of the loss."""
+    """A head of the objective, and its weight in the loss."""
 
     name: str
     kind: str
@@ -68,7 +68,7 @@ class ShownHead(TypedDict):
 
 
 class ShownCost(TypedDict):
-    """What a whole document of so many tokens costs on average."""
+    """The average cost of a document of `tokens` tokens."""
 
     tokens: int
     positions: float
@@ -77,7 +77,7 @@ class ShownCost(TypedDict):
 
 @final
 class Shown(TypedDict):
-    """A window, and what an objective makes of it."""
+    """A window, and the examples that an objective makes from it."""
 
     window: int
     raw_tokens: int
@@ -126,8 +126,8 @@ def _roles(example: Example, objective: Objective) -> list[Role]:
     return listed
 
 
-def _written(example: Example, heads: Sequence[HeadSpec]) -> set[int]:
-    """Return the positions where a generator is going to write a token."""
+def _generated_positions(example: Example, heads: Sequence[HeadSpec]) -> set[int]:
+    """Return the positions where a generator writes a token."""
     asked = [example.targets.get(head.name) for head in heads if head.kind == "generator"]
     return {place for target in asked if target is not None for place in target.positions.tolist()}
 
@@ -145,8 +145,8 @@ def _targets(
     else:
         answers = [head.labels[label] if head.labels else str(label) for label in labels]
     if head.kind == "detection":
-        # The right answer there is known when the generator has written.
-        unknown = _written(example, heads)
+        # The right answer there depends on what the generator writes.
+        unknown = _generated_positions(example, heads)
         answers = [
             "?" if place in unknown else answer
             for place, answer in zip(places, answers, strict=True)
@@ -189,8 +189,8 @@ def describe_window(
 
     Args:
         maker: reads the windows and makes the objective's examples.
-        objective: of the maker.
-        corpus: that the windows are from.
+        objective: the objective of the maker.
+        corpus: the corpus of the windows.
         index: number of the window in the sequence.
     """
     tokenizer = corpus.tokenizer()

@@ -1,7 +1,7 @@
-"""What is shown as lines of text, colored on a terminal.
+"""The shown window as lines of text.
 
-Where the lines go to a file or a pipe they are plain, each as long as it is. On a terminal they
-are folded, what is continued standing under what it continues.
+In a file or a pipe, the lines are plain and are not folded. On a terminal they are colored and
+folded, with continuation lines indented.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from megapt.evaluation.show.describe import (
 )
 
 Part = tuple[str, str]
-"""A text and its style, in the words of Rich."""
+"""A text and its Rich style."""
 
 _STYLES = {
     "special": "dim",
@@ -34,10 +34,10 @@ _STYLES = {
 _TITLE, _SOFT, _ANSWER, _PREFIX, _SECOND = "bold", "dim", "green", "cyan", "blue"
 
 _NAMES = 10
-"""Width of the names before what an example holds, unless a head has a longer one."""
+"""Smallest width of the column of names in an example."""
 
 _LONG_RUN = 8
-"""Targets at so many positions in a row are printed without what is read at each."""
+"""Number of neighboring targets from which they are printed without their input tokens."""
 
 
 @dataclass(frozen=True)
@@ -46,36 +46,36 @@ class Line:
 
     parts: Sequence[Part]
     indent: int = 2
-    """Columns that are left free where a terminal has to fold it."""
+    """Columns of indentation of continuation lines."""
 
     @property
     def plain(self) -> str:
-        """The line without its colors."""
+        """Text of the line without colors."""
         return "".join(text for text, _ in self.parts)
 
 
-# Control characters; separators of lines; marks that turn the direction of what follows.
+# Control characters, line separators, and marks that change the direction of text.
 _UNSEEN = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    """Return a text with its control characters written out, as a Python string has them: `\\x1b`.
+    r"""Return a text with its control characters escaped as in a Python string: `\x1b`.
 
-    What a corpus holds could otherwise move the cursor, color a terminal or turn a line round.
+    Otherwise the text of a corpus could move the cursor, color a terminal or reverse a line.
     """
     return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def many(count: float, thing: str) -> str:
-    """Return a count, to one decimal place, and what is counted: `1 target`, `7.2 targets`."""
+def plural(count: float, thing: str) -> str:
+    """Return a count to at most one decimal place with its noun: `1 target`, `7.2 targets`."""
     number = f"{count:.1f}".removesuffix(".0")
     return f"{number} {thing}" if number == "1" else f"{number} {thing}s"
 
 
 def runs(values: Sequence[int]) -> str:
-    """Return runs of equal or of counting values in short: `0-4`, `0 x5`, `7`."""
+    """Return runs of equal or consecutive values in short form: `0-4`, `0 x5`, `7`."""
     parts: list[str] = []
     start = 0
     while start < len(values):
@@ -93,7 +93,7 @@ def runs(values: Sequence[int]) -> str:
 
 
 def counted(words: Sequence[str]) -> list[str]:
-    """Return runs of equal words in short: `a x5`, `b`."""
+    """Return runs of equal words in short form: `a x5`, `b`."""
     found = [(word, len(list(group))) for word, group in groupby(words)]
     return [word if count == 1 else f"{word} x{count}" for word, count in found]
 
@@ -102,7 +102,7 @@ def attention(example: ShownExample) -> str:
     """Return what attention allows, in words."""
     n, seen = len(example["input"]), sum(example["visible"])
     kind = {0: "causal", n: "bidirectional"}.get(
-        seen, f"prefix: {many(seen, 'position')} seen by all"
+        seen, f"prefix: {plural(seen, 'position')} seen by all"
     )
     return f"{kind}; {example['pairs']} of {n * n} pairs"
 
@@ -116,18 +116,18 @@ def heads(example: ShownExample) -> dict[str, list[ShownTarget]]:
 
 
 def cost(shown: Shown) -> str:
-    """Return what a document of the size of a window costs, in words."""
+    """Return the cost of a document of the size of a window, in words."""
     tokens, positions, targets = (shown["cost"][key] for key in ("tokens", "positions", "targets"))
     return (
-        f"a document of W = {many(tokens, 'token')}: {many(positions, 'position')}, "
-        f"{many(targets, 'target')}"
+        f"a document of W = {plural(tokens, 'token')}: {plural(positions, 'position')}, "
+        f"{plural(targets, 'target')}"
     )
 
 
 def terms(example: ShownExample, head: str, targets: Sequence[ShownTarget]) -> str:
-    """Return how the loss counts targets of a head, where it is not a plain mean: `w 2, size 16`.
+    """Return the weights and the size of a head's loss if it is not a plain mean: `w 2, size 16`.
 
-    Weights stand there once if they are all equal, else one after the other, in runs.
+    Equal weights are written once, different weights one by one, in runs.
     """
     weights = [f"{t['weight']:.3g}" for t in targets if t["weight"] is not None]
     listed = weights[:1] if len({*weights}) == 1 else counted(weights)
@@ -150,7 +150,7 @@ def _styles(example: ShownExample) -> list[str]:
 
 
 def _spaced(parts: Sequence[Part]) -> list[Part]:
-    """Return the parts with a space between two."""
+    """Return the parts with a space between each two."""
     return [item for part in parts for item in ((" ", ""), part)][1:]
 
 
@@ -166,9 +166,9 @@ def _stretches(targets: Sequence[ShownTarget]) -> list[list[ShownTarget]]:
 
 
 def _arrows(targets: Sequence[ShownTarget], styles: Sequence[str], classes: bool) -> list[Part]:
-    """Return `position:input→target` of each target, and long runs as `first-last→targets`.
+    """Return `position:input→target` for each target, and long runs as `first-last→targets`.
 
-    In long runs of classes equal ones are counted: `original x5`.
+    In long runs, equal classes are counted: `original x5`.
     """
     parts: list[Part] = []
     for stretch in _stretches(targets):
@@ -195,7 +195,7 @@ def _example(example: ShownExample, number: int, answers: Mapping[str, str]) -> 
         return Line([(lead, _SOFT), *parts], len(lead))
 
     title = f"example {number} (document {example['document']})"
-    yield Line([(title, _TITLE), (f", {many(len(example['input']), 'piece')}", "")])
+    yield Line([(title, _TITLE), (f", {plural(len(example['input']), 'piece')}", "")])
     yield named("input", *_spaced(list(zip(example["input"], styles, strict=True))))
     for head, targets in heads(example).items():
         extra = terms(example, head, targets)
@@ -207,12 +207,12 @@ def _example(example: ShownExample, number: int, answers: Mapping[str, str]) -> 
 
 
 def _window(shown: Shown) -> Iterator[Line]:
-    tokens = many(shown["raw_tokens"], "raw token")
+    tokens = plural(shown["raw_tokens"], "raw token")
     yield Line([(f"window {shown['window']}", _TITLE), (f": {tokens}", "")])
     for piece in shown["pieces"]:
         sizes = (
-            f"{many(piece['tokens'], 'token')}, {many(piece['words'], 'word')}, "
-            f"{many(piece['sentences'], 'sentence')}"
+            f"{plural(piece['tokens'], 'token')}, {plural(piece['words'], 'word')}, "
+            f"{plural(piece['sentences'], 'sentence')}"
         )
         label = f", label {piece['label']}" if piece["label"] is not None else ""
         yield Line(
@@ -222,8 +222,8 @@ def _window(shown: Shown) -> Iterator[Line]:
 
 
 def _objective(shown: Shown) -> Iterator[Line]:
-    count = many(len(shown["examples"]), "example")
-    taken = many(sum(len(example["input"]) for example in shown["examples"]), "position")
+    count = plural(len(shown["examples"]), "example")
+    taken = plural(sum(len(example["input"]) for example in shown["examples"]), "position")
     yield Line([(f"objective {shown['objective']}", _TITLE), (f": {count}, {taken}", "")])
     yield Line([(f"  {cost(shown)}", "")], 4)
     answers = {head["name"]: head["answers"] for head in shown["heads"]}
@@ -243,19 +243,19 @@ def _lines(results: Sequence[Shown | Refused]) -> Iterator[Line]:
 
 
 def lines(results: Sequence[Shown | Refused]) -> Iterator[Line]:
-    """Return the lines: the window, then what each objective makes of it.
+    """Yield the lines: the window, then the examples of each objective.
 
     Args:
-        results: of one window, one an objective; not all are refused.
+        results: one result per objective, all of the same window; at least one is not refused.
     """
     for line in _lines(results):
         yield Line([(printable(text), style) for text, style in line.parts], line.indent)
 
 
 def write(results: Sequence[Shown | Refused], console: Console) -> None:
-    """Write the lines to a console: in colors on a terminal, else as they are.
+    """Write the lines to a console: colored and folded on a terminal, otherwise plain.
 
-    With NO_COLOR they are folded on a terminal, and nothing else.
+    With NO_COLOR, they are folded on a terminal but not colored.
     """
     for line in lines(results):
         if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""What is shown as one HTML page, which fetches nothing and runs nothing."""
+"""The shown window as one HTML page, which fetches nothing and runs no script."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import groupby
 
 from megapt.evaluation.html_page import html_page
 from megapt.evaluation.show.describe import Refused, Shown, ShownExample, ShownPiece, ShownTarget
-from megapt.evaluation.show.lines import attention, cost, heads, many, printable, terms
+from megapt.evaluation.show.lines import attention, cost, heads, plural, printable, terms
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #1c1e21; --paper: #ffffff; --soft: #63676d;
@@ -80,28 +80,28 @@ figcaption { color: var(--soft); font-size: .7rem; line-height: 1.35; margin-top
 .swatch { display: inline-block; width: .8rem; height: .8rem; vertical-align: -.08rem; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } }
 """
-# Nothing may be fetched or executed, whatever stands in a text.
 _CELLS = 64
-"""Most rows of a picture of attention; a longer example is drawn at so many of its positions."""
+"""Largest number of rows in a picture of attention; longer examples are sampled at this number."""
 
 _LEGEND = """<ul class="legend">
 <li><span class="in special">[CLS]</span> special token</li>
 <li><span class="in mask">[MASK]</span> mask</li>
 <li><span class="in sentinel">&lt;extra_id_0&gt;</span> sentinel</li>
 <li><span class="in replaced">word</span> random replacement</li>
-<li><span class="in kept">word</span> left as it is, but asked</li>
-<li><span class="in source">word</span> source, seen by all</li>
+<li><span class="in kept">word</span> unchanged, but predicted</li>
+<li><span class="in source">word</span> source, seen by all positions</li>
 <li><span class="in seg1">word</span> segment 1</li>
 <li><span class="out">word</span> target</li>
 <li><svg class="swatch" viewBox="0 0 1 1" aria-hidden="true"><path class="allowed"
- d="M0 0h1v1h-1z"/></svg> attention (a row is a query, a column a key) to keys up to the query</li>
+ d="M0 0h1v1h-1z"/></svg> attention (row: query, column: key) to keys up to the query</li>
 <li><svg class="swatch" viewBox="0 0 1 1" aria-hidden="true"><path class="ahead"
- d="M0 0h1v1h-1z"/></svg> to keys after it</li>
+ d="M0 0h1v1h-1z"/></svg> attention to keys after the query</li>
 </ul>
 """
 
 
 def _text(value: object) -> str:
+    # Nothing in a text may be fetched or executed.
     return html.escape(printable(str(value)))
 
 
@@ -109,13 +109,13 @@ _SIGNS = {"\n": "↵", "\r": "↵", "\t": "⇥"}
 
 
 def _token(piece: str) -> str:
-    """Return the name of a piece: spaces are written softly, line breaks as a sign."""
+    """Return the name of a piece, with pale spaces and signs for line breaks and tabs."""
     named = _text("".join(_SIGNS.get(letter, letter) for letter in piece))
     return re.sub("(▁+)", r'<span class="space">\1</span>', named) or "&nbsp;"
 
 
 def _language(text: str) -> str:
-    """Return the attribute that has a browser draw Han characters in their Chinese form."""
+    """Return the attribute that makes a browser draw Han characters in their Chinese form."""
     return ' lang="zh"' if re.search("[\u3400-\u9fff]", text) else ""
 
 
@@ -133,9 +133,9 @@ def _piece(piece: ShownPiece) -> str:
         parts.append(f"<bdi>{_token(token)}</bdi>")
     sizes = ", ".join(
         (
-            many(piece["tokens"], "token"),
-            many(piece["words"], "word"),
-            many(piece["sentences"], "sentence"),
+            plural(piece["tokens"], "token"),
+            plural(piece["words"], "word"),
+            plural(piece["sentences"], "sentence"),
         )
     )
     label = f", label <bdi>{_text(piece['label'])}</bdi>" if piece["label"] is not None else ""
@@ -148,7 +148,7 @@ def _piece(piece: ShownPiece) -> str:
 
 
 def _picture(example: ShownExample) -> str:
-    """Return a square picture of the mask: a row a query, a column a key."""
+    """Return a square picture of the mask: rows are queries, columns are keys."""
     n = len(example["input"])
     cells = min(n, _CELLS)
     seen = [example["visible"][cell * n // cells] for cell in range(cells)]
@@ -171,9 +171,9 @@ def _picture(example: ShownExample) -> str:
     )
 
 
-def _answer(target: ShownTarget, named: bool, weighed: bool) -> str:
+def _answer(target: ShownTarget, named: bool, weighted: bool) -> str:
     name = f"<small>{_text(target['head'])}</small>" if named else ""
-    weight = f"<small>w {target['weight']:.3g}</small>" if weighed else ""
+    weight = f"<small>w {target['weight']:.3g}</small>" if weighted else ""
     return f'<span class="out">{_token(target["target"])}{name}{weight}</span>'
 
 
@@ -183,7 +183,7 @@ def _example(example: ShownExample, number: int) -> str:
         asked.setdefault(target["position"], []).append(target)
     by_head = heads(example)
     first = next(iter(by_head), "")
-    # The title tells a weight that all targets of a head have.
+    # A weight that all targets of a head share is in the title.
     varied = {head for head, targets in by_head.items() if len({t["weight"] for t in targets}) > 1}
     prefix = not all(example["visible"])
     boxes = []
@@ -208,9 +208,9 @@ def _example(example: ShownExample, number: int) -> str:
     summary = []
     for head, targets in by_head.items():
         extra = terms(example, head, targets)
-        count = many(len(targets), "target")
+        count = plural(len(targets), "target")
         summary.append(f"{_text(head)}: {count}" + (f" ({_text(extra)})" if extra else ""))
-    size = many(len(example["input"]), "position")
+    size = plural(len(example["input"]), "position")
     title = ", ".join([f"document {example['document']}", size, *summary])
     language = _language("".join(example["input"]))
     return (
@@ -225,8 +225,8 @@ def _objective(shown: Shown | Refused) -> str:
     head = f'<section>\n<h2 id="{name}">{name}</h2>\n'
     if "refused" in shown:
         return f'{head}<p class="soft">refused: {_text(shown["refused"])}</p>\n</section>\n'
-    count = many(len(shown["examples"]), "example")
-    taken = many(sum(len(example["input"]) for example in shown["examples"]), "position")
+    count = plural(len(shown["examples"]), "example")
+    taken = plural(sum(len(example["input"]) for example in shown["examples"]), "position")
     examples = "".join(_example(example, i) for i, example in enumerate(shown["examples"]))
     return (
         f'{head}<p>{count}, {taken}</p>\n<p class="soft">On average, {_text(cost(shown))}</p>\n'
@@ -235,19 +235,20 @@ def _objective(shown: Shown | Refused) -> str:
 
 
 def render(results: Sequence[Shown | Refused], source: str) -> str:
-    """Return the page: the window's text, then what each objective makes of it.
+    """Return the page: the window's text, then the examples of each objective.
 
     Args:
-        results: of one window, one an objective; not all are refused.
+        results: one result per objective, all of the same window; at least one is not refused.
         source: name of the configuration.
     """
     windows = [shown for shown in results if "window" in shown]
     window = windows[0]
     title = f"window {window['window']} of {source}"
+    tokens, pieces = window["raw_tokens"], window["pieces"]
     text = (
-        f"<p>{many(window['raw_tokens'], 'raw token')} in {many(len(window['pieces']), 'piece')}. "
-        f"A box is a word; a dashed line stands between its tokens. Sentences are numbered.</p>\n"
-        f"{''.join(map(_piece, window['pieces']))}"
+        f"<p>{plural(tokens, 'raw token')} in {plural(len(pieces), 'piece')}. "
+        f"A box is a word; dashed lines separate its tokens. Sentences are numbered.</p>\n"
+        f"{''.join(map(_piece, pieces))}"
     )
     names = [_text(shown["objective"]) for shown in results]
     links = "".join(f'<a href="#{name}">{name}</a>' for name in names) if len(names) > 1 else ""

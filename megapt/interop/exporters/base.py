@@ -1,4 +1,4 @@
-"""What an export format is."""
+"""The base class of export formats."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from megapt.evaluation import LoadedRun
 
 
 class Exporter(ABC):
-    """Base of all export formats. A subclass is one file of this folder, found by its `name`."""
+    """Base class of export formats. A subclass is one module of this folder, found by `name`."""
 
     name: ClassVar[str]
-    """What users type."""
+    """Name of the format, for `megapt export --to`."""
 
     def problem(self, run: LoadedRun) -> str:
-        """Return why a run does not fit the format, and what would; "" if it does."""
+        """Return why a run does not fit the format and which would; "" if it fits."""
         return ""
 
     @abstractmethod
@@ -24,6 +24,6 @@ class Exporter(ABC):
         """Write a run.
 
         Args:
-            run: its newest checkpoint, float32.
-            folder: empty; it appears under its name once all is written.
+            run: newest checkpoint of the run, with float32 weights.
+            folder: empty temporary folder; it gets its final name once everything is written.
         """

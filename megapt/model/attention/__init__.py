@@ -1,4 +1,4 @@
-"""Multi-head attention inside each example of a batch, never across. A backend is one file."""
+"""Multi-head attention within each example of a batch, with one backend per file."""
 
 from megapt.model.attention.backend import Backend, Use
 from megapt.model.attention.backends import BACKENDS, check_dropout, find_backend

@@ -1,4 +1,4 @@
-"""What an attention backend is: one way to compute the same attention."""
+"""The interface of attention backends. All backends compute the same attention."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from megapt.data import Attention, Batch
 
 @dataclass(frozen=True)
 class Use:
-    """What a run asks of its backend."""
+    """What a run requires of its attention backend."""
 
     config: ModelConfig
     attention: Attention
-    """Of the examples; `prefix` includes the others."""
+    """Kind of attention of the examples; `prefix` includes the other kinds."""
     device: torch.device
-    """That computes."""
+    """Device of the computation."""
     dtype: torch.dtype
-    """Of queries, keys and values."""
+    """Data type of queries, keys and values."""
     sequence_ranks: int
-    """That share the positions of a batch."""
+    """Number of ranks that share the positions of a batch."""
 
 
 class Backend(ABC):
     """Attention over the examples of one batch, prepared once and shared by all layers.
 
-    Those of a generator are among them: the trunk then reads other tokens at the same places.
+    The layers of a generator share it too: the trunk then reads other tokens at the same places.
 
-    A subclass is one file of this folder; its `name` registers it.
+    Each subclass is a file in this folder and is registered by its `name`.
 
-    Query i sees key j of its example if j <= i or `visible[j]`, and nothing of other examples.
+    Query i sees key j of the same example if j <= i or `visible[j]`. It sees no other example.
 
     Args:
-        batch: on the device that the states will be on.
+        batch: the batch, on the device of the states.
 
     Raises:
-        ConfigError: if the backend cannot compute this batch, or not on its device.
+        ConfigError: if the backend does not support the batch or its device.
     """
 
     name: ClassVar[str]
-    """What users type."""
+    """Name in the configuration."""
     drops: ClassVar[bool] = False
-    """Whether it can drop attention weights."""
+    """Whether it supports dropout of attention weights."""
     rows: ClassVar[bool] = False
-    """Whether it wants batches in rows of a fixed length."""
+    """Whether it requires batches in rows of a fixed length."""
     fused: ClassVar[bool] = False
-    """Whether one kernel finds the examples, which keeps for the backward pass its inputs, its
-    result and a number a row; plans count on it."""
+    """Whether one kernel processes all examples and keeps for the backward pass its inputs, its
+    result and one number per row. The memory plan relies on it."""
 
     @classmethod
     def problem(cls, use: Use) -> str:
-        """Return what forbids this backend in a run, and what would be right; else "".
+        """Return why a run cannot use this backend and what to change, or "" if it can.
 
         Args:
-            use: of the backend in the run.
+            use: what the run requires.
         """
         return ""
 
@@ -72,17 +72,17 @@ class Backend(ABC):
 
         Args:
             q: queries [N, heads, width].
-            k: keys, likewise.
-            v: values, likewise.
-            dropout: share of the attention weights to drop; 0 unless `drops`.
+            k: keys [N, heads, width].
+            v: values [N, heads, width].
+            dropout: probability of dropping an attention weight; 0 unless `drops`.
         """
 
 
 def example_ids(batch: Batch) -> Tensor:
-    """Return for each place the number of its example, int64 [N]."""
+    """Return the index of the example of each place, int64 [N]."""
     return torch.repeat_interleave(batch.starts.diff(), output_size=len(batch.tokens))
 
 
 def in_rows(batch: Batch, values: Tensor) -> Tensor:
-    """Return `values` [N, ...] row by row, [rows, row length, ...]; without rows all is one."""
+    """Return `values` [N, ...] as [rows, row length, ...]; a batch without rows becomes one row."""
     return values.view(-1, batch.row_length or len(values), *values.shape[1:])

@@ -13,18 +13,18 @@ def find_backend(config: RunConfig, origins: Origins) -> type[Backend]:
     """Return the backend that `training.attention` names.
 
     Raises:
-        ConfigError: for an unknown name, or code of the user's that defines no backend.
+        ConfigError: for an unknown name, or a user-defined file that defines no backend.
     """
     section, path = config.training.attention, "training.attention"
-    own_settings(section, Section, origins, path)  # It has none.
+    own_settings(section, Section, origins, path)  # Backends have no settings.
     return BACKENDS.find(section.name, section.file, origins, path)
 
 
 def check_dropout(backend: type[Backend], config: ModelConfig, origins: Origins) -> None:
-    """Refuse a model that drops attention weights where the backend cannot.
+    """Refuse a model with dropout if the backend does not support it.
 
     Raises:
-        ConfigError: naming those that can.
+        ConfigError: names the backends that support dropout.
     """
     if config.dropout and not backend.drops:
         able = " or ".join(f"'{name}'" for name in sorted(BACKENDS) if BACKENDS[name].drops)

@@ -1,7 +1,7 @@
 """FlexAttention (Dong et al. 2024): one compiled kernel that skips the blocks of other examples.
 
-On CUDA it is compiled. On a CPU torch offers neither a fused kernel nor a backward pass: there it
-computes all pairs, for tests, and cannot train.
+On CUDA it is compiled. On a CPU, torch has neither a fused kernel nor a backward pass: the backend
+then computes all pairs, for tests, and cannot train.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ BLOCK = 128
 """Queries, and keys, of one block."""
 
 
-def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many blocks of keys each block of queries has, and which, these first."""
+def _key_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the number of key blocks of each query block, and all indices, those blocks first."""
     order = blocks.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
     return blocks.sum(dim=-1, dtype=torch.int32), order.to(torch.int32)
 
 
 def block_mask(ids: Tensor, visible: Tensor) -> BlockMask:
-    """Return the mask of rows of examples, from the first and the last example of each block.
+    """Return the mask of rows of examples, computed from the first and last example of each block.
 
-    Its cost grows with the square of the number of blocks; no mask of all pairs is ever made.
+    The cost is quadratic in the number of blocks; no mask of all pairs is built.
 
     Args:
-        ids: number of each place's example in the batch, int64 [rows, n].
+        ids: index in the batch of the example of each place, int64 [rows, n].
         visible: keys that all queries of their example may see, bool [rows, n].
     """
     n = ids.shape[1]
     rest = -n % BLOCK
-    # What is left of the last block belongs to an example that comes after all; there are no
-    # more examples than places.
+    # The padding of the last block gets an example id larger than all others: there are at most
+    # as many examples as places.
     blocks = functional.pad(ids, (0, rest), value=ids.numel()).view(len(ids), -1, BLOCK)
     shown = functional.pad(visible, (0, rest)).view(len(ids), -1, BLOCK)
     first, last = blocks[..., 0], blocks[..., -1]
     number = torch.arange(blocks.shape[1], device=ids.device)
     below, here = number[:, None] > number, number[:, None] == number
-    # A block of queries (rows of the matrix) and one of keys share an example if neither ends
-    # before the other begins, and are of one example if all four ends are.
+    # A query block (rows of the matrix) and a key block share an example if neither ends before
+    # the other begins. They hold a single example if their first and last ids are all equal.
     shared = (first[:, :, None] <= last[:, None, :]) & (first[:, None, :] <= last[:, :, None])
     single = (first == last)[:, :, None] & (first[:, :, None] == last[:, None, :])
     single &= (first == last)[:, None, :]
@@ -55,12 +55,12 @@ def block_mask(ids: Tensor, visible: Tensor) -> BlockMask:
     full = single & (below | shown.all(dim=-1)[:, None, :])
 
     def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        mine = ids[row, query] == ids[row, key]
-        return mine & ((key <= query) | visible[row, key])
+        same_example = ids[row, query] == ids[row, key]
+        return same_example & ((key <= query) | visible[row, key])
 
     return BlockMask.from_kv_blocks(
-        *_listed((some & ~full)[:, None]),
-        *_listed(full[:, None]),
+        *_key_blocks((some & ~full)[:, None]),
+        *_key_blocks(full[:, None]),
         BLOCK_SIZE=BLOCK,
         mask_mod=allowed,
         seq_lengths=(n, n),
@@ -74,7 +74,7 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 class FlexAttention(Backend):
-    """Attends in rows, or in the batch as one row, under a `BlockMask`."""
+    """Computes attention in rows, or in the batch as one row, with a `BlockMask`."""
 
     name = "flex"
     fused = True
@@ -91,7 +91,7 @@ class FlexAttention(Backend):
         self.mask = block_mask(in_rows(batch, example_ids(batch)), in_rows(batch, batch.visible))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Return the mixed values; see `Backend`."""
+        """Return the attention output; see `Backend`."""
         on_cpu = q.device.type == "cpu"
         if on_cpu and q.requires_grad:
             raise ConfigError(

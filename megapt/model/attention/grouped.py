@@ -1,4 +1,4 @@
-"""Attention on examples of like length side by side. Works everywhere."""
+"""Attention on groups of examples of similar length. Works on all devices."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from megapt.model.attention.backend import Backend
 def group_mask(group: Tensor, visible: Tensor) -> Tensor:
     """Return which keys each query may see, bool [examples, 1, n, n].
 
-    The places after the end of a shorter example come after all of its own, so no query of it
-    sees them; nobody reads theirs.
+    The padding of a shorter example follows its last place, so none of its queries sees the
+    padding; the output of the padding is not read.
 
     Args:
         group: places of the examples, int64 [examples, n].
-        visible: with one entry more, for the place of nothing, bool [N + 1].
+        visible: bool [N + 1], with an extra entry for the padding.
     """
     n = group.shape[1]
-    before = torch.ones(n, n, dtype=torch.bool, device=group.device).tril()
-    return (before | visible[group][:, None, :])[:, None]
+    causal = torch.ones(n, n, dtype=torch.bool, device=group.device).tril()
+    return (causal | visible[group][:, None, :])[:, None]
 
 
 class GroupedAttention(Backend):
-    """Gathers the examples of like length, attends in each group, and puts the states back.
+    """Groups examples of similar length, computes attention in each group, and restores the order.
 
-    Its cost grows with the squares of the examples' lengths alone, and no key of another example
-    is ever computed.
+    The cost is quadratic only in the lengths of the examples; no pair of two examples is computed.
     """
 
     name = "grouped"
@@ -39,27 +38,26 @@ class GroupedAttention(Backend):
         size = len(batch.tokens)
         visible = functional.pad(batch.visible, (0, 1))
         places = torch.cat([group.flatten() for group in batch.groups])
-        back = torch.empty(size + 1, dtype=torch.int64, device=places.device)
-        back[places] = torch.arange(len(places), device=places.device)
+        inverse = torch.empty(size + 1, dtype=torch.int64, device=places.device)
+        inverse[places] = torch.arange(len(places), device=places.device)
         self.shapes = [group.shape for group in batch.groups]
         self.masks = [group_mask(group, visible) for group in batch.groups]
-        # Some state stands at the place of nothing: as a key nobody sees it, as a query nobody
-        # reads it.
+        # Padding reads the last state: no query sees it as a key, and nothing reads its output.
         self.places = places.clamp_(max=size - 1)
-        """Place of each state of the groups laid end to end, int64 [M]."""
-        self.back = back[:size]
-        """Place of each state in the groups laid end to end, int64 [N]."""
+        """Place of each state of the concatenated groups, int64 [M]."""
+        self.inverse = inverse[:size]
+        """Index of each state in the concatenated groups, int64 [N]."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Return the mixed values; see `Backend`."""
+        """Return the attention output; see `Backend`."""
         sizes = [shape.numel() for shape in self.shapes]
-        # Not indexing: its gradient would be sorted and added up, as if places came twice.
-        laid = [torch.split(s.index_select(0, self.places), sizes) for s in (q, k, v)]
-        mixed = []
-        for shape, mask, *parts in zip(self.shapes, self.masks, *laid, strict=True):
+        # `index_select`, because the gradient of indexing sorts the places to add up duplicates.
+        gathered = [torch.split(s.index_select(0, self.places), sizes) for s in (q, k, v)]
+        outputs = []
+        for shape, mask, *parts in zip(self.shapes, self.masks, *gathered, strict=True):
             q, k, v = (part.unflatten(0, shape).transpose(1, 2) for part in parts)
             out = functional.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout
             )
-            mixed.append(out.transpose(1, 2).flatten(0, 1))
-        return torch.cat(mixed).index_select(0, self.back)
+            outputs.append(out.transpose(1, 2).flatten(0, 1))
+        return torch.cat(outputs).index_select(0, self.inverse)

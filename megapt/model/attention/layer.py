@@ -1,4 +1,4 @@
-"""The attention layer, and what of a batch all layers share."""
+"""The attention layer, and the state that all layers share for a batch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from megapt.model.layout import QUERIES
 from megapt.model.sequence import SequenceGroup
 
 Prepared = Backend | UlyssesAttention
-"""A backend that has looked at a batch: every stack of blocks that reads the batch shares it."""
+"""A backend prepared for a batch: all stacks of blocks that read the batch share it."""
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """What all layers of a stack share: which states attend to which, and where they stand."""
+    """What all layers of a stack share: the prepared backend and the rotary positions."""
 
     backend: Prepared
     rotary: tuple[Tensor, Tensor] | None
@@ -33,10 +33,10 @@ def prepare_attention(
     backend: type[Backend] = GroupedAttention,
     sequence: SequenceGroup = SequenceGroup(),
 ) -> Prepared:
-    """Return the backend of a batch, for ranks of which each holds a slice of its states.
+    """Return the backend prepared for a batch whose positions the ranks of `sequence` share.
 
     Raises:
-        ConfigError: if the backend cannot compute this batch.
+        ConfigError: if the backend does not support the batch.
     """
     whole = backend(batch)
     return whole if sequence.size == 1 else UlyssesAttention(whole, sequence, len(batch.tokens))
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.bias)
         self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
         self.attend = _attend
-        """What turns queries, keys and values into mixed values under a plan."""
+        """Computes attention of queries, keys and values with a plan; compilation replaces it."""
 
     def forward(self, x: Tensor, plan: AttentionPlan) -> Tensor:
         """Return [N, hidden] from x [N, hidden]."""

@@ -1,4 +1,4 @@
-"""Attention on whole rows under a mask. All shapes are fixed by the number of rows."""
+"""Attention on whole rows with a mask. The number of rows determines all shapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from megapt.model.attention.backend import Backend, example_ids, in_rows
 
 
 class RowAttention(Backend):
-    """Attends in rows; pairs of two examples are computed and masked."""
+    """Computes attention in rows; pairs of two examples are computed and masked."""
 
     name = "rows"
     drops = True
@@ -26,13 +26,13 @@ class RowAttention(Backend):
         self.batch = batch
         ids, visible = in_rows(batch, example_ids(batch)), in_rows(batch, batch.visible)
         length = batch.row_length
-        before = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-        mine = ids[:, :, None] == ids[:, None, :]
-        self.mask = (mine & (before | visible[:, None, :]))[:, None]
+        causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+        same_example = ids[:, :, None] == ids[:, None, :]
+        self.mask = (same_example & (causal | visible[:, None, :]))[:, None]
         """Keys that each query may see, bool [rows, 1, row length, row length]."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Return the mixed values; see `Backend`."""
+        """Return the attention output; see `Backend`."""
         q, k, v = (in_rows(self.batch, states).transpose(1, 2) for states in (q, k, v))
         out = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=self.mask, dropout_p=dropout

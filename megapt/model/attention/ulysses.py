@@ -1,4 +1,4 @@
-"""Attention whose positions lie on several ranks: DeepSpeed Ulysses (Jacobs et al. 2023)."""
+"""Attention over positions that several ranks share: DeepSpeed Ulysses (Jacobs et al. 2023)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from megapt.model.sequence import SequenceGroup
 
 
 class UlyssesAttention:
-    """Exchanges slices of all heads for all positions of some heads, attends, and changes back.
+    """Exchanges slices of all heads for all positions of some heads, attends, and reverses it.
 
-    The exchange wants equal slices; what fills the last ones up takes no part.
+    The exchange requires equal slices; attention excludes the padding of the last ones.
 
     Args:
-        whole: attends over all positions.
-        sequence: the ranks, whose number divides the heads.
-        count: positions in all, N.
+        whole: attention over all positions.
+        sequence: the ranks; their number divides the number of heads.
+        count: total number of positions, N.
     """
 
     def __init__(self, whole: Backend, sequence: SequenceGroup, count: int) -> None:
         self.whole, self.sequence, self.count = whole, sequence, count
-        self.exchanged = sequence.exchanged(self._attend)
+        self._exchanged = sequence.with_exchange(self._attend)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Return [filled N, heads / ranks, width] from states likewise."""
+        """Return [padded N, heads / ranks, width] from states of the same shape."""
         q, k, v = (states[: self.count] for states in (q, k, v))
-        return self.sequence.filled(self.whole.attend(q, k, v, dropout))
+        return self.sequence.padded(self.whole.attend(q, k, v, dropout))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Return the mixed values of the slice of this rank; see `Backend`."""
-        return self.exchanged(q, k, v, dropout)
+        """Return the attention output of this rank's slice; see `Backend`."""
+        return self._exchanged(q, k, v, dropout)

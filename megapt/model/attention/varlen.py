@@ -1,4 +1,4 @@
-"""FlashAttention's kernels for sequences of any lengths end to end (Dao 2023). CUDA only."""
+"""FlashAttention's kernels for concatenated sequences of any lengths (Dao 2023). CUDA only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from megapt.model.attention.backend import Backend, Use
 
 
 class VarlenAttention(Backend):
-    """Attends in the examples as they lie, with no padding and no mask."""
+    """Computes attention on the concatenated examples, with no padding and no mask."""
 
     name = "varlen"
     fused = True
 
     @classmethod
     def problem(cls, use: Use) -> str:
-        """Refuse CPUs, prefixes and what has more than 16 bits; see `Backend`."""
+        """Refuse CPUs, prefix attention and float32; see `Backend`."""
         if use.device.type == "cpu":
             return "cannot train on a CPU; choose 'grouped' or 'rows'"
         if use.attention == "prefix":
@@ -33,21 +33,21 @@ class VarlenAttention(Backend):
         if batch.attention == "prefix":
             raise ConfigError(
                 "training.attention: 'varlen' computes causal or bidirectional attention, not "
-                "that of a prefix; use 'grouped', 'rows' or 'flex'"
+                "prefix attention; use 'grouped', 'rows' or 'flex'"
             )
         self.starts = batch.starts.to(torch.int32)
         self.longest = batch.groups[0].shape[1]
-        # How far a query sees to its left and right; -1 is to the end.
+        # How far a query sees to its left and right; -1 means no limit.
         self.window = (-1, 0) if batch.attention == "causal" else (-1, -1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        """Return the mixed values; see `Backend`."""
-        # Here, because the module takes half a second to import.
+        """Return the attention output; see `Backend`."""
+        # Imported here because the module takes half a second to import.
         from torch.nn.attention.varlen import varlen_attn
 
         if q.dtype == torch.float32:
             raise ConfigError("training.attention: 'varlen' needs training.precision: bf16 or fp16")
         starts, longest = self.starts, self.longest
         out = varlen_attn(q, k, v, starts, starts, longest, longest, window_size=self.window)
-        assert isinstance(out, Tensor)  # a pair only where more is asked for
+        assert isinstance(out, Tensor)  # A tuple only if the log-sum-exp is requested too.
         return out

@@ -1,4 +1,4 @@
-"""Where the records of a run go, one file each."""
+"""The trackers that receive the records of a run, one module each."""
 
 from megapt.monitoring.trackers.base import Start, Tracker
 from megapt.monitoring.trackers.trackers import (

@@ -1,4 +1,4 @@
-"""What a tracker is: one place that the records of a run go to."""
+"""Base class of trackers. A tracker is one destination for the records of a run."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from megapt.monitoring.metrics import Metrics
 
 @dataclass(frozen=True)
 class Start:
-    """What a tracker is told when a run starts or is resumed."""
+    """What a tracker receives when a run starts or resumes."""
 
     folder: Path
-    """Of the run; it exists."""
+    """Folder of the run; it exists."""
     config: RunConfig
     step: int
-    """Steps that are done. What a tracker holds of later ones is to be dropped: they come again."""
+    """Steps completed. A tracker must drop records of later steps, because these are repeated."""
     records: Sequence[Metrics]
-    """Of earlier starts, up to that step, as in metrics.jsonl: a number that is not finite is
-    None."""
+    """Records and events of earlier starts up to this step, as in metrics.jsonl: numbers that are
+    not finite are None."""
 
 
 class Tracker(ABC):
-    """Base of all trackers. A subclass is one file of this folder; its `name` registers it.
+    """Base class of all trackers. A subclass is one module of this folder, registered by `name`.
 
-    The first rank alone has trackers. An OSError is a warning: where it cannot be built, training
-    continues without it; of another method it is shown once, and the method is called again with
-    what comes next.
+    Only the first rank has trackers. An OSError becomes a warning. If the constructor raises it,
+    training continues without the tracker. If another method raises it, the warning is shown once,
+    and later records and events are still passed to the tracker.
 
     Args:
-        own: the tracker's own settings, as its `Config` checked them.
-        start: of the run.
+        own: settings of the tracker, checked by its `Config`.
+        start: folder, configuration, step and earlier records of the run.
     """
 
     name: ClassVar[str]
-    """What users type."""
+    """Name of the tracker in a configuration."""
     Config: ClassVar[type[Section]] = Section
-    """Settings of its own."""
+    """Schema of the tracker's settings."""
 
     @classmethod
     def problem(cls, own: Any) -> str:
-        """Return what forbids these settings on this machine, and what would be right; else ""."""
+        """Return why these settings cannot work here and what would be right; "" if they can."""
         return ""
 
     @abstractmethod
@@ -55,20 +55,20 @@ class Tracker(ABC):
 
     @abstractmethod
     def record(self, split: str, step: int, values: Metrics) -> None:
-        """Take a record, which comes once.
+        """Write a record. Each record is passed once.
 
         Args:
             split: "train" or "valid".
-            step: steps that are done.
-            values: name -> number, text, or a section of its own such as `clock`. Numbers that are
-                not finite stand as they are.
+            step: steps completed.
+            values: name -> number, text, list of texts, or a section such as `clock`. Numbers that
+                are not finite are passed unchanged.
         """
 
     def event(self, step: int, kind: str, values: Metrics) -> None:  # noqa: B027
-        """Take that something happened after `step` steps: a rollback, a checkpoint, …"""
+        """Write an event after `step` steps, such as a rollback."""
 
     def histogram(self, step: int, name: str, weights: Tensor) -> None:  # noqa: B027
-        """Take the weights of one parameter, of any shape, float32 on the CPU."""
+        """Write a histogram of one parameter: a float32 tensor of any shape, on the CPU."""
 
     def close(self) -> None:  # noqa: B027
-        """End; nothing is called after this."""
+        """Close the tracker; no other method is called afterwards."""

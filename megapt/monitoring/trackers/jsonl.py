@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line. Resuming, `megapt status` and reports read it."""
+"""metrics.jsonl: one JSON object per line, read by resumes, `megapt status` and reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from megapt.monitoring.trackers.base import Start, Tracker
 
 
 def _finite(value: Any) -> Any:
-    """Return `value` with None in the place of every NaN and infinity, which JSON has not."""
+    """Return `value` with None for every NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -28,7 +28,7 @@ def _line(record: Metrics) -> str:
 
 
 class JsonLines(Tracker):
-    """Appends records; begins by dropping those of steps that come again."""
+    """Appends records. At the start it removes the records of steps that are repeated."""
 
     name = "jsonl"
 
@@ -43,21 +43,22 @@ class JsonLines(Tracker):
 
         A number that is not finite is written as null, and an event `not_finite` names it.
         """
-        lost = [name for name, value in numbers(values) if not math.isfinite(value)]
+        not_finite = [name for name, value in numbers(values) if not math.isfinite(value)]
         lines = [{"split": split, "step": step, **values}]
-        if lost:
-            lines.insert(0, {"split": EVENT, "step": step, "kind": "not_finite", "names": lost})
+        if not_finite:
+            event = {"split": EVENT, "step": step, "kind": "not_finite", "names": not_finite}
+            lines.insert(0, event)
         self._append(*lines)
 
     def event(self, step: int, kind: str, values: Metrics) -> None:
-        """Append that something happened."""
+        """Append an event."""
         self._append({"split": EVENT, "step": step, "kind": kind, **values})
 
     def _append(self, *records: Metrics) -> None:
-        """Append, after what could not be written before.
+        """Append records, after those that could not be written before.
 
         Raises:
-            OSError: it cannot be written now; it is kept.
+            OSError: if they cannot be written; they are kept for the next call.
         """
         self._unwritten += "".join(map(_line, records)).encode()
         try:
@@ -67,5 +68,5 @@ class JsonLines(Tracker):
             raise OSError(error.errno, error.strerror, str(self._file)) from None
 
     def close(self) -> None:
-        """Close the file; what could not be written by now is lost, and was warned of."""
+        """Close the file. Records that could not be written are lost; a warning has said so."""
         os.close(self._handle)

@@ -1,4 +1,4 @@
-"""The records of a run as TensorBoard shows them."""
+"""The records of a run for TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from megapt.monitoring.metrics import Metrics, numbers
 from megapt.monitoring.trackers.base import Start, Tracker
 
 _COMPARED = ("seed", "objective", "model", "loss", "optimizer", "schedule", "training", "parallel")
-"""Sections of the configuration by which TensorBoard tells runs apart."""
+"""Sections of the configuration that TensorBoard shows as hyperparameters."""
 
 
 def hyperparameters(config: RunConfig) -> dict[str, bool | float | str]:
-    """Return dotted path -> value of what runs differ in; a list is written out as text."""
+    """Return dotted path -> value of the hyperparameters; lists become text."""
     values = config.model_dump(include=set(_COMPARED))
     values["window"] = config.data.window
     return {
@@ -29,63 +29,63 @@ def hyperparameters(config: RunConfig) -> dict[str, bool | float | str]:
 
 
 class TensorBoard(Tracker):
-    """Writes what TensorBoard shows, and gives up once its files cannot be written.
+    """Writes event files of TensorBoard, and stops after the first failed write.
 
-    A number NAME of the split "train" has the tag `train/NAME`; one in a section of a record, such
-    as `clock`, has the tag `SECTION/NAME`, so that TensorBoard shows each section by itself.
+    A number NAME of the split "train" has the tag `train/NAME`. A number in a section of a record,
+    such as `clock`, has the tag `SECTION/NAME`, so that TensorBoard groups each section.
     """
 
     name = "tensorboard"
 
     def __init__(self, own: Any, start: Start) -> None:
-        # Half a second, which only the rank that writes has to wait for.
+        # These imports take half a second; only the rank that writes needs them.
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
         self._writer = SummaryWriter(str(start.folder / "tensorboard"), purge_step=start.step + 1)
-        self._lost = False
-        # Beside the hyperparameters it shows the last losses.
+        self._failed = False
+        # TensorBoard shows the last losses next to the hyperparameters.
         shown = dict.fromkeys(("train/loss", "valid/loss"), 0.0)
         summaries = hparams(hyperparameters(start.config), shown)  # type: ignore[no-untyped-call]
-        # `SummaryWriter.add_hparams` would begin another run, in a folder of its own.
+        # `SummaryWriter.add_hparams` would start another run in a separate folder.
         file: Any = self._writer._get_file_writer()  # type: ignore[no-untyped-call]
         for summary in summaries:
             file.add_summary(summary)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Note that a file cannot be written: its thread is gone then, and nothing can be later."""
+        """Note a failed write. It has ended the writer's thread, so later writes cannot work."""
         try:
             yield
         except OSError:
-            self._lost = True
+            self._failed = True
             raise
 
     def record(self, split: str, step: int, values: Metrics) -> None:
-        """Show the numbers of a record, and its samples word for word."""
-        if self._lost:
+        """Write the numbers of a record, and its samples as text."""
+        if self._failed:
             return
         with self._writing():
             for name, value in values.items():
                 if isinstance(value, Mapping):
                     for inner, number in numbers(value):
-                        # Validation has seconds of its own.
+                        # Validation records have a `clock` too.
                         section = name if split == "train" else f"{split}/{name}"
                         self._writer.add_scalar(f"{section}/{inner}", number, step)
                 elif isinstance(value, int | float):
                     self._writer.add_scalar(f"{split}/{name}", value, step)
             for number, text in enumerate(values.get("samples", []), start=1):
-                # Indented, Markdown leaves it as it is.
+                # Markdown shows indented text unchanged.
                 lines = "\n".join(f"    {line}" for line in text.splitlines())
                 self._writer.add_text(f"samples/{number}", lines, step)
 
     def histogram(self, step: int, name: str, weights: Tensor) -> None:
-        """Show how the weights of one parameter are spread."""
-        if not self._lost:
+        """Write a histogram of the weights of one parameter."""
+        if not self._failed:
             with self._writing():
                 self._writer.add_histogram(f"weights/{name}", weights, step)
 
     def close(self) -> None:
-        """Flush and close."""
-        if not self._lost:
+        """Flush and close the files."""
+        if not self._failed:
             self._writer.close()

@@ -1,4 +1,4 @@
-"""Finds the trackers that a configuration names."""
+"""Lookup and checks of the trackers that a configuration names."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from megapt.registry import Registry, own_settings
 TRACKERS = Registry("tracker", Tracker, "megapt.monitoring.trackers", "megapt.trackers")  # type: ignore[type-abstract]
 
 Trackers = list[tuple[type[Tracker], Any]]
-"""Classes, and the settings of each."""
+"""Classes of trackers, each with its checked settings."""
 
 
 def find_trackers(config: RunConfig, origins: Origins) -> Trackers:
     """Return the trackers that `monitor.trackers` names.
 
     Raises:
-        ConfigError: for an unknown name, a wrong setting, or code of the user's that defines no
-            tracker.
+        ConfigError: for an unknown name, a wrong setting, or a Python file that defines no tracker.
     """
     found = []
     for number, section in enumerate(config.monitor.trackers):
@@ -31,10 +30,10 @@ def find_trackers(config: RunConfig, origins: Origins) -> Trackers:
 
 
 def check_trackers(trackers: Trackers, ranks: Ranks, origins: Origins) -> None:
-    """Refuse trackers that cannot write from the first rank's machine.
+    """Refuse trackers that cannot write from the machine of the first rank.
 
     Raises:
-        ConfigError: on every rank.
+        ConfigError: on every rank, if a tracker cannot write.
     """
     with ranks.together():
         for number, (kind, own) in enumerate(trackers if ranks.main else []):

@@ -131,9 +131,9 @@ class Slow:
 def test_a_new_wish_takes_the_place_of_the_old() -> None:
     slow = Slow()
     ahead = FetchAhead(slow, 100)
-    ahead.ask("train", [info("a"), info("b"), info("c")])
+    ahead.request("train", [info("a"), info("b"), info("c")])
     wait_for(lambda: len(slow.begun) == 2)
-    ahead.ask("train", [info("d"), info("b")])
+    ahead.request("train", [info("d"), info("b")])
     assert ahead.take(info("c")) is None  # not begun, and no longer wanted
     slow.go.set()
     future = ahead.take(info("b"))
@@ -147,9 +147,9 @@ def test_a_new_wish_takes_the_place_of_the_old() -> None:
 def test_readers_do_not_take_each_others_place() -> None:
     slow = Slow()
     ahead = FetchAhead(slow, 55)
-    ahead.ask("train", [info("a"), info("b"), info("c"), info("d")])
+    ahead.request("train", [info("a"), info("b"), info("c"), info("d")])
     wait_for(lambda: len(slow.begun) == 2)
-    ahead.ask("valid", [info("e"), info("f"), info("g")])
+    ahead.request("valid", [info("e"), info("f"), info("g")])
     slow.go.set()
     wait_for(lambda: len(slow.begun) == 5)
     # As a whole no more than the budget: what was asked for last comes first.
@@ -181,12 +181,12 @@ def test_threads_stay_with_the_process_that_began_them() -> None:
     slow = Slow()
     slow.go.set()
     ahead = FetchAhead(slow, 100)
-    ahead.ask("train", [info("a"), info("bad")])
+    ahead.request("train", [info("a"), info("bad")])
     wait_for(lambda: len(slow.begun) == 2)
 
     def in_child() -> tuple[bool, str]:
         nothing = ahead.take(info("a")) is None
-        ahead.ask("train", [info("e")])
+        ahead.request("train", [info("e")])
         wait_for(lambda: "e" in slow.begun)
         future = ahead.take(info("e"))
         assert future is not None

@@ -164,7 +164,7 @@ def test_cache_that_cannot_be_written(
     server: FaultyServer, store_of: Callable[..., ShardStore], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    store = store_of(server.url, cache=str(tmp_path / "file"), on_damage="skip")
+    store = store_of(server.url, cache_dir=str(tmp_path / "file"), on_damage="skip")
     with pytest.raises(ConfigError, match=r"cannot be written \(Not a directory\)"):
         store.shard(0)
 

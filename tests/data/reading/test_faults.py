@@ -248,5 +248,5 @@ def test_manifest_cannot_lead_out_of_its_folder(
 ) -> None:
     location = opened(server.url)
     info = replace(location.manifest().tokenizer, file="../../out")
-    with pytest.raises(DamagedError, match="no file name"):
+    with pytest.raises(DamagedError, match="not a file name"):
         location.path(info)

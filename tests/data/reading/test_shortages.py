@@ -16,7 +16,7 @@ from megapt.errors import ConfigError
 from tests.data.reading.server import FaultyServer
 from tests.data.reading.test_sharing import Child
 
-TOO_MANY = "Too many open files; the file may be sound: raise `ulimit -n` or lower data.lanes"
+TOO_MANY = "Too many open files; the file may be intact: raise `ulimit -n` or lower data.lanes"
 
 
 def without_files(call: Callable[[], object]) -> str:

@@ -20,7 +20,7 @@ from megapt.evaluation.measures import MeasureContext, MeasureError, Score
 from megapt.evaluation.measures.probe import (
     Probe,
     ProbeConfig,
-    classified_right,
+    classified_correctly,
     probe_documents,
 )
 from tests.ranks import run_ranks
@@ -67,9 +67,9 @@ def test_a_trunk_whose_states_are_not_finite_has_no_score(
         probe_of(corpus).score(broken)
 
 
-@pytest.mark.parametrize(("split", "label"), [("train", 0), ("train", -1), ("valid", -1)])
+@pytest.mark.parametrize(("split", "label"), [("train", 0), ("train", -1), ("validation", -1)])
 def test_a_corpus_without_two_classes_is_refused(corpus: Corpus, split: str, label: int) -> None:
-    splits = {name: getattr(corpus, name) for name in ("train", "valid")}
+    splits = {name: getattr(corpus, name) for name in ("train", "validation")}
     labels = np.full(len(splits[split]), label, dtype=np.int32)
     splits[split] = SimpleNamespace(labels=labels)
     with pytest.raises(MeasureError, match=r"two classes .*--label-field"):
@@ -106,15 +106,15 @@ def blobs(seed: int, distance: float, count: int = 100) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_separable_classes_are_told_apart_at_any_scale(scale: float) -> None:
     (train, labels), (validation, truth) = blobs(0, 20.0), blobs(1, 20.0)
-    assert classified_right(scale * train, labels, scale * validation, truth, 1.0).all()
+    assert classified_correctly(scale * train, labels, scale * validation, truth, 1.0).all()
 
 
 def test_features_without_the_class_score_as_chance_does() -> None:
     (train, labels), (validation, truth) = blobs(0, 0.0, 300), blobs(1, 0.0, 300)
-    assert 60 < classified_right(train, labels, validation, truth, 0.01).sum() < 140
+    assert 60 < classified_correctly(train, labels, validation, truth, 0.01).sum() < 140
 
 
 def test_dead_features_give_the_majority() -> None:
     labels = np.array([0] * 60 + [1] * 40, dtype=np.int32)
     constant = np.ones((100, 8), dtype=np.float32)
-    assert classified_right(constant, labels, constant, labels, 1.0).sum() == 60
+    assert classified_correctly(constant, labels, constant, labels, 1.0).sum() == 60

@@ -25,7 +25,7 @@ def test_it_is_the_mean_over_what_the_samples_of_a_report_write(
     overfitted: Overfitted, corpus: Corpus, objective: str
 ) -> None:
     run = overfitted(objective)
-    measure = repetition_of(corpus, seed=5, texts=3, max_tokens=20)
+    measure = repetition_of(corpus, seed=5, num_samples=3, max_new_tokens=20)
     assert measure.problem(run.objective) == ""
     score = measure.score(run)
     samples = write_samples(run, sample_texts(corpus, 3, 64), max_tokens=20, seed=5)
@@ -46,4 +46,4 @@ def test_what_does_not_generate_is_told(
 
 def test_texts_too_short_for_it_give_no_score(overfitted: Overfitted, corpus: Corpus) -> None:
     with pytest.raises(MeasureError, match="no text of four tokens"):
-        repetition_of(corpus, max_tokens=3).score(overfitted("arlm"))
+        repetition_of(corpus, max_new_tokens=3).score(overfitted("arlm"))

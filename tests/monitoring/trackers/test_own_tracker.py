@@ -69,7 +69,7 @@ def test_a_place_that_is_away_is_warned_of_once_until_it_is_back(
     for step in range(1, 8):
         record(monitor, step)
     monitor.close()
-    assert caplog.messages == ["tracker 'mine': no route to the server; training goes on"] * 2
+    assert caplog.messages == ["tracker 'mine': no route to the server; training continues"] * 2
     assert told == ["closed"]
 
 
@@ -83,7 +83,7 @@ def test_a_mistake_in_it_is_no_weather(tmp_path: Path) -> None:
     ("trackers", "says"),
     [
         (["tensorbord"], r"monitor.trackers.0.name: no tracker named 'tensorbord'; did you mean"),
-        (["a/b"], "monitor.trackers: a name should be of letters"),
+        (["a/b"], "monitor.trackers: a name may have only letters"),
         (["xyz"], "valid: jsonl, prometheus, tensorboard"),
         ([{"name": "mine", "file": "none.py"}], r"monitor.trackers.0.file: .*none.py: no such"),
         ([{"name": "tensorboard", "path": "x"}], r"monitor.trackers.0.path: unknown key"),
@@ -128,7 +128,7 @@ def test_one_that_cannot_begin_is_left_out(
     monitor.close()
     [warning] = caplog.messages
     assert warning.startswith("tracker 'tensorboard': ")
-    assert warning.endswith("training goes on without it")
+    assert warning.endswith("training continues without it")
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
 
 
