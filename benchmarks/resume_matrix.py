@@ -27,7 +27,7 @@ from benchmarks.common import header, print_header, run_ranks, table
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import Origins, RunConfig
 from megapt.errors import RunInterrupted
-from megapt.exits import guarded, leave
+from megapt.exits import leave, run_and_report
 from megapt.monitoring.metrics import read_metrics
 
 STOP = 3
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--rank", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank:
-        leave(guarded(lambda: be_rank(options.rank)))
+        leave(run_and_report(lambda: be_rank(options.rank)))
     if options.corpus is None:
         parser.error("--corpus is missing")
     layouts = list(itertools.product(options.stages, options.ranks))

@@ -241,7 +241,7 @@ class Soak:
         for rank in ranks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rank, number)
-        self._expect(job, {Exit.START_AGAIN})
+        self._expect(job, {Exit.RESTART})
 
     def _full_disk(self, job: Job, _: list[int]) -> None:
         ballast = self.folder.folder / "ballast"

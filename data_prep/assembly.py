@@ -224,7 +224,9 @@ class ShardAssembler:
             source.shard.close()
 
 
-def sum_up(shards: Sequence[WrittenShard], index: FileInfo, lengths: FileInfo) -> SplitInfo:
+def summarize_split(
+    shards: Sequence[WrittenShard], index: FileInfo, lengths: FileInfo
+) -> SplitInfo:
     """Return the manifest's entry for a split of these shards."""
 
     def total(name: str) -> list[Any]:

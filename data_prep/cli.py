@@ -10,7 +10,12 @@ from typing import Any, NoReturn
 import typer
 
 from data_prep.commands.build import build_command
-from data_prep.commands.looking import diff_command, inspect_command, show_command, verify_command
+from data_prep.commands.inspecting import (
+    diff_command,
+    inspect_command,
+    show_command,
+    verify_command,
+)
 from data_prep.commands.rearranging import merge_command, reshard_command
 from data_prep.commands.tokenizers import example_command, tokenizer_command
 from data_prep.errors import PrepError

@@ -27,7 +27,7 @@ def partial_name(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def name_file(error: OSError, path: Path) -> None:
+def set_error_file(error: OSError, path: Path) -> None:
     """Set the file that an error is about: the system does not set it when a write fails."""
     if error.filename is None:
         error.filename = str(path)
@@ -52,7 +52,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            name_file(error, path)
+            set_error_file(error, path)
         raise
     sync(path.parent)
 

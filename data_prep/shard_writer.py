@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.blocks import BlockData
-from data_prep.files import name_file, partial_name, sync
+from data_prep.files import partial_name, set_error_file, sync
 from data_prep.manifest import FORMAT, ShardInfo
 
 # Plain webdataset skips members under a folder named __like_this__.
@@ -106,7 +106,7 @@ class ShardWriter:
             if kind is None:
                 self._finish()
         except OSError as failure:
-            name_file(failure, self._partial)
+            set_error_file(failure, self._partial)
             raise
         finally:
             with suppress(OSError):  # flushing may fail; already reported, or not wanted
@@ -129,7 +129,7 @@ class ShardWriter:
             for name, data in self._members(block):
                 self._add(f"{key:08d}.{name}", data)
         except OSError as error:
-            name_file(error, self._partial)
+            set_error_file(error, self._partial)
             raise
 
     @property

@@ -14,7 +14,7 @@ from data_prep.assembly import (
     Source,
     WrittenShard,
     plan_shards,
-    sum_up,
+    summarize_split,
     write_index,
 )
 from data_prep.execution import Executor, Work
@@ -133,7 +133,7 @@ def write_splits(
             shards = [written[plan.file] for plan in planned]
             blocks = [tables[plan.file] for plan in planned]
             table = write_index(workspace.corpus, split, blocks)
-            splits[split] = sum_up(shards, table, lengths[split])
+            splits[split] = summarize_split(shards, table, lengths[split])
             read_lengths(workspace.corpus, splits[split])  # checks their number
     return splits
 

@@ -19,7 +19,7 @@ class Exit(IntEnum):
     WRONG_INPUT = 2
     DAMAGED = 65
     """A file is missing or corrupt (EX_DATAERR of sysexits.h)."""
-    START_AGAIN = 75
+    RESTART = 75
     """Saved after SIGTERM or SIGUSR1, or storage or a network is unavailable. The same command
     resumes (EX_TEMPFAIL of sysexits.h)."""
     LOST_PROCESS = 76
@@ -57,7 +57,7 @@ class DamagedError(MegaptError):
 class UnavailableError(MegaptError):
     """Storage or a network is unavailable, even after all retries; it may recover."""
 
-    code = Exit.START_AGAIN
+    code = Exit.RESTART
 
 
 class LostProcessError(MegaptError):
@@ -81,7 +81,7 @@ _UNAVAILABLE = {
 }
 
 
-def is_away(error: Exception) -> bool:
+def is_unavailable(error: Exception) -> bool:
     """Return whether a system error means that a disk or mounted storage is unavailable."""
     return isinstance(error, OSError) and error.errno in _UNAVAILABLE
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from megapt.errors import Exit, MegaptError, RanksLost, RunInterrupted, is_away
+from megapt.errors import Exit, MegaptError, RanksLost, RunInterrupted, is_unavailable
 
 
 def _rank() -> int:
@@ -40,7 +40,7 @@ def _is_out_of_memory(error: Exception) -> bool:
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
-def guarded(job: Callable[[], object]) -> int:
+def run_and_report(job: Callable[[], object]) -> int:
     """Run `job`; return exit code 0, or print the error in one line and return its code.
 
     Raises:
@@ -60,7 +60,7 @@ def guarded(job: Callable[[], object]) -> int:
         # Not all ranks have this error, so every rank that has it prints it.
         where = f"rank {_rank()}: " if _rank() else ""
         _print(f"error: {where}{named}{error.strerror or error}")
-        return Exit.START_AGAIN if is_away(error) else Exit.FAILED
+        return Exit.RESTART if is_unavailable(error) else Exit.FAILED
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise

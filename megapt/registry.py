@@ -73,7 +73,7 @@ def _run_file(file: Path, source: bytes) -> ModuleType:
     return module
 
 
-def own_settings(
+def part_settings(
     section: PartSection, own: type[SectionT], origins: Origins, path: str
 ) -> SectionT:
     """Validate the settings of a section that belong to its part, not to the section itself.

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from data_prep.commands import options
-from data_prep.commands.looking import CorpusFolder, Splits
+from data_prep.commands.inspecting import CorpusFolder, Splits
 from data_prep.corpora.rearranging import Sizes, merge_corpora, reshard_corpus
 from data_prep.execution import Executor, ExecutorKind, open_executor
 from data_prep.manifest import Manifest

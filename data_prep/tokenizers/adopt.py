@@ -39,7 +39,7 @@ class TokenizerFile(Protocol):
     """A tokenizer's file whose pieces can be renamed and to which pieces can be added."""
 
     @property
-    def spells_everything(self) -> bool:
+    def encodes_everything(self) -> bool:
         """Whether the tokenizer encodes every text, so that it needs no piece for unknown text."""
 
     @property
@@ -131,7 +131,7 @@ def _reserve(
             raise PrepError(
                 f"{name}: {wanted['[UNK]']!r} cannot be [UNK], which is {unknown!r} here"
             )
-    elif not file.spells_everything:
+    elif not file.encodes_everything:
         raise PrepError(
             f"{name}: has no piece for unknown characters, which would be lost silently; "
             "[UNK] cannot be appended"

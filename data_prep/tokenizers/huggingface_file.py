@@ -28,7 +28,7 @@ class HuggingFaceFile:
         byte_level = is_byte_level(self._settings)
         if byte_level:
             self._model["unk_token"] = None  # some files set it, but no byte is unknown
-        self.spells_everything = byte_level or bool(self._model.get("byte_fallback"))
+        self.encodes_everything = byte_level or bool(self._model.get("byte_fallback"))
 
     @property
     def unknown(self) -> str | None:

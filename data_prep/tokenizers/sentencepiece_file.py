@@ -11,7 +11,7 @@ class SentencePieceFile:
         PrepError: `data` is not a SentencePiece model.
     """
 
-    spells_everything = False  # but every model has a piece for unknown text
+    encodes_everything = False  # but every model has a piece for unknown text
 
     def __init__(self, data: bytes, name: str) -> None:
         load_processor(data, name)

@@ -91,7 +91,7 @@ class Finder:
             ConfigError: on all ranks, if the copies are of another run or may not be used.
             MegaptError: on all ranks, if a copy must be read and cannot be.
         """
-        with self._ranks.together():
+        with self._ranks.shared_errors():
             if not self._ranks.main:
                 return
             try:
@@ -132,7 +132,7 @@ class Finder:
         Raises:
             MegaptError: on all ranks, if the location cannot be read; see `Copies.fetch`.
         """
-        with self._ranks.together():
+        with self._ranks.shared_errors():
             skipped = copies.fetch(self._folder) if self._ranks.main else {}
         for step, problem in skipped.items():
             text = f"{copies.where}: step {step}: {problem}; it is skipped"
@@ -141,7 +141,7 @@ class Finder:
     def _problem(self, path: Path) -> str:
         """Return the problem of a checkpoint, in one line, or nothing; the same on all ranks."""
         problems: list[str] = []
-        with self._ranks.together():
+        with self._ranks.shared_errors():
             try:
                 manifest = read_manifest(path)
                 if self._run and manifest.run != self._run:
@@ -158,7 +158,7 @@ class Finder:
 
     def _saved(self, step: int) -> Saved:
         path = checkpoint_path(self._folder, step)
-        with self._ranks.together():
+        with self._ranks.shared_errors():
             state = read_state(path)
         return Saved(step, path, state)
 

@@ -114,7 +114,7 @@ def compared(values: dict[str, Any], fingerprint: str) -> dict[str, Any]:
     return flat
 
 
-def is_free(key: str) -> bool:
+def may_change(key: str) -> bool:
     """Return whether the setting at a dotted path may change when a run is resumed."""
     return key in _MAY_CHANGE or any(fnmatchcase(key, pattern) for pattern in _MAY_CHANGE_PATTERNS)
 
@@ -217,7 +217,7 @@ class RunFolder:
                 )
             now[file] = before[file]  # The file may move; its content was compared.
         for key in sorted({*before, *now}):
-            if not is_free(key) and before.get(key) != now.get(key):
+            if not may_change(key) and before.get(key) != now.get(key):
                 raise ConfigError(
                     f"{self.folder}: holds a run with {key} = {before.get(key)}, not "
                     f"{now.get(key)}; choose another folder for 'output', or remove this one"
@@ -232,7 +232,7 @@ class RunFolder:
             for (key, value), first in zip(
                 keys.items(), compared(original(values), fingerprint), strict=True
             )
-            if not (is_free(key) or key.endswith(".file") or key == "branch.run")
+            if not (may_change(key) or key.endswith(".file") or key == "branch.run")
         }
         return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 

@@ -13,7 +13,7 @@ from megapt.config import Section
 from megapt.config.section import NonNegativeFloat, PositiveInt
 from megapt.data import LoaderState
 from megapt.data.budget import Spent
-from megapt.errors import ConfigError, DamagedError, UnavailableError, is_away
+from megapt.errors import ConfigError, DamagedError, UnavailableError, is_unavailable
 
 STATE = "trainer.json"
 WEIGHTS = "model.safetensors"
@@ -74,7 +74,7 @@ def read_state(path: Path) -> TrainerState:
     try:
         return TrainerState.model_validate_json(file.read_bytes())
     except OSError as error:
-        kind = UnavailableError if is_away(error) else DamagedError
+        kind = UnavailableError if is_unavailable(error) else DamagedError
         raise kind(f"{file}: cannot be read: {error.strerror}") from None
     except ValueError:
         raise ConfigError(

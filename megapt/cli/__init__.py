@@ -46,9 +46,9 @@ def train(
 
         rehearse_run(config, overrides or [], as_json=as_json)
         return
-    from megapt.resilience.stopping import remember_requests
+    from megapt.resilience.stopping import record_early_requests
 
-    remember_requests()
+    record_early_requests()
     from megapt.training.launch import train
 
     train(config, overrides or [])
@@ -57,9 +57,9 @@ def train(
 @add_command(app, "compare")
 def compare(config: ConfigFile, overrides: Overrides = None) -> None:
     """Compare several objectives (on many ranks: deepspeed --module megapt.comparison CONFIG …)."""
-    from megapt.resilience.stopping import remember_requests
+    from megapt.resilience.stopping import record_early_requests
 
-    remember_requests()
+    record_early_requests()
     from megapt.comparison.launch import compare
 
     compare(config, overrides or [])

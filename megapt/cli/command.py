@@ -37,9 +37,9 @@ def add_command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
     def add(function: Command) -> Command:
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> None:
-            from megapt.exits import guarded, leave
+            from megapt.exits import leave, run_and_report
 
-            leave(guarded(lambda: function(*args, **kwargs)))
+            leave(run_and_report(lambda: function(*args, **kwargs)))
 
         app.command(name)(run)
         return function

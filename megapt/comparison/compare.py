@@ -125,7 +125,7 @@ class Comparison:
         scores, unigram = validation_scores(run, self.corpus, windows, self.ranks)
         answers, unanswered = ask(self._measures.chosen, run)
         samples: list[Sample] = []
-        with self.ranks.together():
+        with self.ranks.shared_errors():
             if self.ranks.main:
                 texts = sample_texts(self.corpus, self.config.num_samples, self.config.data.window)
                 longest, seed = self.config.max_new_tokens, self.config.seed

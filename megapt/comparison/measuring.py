@@ -47,7 +47,7 @@ def choose_measures(
     named = "measures" in config.model_fields_set
     context = MeasureContext(corpus, config.data.window, config.seed, ranks)
     measures = Measures([], [], {}, {})
-    with ranks.together():
+    with ranks.shared_errors():
         for number, section in enumerate(config.measures):
             path = f"measures.{number}"
             try:

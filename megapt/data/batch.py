@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from megapt.data.counts import Counts, attended_pairs
-from megapt.data.example import Attention, Bools, Example, Ints, Targets, asking_member
+from megapt.data.example import Attention, Bools, Example, Ints, Targets, member_of
 from megapt.data.packing import Rows, filler, pack_into_rows
 from megapt.data.targets import (
     HeadTargets,
@@ -148,11 +148,7 @@ def _windows_with_targets(examples: Sequence[Example], per_window: Sequence[int]
     remaining = iter(examples)
     for count in per_window:
         counts.update(
-            {
-                asking_member(head)
-                for example in islice(remaining, count)
-                for head in example.targets
-            }
+            {member_of(head) for example in islice(remaining, count) for head in example.targets}
         )
     return counts
 
@@ -201,7 +197,7 @@ def collate(
             by_head[head][1].append(target)
     windows = _windows_with_targets(examples, per_window)
     targets = {
-        head: join_targets(np.array(firsts, dtype=np.int64), parts, windows[asking_member(head)])
+        head: join_targets(np.array(firsts, dtype=np.int64), parts, windows[member_of(head)])
         for head, (firsts, parts) in by_head.items()
     }
     positions = sum(map(len, examples))

@@ -93,7 +93,7 @@ class BatchMaker:
         self._heads = [head.name for head in objective.heads]
         self._token_heads = [head.name for head in objective.heads if head.over_vocabulary]
 
-    def asking(self, objective: ExampleMaker) -> BatchMaker:
+    def with_objective(self, objective: ExampleMaker) -> BatchMaker:
         """Return a maker of batches of another objective from the same windows."""
         return BatchMaker(
             self.stream, objective, self._pad, self._seed, self._rows, self._batches, self._lengths

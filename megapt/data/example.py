@@ -151,7 +151,7 @@ class HeadSpec:
         return self.module or self.name
 
 
-def asking_member(part: str) -> str:
+def member_of(part: str) -> str:
     """Return the member of the part `member/head` of a mixture; otherwise the head itself."""
     return part.rpartition("/")[0] or part
 

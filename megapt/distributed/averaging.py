@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megapt.distributed.masters import gather, masters, scatter, update_module
+from megapt.distributed.master_weights import gather, master_weights, scatter, update_module
 
 
 def decay_after(updates: int, decay: float) -> float:
@@ -43,7 +43,7 @@ class WeightAverage:
 
     def restart(self) -> None:
         """Start from the current weights."""
-        self._parts = [part.detach().clone() for part in masters(self._engine)]
+        self._parts = [part.detach().clone() for part in master_weights(self._engine)]
 
     @torch.no_grad()
     def add(self) -> None:
@@ -51,11 +51,11 @@ class WeightAverage:
         # The engine keeps these counts in its checkpoints.
         updates = self._engine.global_steps - self._engine.skipped_steps
         kept = decay_after(updates - 1, self._decay)
-        torch._foreach_lerp_(self._parts, masters(self._engine), 1.0 - kept)
+        torch._foreach_lerp_(self._parts, master_weights(self._engine), 1.0 - kept)
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for average, weights in zip(self._parts, masters(self._engine), strict=True):
+        for average, weights in zip(self._parts, master_weights(self._engine), strict=True):
             before = weights.clone()
             weights.copy_(average)
             average.copy_(before)

@@ -18,7 +18,7 @@ from megapt.config import RunConfig
 from megapt.distributed.averaging import WeightAverage
 from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.determinism import deterministic
-from megapt.distributed.masters import gather
+from megapt.distributed.master_weights import gather
 from megapt.distributed.parameter_shards import ParameterShard, parameter_shards
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.resharding import load_engine

@@ -25,7 +25,7 @@ class Ranks:
     """Process group for collectives on the CPU: they neither wait for a device nor take its memory.
     None for the default group, if its backend is gloo."""
 
-    def arranged(self, sequence: int) -> Ranks:
+    def with_sequence_parallel(self, sequence: int) -> Ranks:
         """Return this process in a mesh where `sequence` neighboring ranks share positions."""
         return replace(self, mesh=Mesh(self.world // sequence, sequence))
 
@@ -84,7 +84,7 @@ class Ranks:
         torch.distributed.all_gather_object(parts, mine, group=self.group)
         return parts
 
-    def agree(self, error: MegaptError | None) -> None:
+    def raise_on_all(self, error: MegaptError | None) -> None:
         """Raise an error that any rank has on all ranks.
 
         Args:
@@ -97,7 +97,7 @@ class Ranks:
             raise next(filter(None, self.gather(error)))
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def shared_errors(self) -> Iterator[None]:
         """Raise an error of one rank on all ranks, so that none waits for a rank that has failed.
 
         The code inside the context must not call collectives.
@@ -110,7 +110,7 @@ class Ranks:
             yield
         except MegaptError as error:
             found = error
-        self.agree(found)
+        self.raise_on_all(found)
 
     def barrier(self) -> None:
         """Wait for all ranks, but not for pending work on their devices."""

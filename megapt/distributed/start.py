@@ -49,7 +49,7 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-def limit_waits(seconds: float) -> None:
+def set_timeout(seconds: float) -> None:
     """Set the timeout of collectives in all existing and future process groups.
 
     DeepSpeed applies its timeout only to the default group; other groups, such as that of ZeRO,

@@ -35,7 +35,7 @@ def mean_states(
         MegaptError: on every rank, if one of them cannot read its texts.
     """
     mine = np.arange(len(lengths))[ranks.rank :: ranks.world]
-    with ranks.together():
+    with ranks.shared_errors():
         states = _local_states(run, mine, np.asarray(lengths)[mine], read)
     whole = np.zeros((len(lengths), run.model.config.hidden_size), dtype=np.float32)
     for rank, part in enumerate(ranks.gather(states)):

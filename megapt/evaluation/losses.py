@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from megapt.data import Batch, HeadSpec
-from megapt.data.example import asking_member
+from megapt.data.example import member_of
 from megapt.distributed.ranks import Ranks
 from megapt.model import PartSums
 
@@ -53,7 +53,7 @@ def factors(heads: Sequence[HeadSpec], totals: Totals) -> dict[str, float]:
     windows: defaultdict[str, float] = defaultdict(float)
     leaves: set[str] = set()
     for head, size, seen in zip(heads, totals.sizes, totals.windows, strict=True):
-        leaf = asking_member(head.name)
+        leaf = member_of(head.name)
         for prefix in _prefixes(head.name):
             sizes[prefix] += size
             windows[prefix] += 0.0 if leaf in leaves else seen

@@ -15,7 +15,7 @@ from megapt.evaluation.loading import LoadedRun
 from megapt.evaluation.scores import Record
 from megapt.evaluation.text import readable
 from megapt.evaluation.unmasking import unmask
-from megapt.objectives.ragged import some_masked
+from megapt.objectives.ragged import mask_randomly
 
 _TEXT_TOKENS = 48
 _MASKED = 0.15
@@ -71,7 +71,7 @@ def write_samples(
     if not objective.generates:
         if not objective.fills_masks:
             return []
-        masked = [some_masked(text, _MASKED, mask, _rng(i)) for i, text in enumerate(texts)]
+        masked = [mask_randomly(text, _MASKED, mask, _rng(i)) for i, text in enumerate(texts)]
         return [
             Sample(
                 kind="filling",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from megapt.data import BatchMaker, HeadSpec, Targets
-from megapt.data.example import Floats, asking_member
+from megapt.data.example import Floats, member_of
 from megapt.evaluation.losses import Totals, factors
 
 
@@ -20,7 +20,7 @@ class _WindowTargets:
     targets: dict[str, list[Targets]]
     """The targets of each head."""
     windows: Counter[str]
-    """Number of windows with a target for a head or a mixture member; see `asking_member`."""
+    """Number of windows with a target for a head or a mixture member; see `member_of`."""
 
 
 def _collect_targets(maker: BatchMaker, windows: int) -> _WindowTargets:
@@ -32,7 +32,7 @@ def _collect_targets(maker: BatchMaker, windows: int) -> _WindowTargets:
             for example in examples:
                 for head, target in example.targets.items():
                     found.targets[head].append(target)
-            found.windows.update({asking_member(head) for e in examples for head in e.targets})
+            found.windows.update({member_of(head) for e in examples for head in e.targets})
     return found
 
 
@@ -108,7 +108,7 @@ def unigram_scores(
         if count:
             scores[f"accuracy/{head.name}"] = correct / count
     of_part = factors(
-        heads, Totals(sizes, [scored.windows[asking_member(head.name)] for head in heads])
+        heads, Totals(sizes, [scored.windows[member_of(head.name)] for head in heads])
     )
     scores["loss"] = sum(of_part[part] * loss for part, loss in losses.items())
     return scores

@@ -81,7 +81,7 @@ def evaluate(
 def _in_step(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
     """Yield the batches of this rank; if one rank cannot read a batch, every rank raises."""
     while True:
-        with ranks.together():
+        with ranks.shared_errors():
             batch = next(batches, None)
         if batch is None:
             return

@@ -53,7 +53,7 @@ class SampleWriter:
         count, head = self._config.monitor.num_samples, self._objective.next_token_head
         if not count or head is None or not self._objective.generates:
             return []
-        with self._ranks.together():
+        with self._ranks.shared_errors():
             prompts = [self._prompt(number) for number in range(count)]
         examples = [self._objective.prompt(prompt) for prompt in prompts]
         module: Any = engine.module

@@ -18,7 +18,7 @@ from megapt.data import RESERVED, CounterRng, Example, Window
 from megapt.data.example import Ints
 from megapt.objectives.base import Cost, Objective
 from megapt.objectives.masking import Share
-from megapt.objectives.ragged import Texts, firsts, offsets, picked, some_masked, split
+from megapt.objectives.ragged import Texts, firsts, mask_randomly, offsets, picked, split
 from megapt.objectives.rewriting import rewriting_prompt, rewritings
 from megapt.objectives.word_spans import (
     Items,
@@ -180,7 +180,7 @@ class Infilling(Objective):
 
     def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
         """Return the text, masked at the training rate."""
-        return some_masked(tokens, self.config.mask_rate, self.vocabulary.mask, rng)
+        return mask_randomly(tokens, self.config.mask_rate, self.vocabulary.mask, rng)
 
     def prompt(self, tokens: Ints) -> Example:
         """Return the source and [BOS]; the model generates the rewritten text."""

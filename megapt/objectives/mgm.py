@@ -14,7 +14,7 @@ from megapt.data.example import Ints
 from megapt.objectives.base import Cost
 from megapt.objectives.masking import MaskingConfig, Rate, Share
 from megapt.objectives.noise import MaskingObjective, mask
-from megapt.objectives.ragged import some_masked
+from megapt.objectives.ragged import mask_randomly
 from megapt.objectives.rewriting import rewriting_prompt, rewritings
 
 
@@ -58,7 +58,7 @@ class Mgm(MaskingObjective):
 
     def sample_prompt(self, tokens: Ints, rng: CounterRng) -> Ints:
         """Return the text, masked at the training rate."""
-        return some_masked(tokens, self.config.mask_rate, self.vocabulary.mask, rng)
+        return mask_randomly(tokens, self.config.mask_rate, self.vocabulary.mask, rng)
 
     def prompt(self, tokens: Ints) -> Example:
         """Return the source and [BOS]; the model generates the rewritten text."""

@@ -78,7 +78,7 @@ def picked(sizes: Ints, counts: Ints, rng: CounterRng) -> Ints:
     return places
 
 
-def some_masked(tokens: Ints, rate: float, mask: int, rng: CounterRng) -> Ints:
+def mask_randomly(tokens: Ints, rate: float, mask: int, rng: CounterRng) -> Ints:
     """Return a text with `mask` in place of `rate` of its tokens, rounded, at least one."""
     count = max(1, round(rate * len(tokens)))
     chosen = choose(np.array([len(tokens)]), np.array([count]), rng)

@@ -9,7 +9,7 @@ from megapt.config import Origins, RunConfig
 from megapt.distributed.ranks import Ranks
 from megapt.optim.base import OptimizerFactory
 from megapt.optim.parameter_groups import parameter_groups
-from megapt.registry import Registry, own_settings
+from megapt.registry import Registry, part_settings
 
 OPTIMIZERS = Registry("optimizer", OptimizerFactory, "megapt.optim", "megapt.optimizers")  # type: ignore[type-abstract]
 
@@ -23,7 +23,7 @@ def find_optimizer(config: RunConfig, origins: Origins) -> OptimizerFactory:
     """
     section = config.optimizer
     kind = OPTIMIZERS.find(section.name, section.file, origins, "optimizer")
-    return kind(section, own_settings(section, kind.Config, origins, "optimizer"))
+    return kind(section, part_settings(section, kind.Config, origins, "optimizer"))
 
 
 def check_optimizer(

@@ -2,9 +2,9 @@
 
 import sys
 
-from megapt.exits import guarded, leave
+from megapt.exits import leave, run_and_report
 from megapt.planning.command import rehearse_run
 from megapt.training.launch import arguments
 
 if __name__ == "__main__":
-    leave(guarded(lambda: rehearse_run(*arguments(sys.argv[1:]))))
+    leave(run_and_report(lambda: rehearse_run(*arguments(sys.argv[1:]))))

@@ -13,7 +13,7 @@ from threading import Thread
 from typing import NoReturn
 
 from megapt.errors import Exit, RunInterrupted
-from megapt.exits import guarded
+from megapt.exits import run_and_report
 
 _RESTART_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """Signals that batch systems send before they end a job that they may restart."""
@@ -21,10 +21,10 @@ _RESTART_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _early_requests: set[int] = set()
 
 
-def remember_requests() -> None:
+def record_early_requests() -> None:
     """Remember a SIGTERM or SIGUSR1 that comes before `StopRequests` handles it.
 
-    Without a handler it would kill the process. `StopRequests.heard` counts it as received.
+    Without a handler it would kill the process. `StopRequests.handling` counts it as received.
     """
 
     def remember(number: int, _: object) -> None:
@@ -35,11 +35,11 @@ def remember_requests() -> None:
 
 
 def _interrupt() -> NoReturn:
-    raise RunInterrupted("stopped before all ranks were connected", Exit.START_AGAIN)
+    raise RunInterrupted("stopped before all ranks were connected", Exit.RESTART)
 
 
 @contextmanager
-def ended_by_requests() -> Iterator[None]:
+def exit_on_request() -> Iterator[None]:
     """Let a SIGTERM or SIGUSR1 inside end the process at once: there is nothing to save yet.
 
     During a wait in C++, such as that of the ranks for each other, Python runs no signal handler,
@@ -55,7 +55,7 @@ def ended_by_requests() -> Iterator[None]:
         with open(read, "rb", buffering=0) as signals:
             while number := signals.read(1):
                 if number[0] in _RESTART_SIGNALS:
-                    os._exit(guarded(_interrupt))
+                    os._exit(run_and_report(_interrupt))
 
     before = signal.set_wakeup_fd(write)
     Thread(target=watch, name="requests", daemon=True).start()
@@ -90,7 +90,7 @@ class StopRequests:
         return signal.SIGINT in self._numbers
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
+    def handling(self) -> Iterator[None]:
         """Handle the signals inside; restore the previous handlers at the end."""
         numbers = (signal.SIGINT, *_RESTART_SIGNALS)
         before = {number: signal.signal(number, self._handle) for number in numbers}

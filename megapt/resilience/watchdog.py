@@ -21,7 +21,7 @@ import torch
 import megapt
 from megapt.config import FaultsConfig
 from megapt.distributed.ranks import Ranks
-from megapt.distributed.start import limit_waits
+from megapt.distributed.start import set_timeout
 from megapt.errors import (
     ConfigError,
     Exit,
@@ -100,7 +100,7 @@ class Watchdog:
         self._shared[:] = Beat(self._beats, step, self._limit, doing).pack()
 
     @contextmanager
-    def slowly(self, doing: str) -> Iterator[None]:
+    def slow_phase(self, doing: str) -> Iterator[None]:
         """Allow `faults.start_timeout` between two beats inside.
 
         Args:
@@ -146,14 +146,14 @@ class Watchdog:
         Raises:
             ConfigError: on all ranks, if another job trains in the folder.
         """
-        with self._ranks.together():
+        with self._ranks.shared_errors():
             if self._ranks.main:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._refuse_other_job()
                 for file in self._folder.glob("rank-*.json"):
                     file.unlink()
         # If a rank monitor has died, this still ends a job that hangs, without naming the rank.
-        limit_waits(max(self._config.timeout, self._config.start_timeout) + _MARGIN)
+        set_timeout(max(self._config.timeout, self._config.start_timeout) + _MARGIN)
         beats, self._stacks = os.memfd_create("beats"), os.memfd_create("stacks")
         os.ftruncate(beats, BEAT_SIZE)
         self._shared = mmap(beats, BEAT_SIZE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from fnmatch import fnmatchcase
 
-from megapt.checkpoint.run_folder import compared, is_free
+from megapt.checkpoint.run_folder import compared, may_change
 from megapt.checkpoint.state import TrainerState
 from megapt.config import Origins, RunConfig
 from megapt.data.budget import Spent
@@ -51,7 +51,7 @@ def check_branch(
     step, name = state.step, parent.output
     before, now = (compared(run.model_dump(), fingerprint="") for run in (parent, config))
     for key in sorted({*before, *now}):
-        own = is_free(key) or any(fnmatchcase(key, pattern) for pattern in _BRANCH_SETTINGS)
+        own = may_change(key) or any(fnmatchcase(key, pattern) for pattern in _BRANCH_SETTINGS)
         if not own and before.get(key) != now.get(key):
             raise origins.error(
                 "branch.run",

@@ -72,9 +72,9 @@ def check_targets(
     windows = min(windows, _CHECKED_WINDOWS, _available(stream))
     own = np.array_split(in_lane_order(stream, np.arange(windows)), ranks.world)[ranks.rank]
     leaves = list(objective.leaves(path))
-    makers = {place: maker.asking(leaf) for place, leaf in leaves}
+    makers = {place: maker.with_objective(leaf) for place, leaf in leaves}
     found = Counter[tuple[str, str]]()
-    with ranks.together():
+    with ranks.shared_errors():
         for window in maker.windows(own.tolist()):
             for place, leaf in leaves:
                 for number, example in enumerate(makers[place].examples(window)):

@@ -10,7 +10,7 @@ from megapt.config import CompareConfig, Origins, RunConfig, load_config
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import start_ranks
 from megapt.errors import ConfigError
-from megapt.resilience.stopping import ended_by_requests
+from megapt.resilience.stopping import exit_on_request
 from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
 
@@ -44,9 +44,9 @@ def begin(
     if "RANK" not in os.environ:
         config, origins = load_config(schema, config_file, overrides)
         return config, origins, start_ranks()
-    with ended_by_requests():
+    with exit_on_request():
         ranks = start_ranks()
-    with ranks.together():
+    with ranks.shared_errors():
         config, origins = load_config(schema, config_file, overrides)
     return config, origins, ranks
 

@@ -82,7 +82,7 @@ def find_parts(
         ConfigError: if the run is not possible; the message names the setting.
     """
     check_groups(config, ranks.world, origins)
-    ranks = ranks.arranged(config.parallel.sequence_parallel_size)
+    ranks = ranks.with_sequence_parallel(config.parallel.sequence_parallel_size)
     check_batches(config, ranks.world, origins)
     batches, lengths = batch_schedule(config, origins), length_schedule(config, origins)
     optimizer = find_optimizer(config, origins)

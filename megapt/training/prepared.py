@@ -67,7 +67,7 @@ def open_corpus(config: RunConfig, ranks: Ranks) -> AnyCorpus:
     Raises:
         MegaptError: on every rank, if one of them cannot open a corpus; see `open_corpora`.
     """
-    with ranks.together():
+    with ranks.shared_errors():
         return open_corpora(config.data)
 
 
@@ -79,7 +79,7 @@ def verify_corpus(corpus: AnyCorpus, config: RunConfig, ranks: Ranks) -> None:
         MegaptError: on every rank, if one of them cannot read it.
     """
     reading = config.data.reading
-    with ranks.together():
+    with ranks.shared_errors():
         corpus.tokenizer()  # The run folder gets a copy; reading it checks its hash.
         if reading.verify == "full" and not reading.hashes_on_use:
             corpus.verify(ranks.rank, ranks.world)

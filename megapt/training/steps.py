@@ -83,7 +83,7 @@ def agreed_steps(
             if ending is None:
                 loader.put_back()
             if failed:
-                ranks.agree(ending if isinstance(ending, MegaptError) else None)
+                ranks.raise_on_all(ending if isinstance(ending, MegaptError) else None)
             if stopped:
                 raise StopRequested
             return

@@ -70,7 +70,7 @@ class Trainer:
         self._stops = StopRequests()
         try:
             with ExitStack() as stack:
-                stack.enter_context(self._stops.heard())
+                stack.enter_context(self._stops.handling())
                 self._start(stack)
                 with self._recording_failure():
                     self._loop(stack)
@@ -91,7 +91,7 @@ class Trainer:
         ranks.barrier()
         self.watchdog = Watchdog(self.folder.folder, ranks, self.config.faults)
         stack.enter_context(self.watchdog.watching())
-        with self.watchdog.slowly("start"):
+        with self.watchdog.slow_phase("start"):
             self.engine = make_engine(prepared.parts)
             stack.callback(self.engine.close)
             if prepared.saved is not None:
@@ -135,7 +135,7 @@ class Trainer:
         while self._share() < 1.0:
             with ExitStack() as waiting:
                 if self.state.step == first:  # It includes compilation and other one-time work.
-                    waiting.enter_context(self.watchdog.slowly("first step"))
+                    waiting.enter_context(self.watchdog.slow_phase("first step"))
                 updated, stop = self._step(steps)
             step, last = self.state.step, self._share() >= 1.0
             for hook in self.hooks:
@@ -226,7 +226,7 @@ class Trainer:
     def _roll_back(self, reason: str) -> None:
         """Restore the weights of the last checkpoint; the data continue with the next text."""
         step = self.state.step
-        with self.watchdog.slowly("rollback"):
+        with self.watchdog.slow_phase("rollback"):
             self.checkpoints.settle(True)
             # A checkpoint after which no update could be applied is not restored twice.
             saved = self.checkpoints.newest(before=self._restored)
@@ -241,7 +241,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         state, validated = self.state, Validated()
         with (
-            self.watchdog.slowly("validation"),
+            self.watchdog.slow_phase("validation"),
             self.monitor.pause("validation"),
             self.engine.averaged(),
         ):
@@ -270,12 +270,12 @@ class Trainer:
             validation=self.prepared.validation_state(),
             guard=self.guard.state,
         )
-        with self.watchdog.slowly("checkpoint"), self.monitor.pause("checkpoint"):
+        with self.watchdog.slow_phase("checkpoint"), self.monitor.pause("checkpoint"):
             self.checkpoints.save(self.engine, state, self.state.score, self._healthy)
 
     def _finish_checkpoints(self) -> None:
         """Wait until all checkpoints are written, and record their events."""
-        with self.watchdog.slowly("checkpoint"):
+        with self.watchdog.slow_phase("checkpoint"):
             self.checkpoints.finish()
         self._record_checkpoints()
 
@@ -289,7 +289,7 @@ class Trainer:
         ctrl_c = self.ranks.any(self._stops.interrupted)
         return RunInterrupted(
             f"{self.folder.folder}: stopped after step {self.state.step}",
-            Exit.INTERRUPTED if ctrl_c else Exit.START_AGAIN,
+            Exit.INTERRUPTED if ctrl_c else Exit.RESTART,
         )
 
     def _share(self) -> float:

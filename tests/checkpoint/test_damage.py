@@ -88,7 +88,7 @@ def test_what_lies_beyond_a_damaged_one_is_replaced_as_the_run_comes_by(folder: 
         flip(checkpoint_path(folder, step) / "trainer.json")
     losses = run_ranks(2, train, folder, settings(2), 3, 2, {"keep_last": 3})[0]
     assert len(losses) == 2
-    assert steps_saved(folder) == [1, 2]  # The third is of steps that were done anew.
+    assert steps_saved(folder) == [1, 2]  # The third is of steps that were done again.
     assert run_ranks(2, find, folder)[0][0] == 2
 
 

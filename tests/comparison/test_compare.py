@@ -258,7 +258,7 @@ def test_a_killed_comparison_goes_on_with_the_member_it_was_at(
     assert finished
     after = trained_files(config)
     assert {file: after[file] for file in finished} == {file: before[file] for file in finished}
-    # The killed member did not begin anew: what it had written down stays written once.
+    # The killed member did not start again: what it had written down stays written once.
     assert without_clock(found.model_dump()["members"]) == without_clock(
         results.model_dump()["members"]
     )

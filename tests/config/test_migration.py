@@ -26,7 +26,7 @@ from megapt.errors import ConfigError
 from megapt.evaluation.measures import MEASURES
 from megapt.objectives import Context, build_objective
 from megapt.optim import OPTIMIZERS
-from megapt.registry import own_settings
+from megapt.registry import part_settings
 from tests.training.runs import run_config
 from tests.windows import VOCABULARY
 
@@ -52,10 +52,10 @@ def _use(old: str, file: Path) -> None:
         build_objective(settings, Context(VOCABULARY, 64), origins)
     elif kind == "measures":
         settings = PartSection.model_validate({"name": name, key: 1})
-        own_settings(settings, MEASURES[name].Config, origins, "measures.0")
+        part_settings(settings, MEASURES[name].Config, origins, "measures.0")
     elif kind == "optimizer":
         optimizer = OptimizerConfig.model_validate({key: 1})
-        own_settings(optimizer, OPTIMIZERS[optimizer.name].Config, origins, "optimizer")
+        part_settings(optimizer, OPTIMIZERS[optimizer.name].Config, origins, "optimizer")
     elif kind == "device":
         validate(DeviceConfig, {key: 1}, origins, "device")
     elif old == "schedule.batch_size_rampup.global_batch":

@@ -109,7 +109,7 @@ def test_every_prefix_of_constant_weights_is_exact_within_tijdemans_bound(
 ) -> None:
     order, _ = walk(Mixture(*plan))
     weights = expected_weights(*plan, order)
-    # A stage with the weights of the one before begins anew, too.
+    # A stage with the weights of the one before starts again, too.
     changes = {stage.start for stage in plan[1]}
     changes |= {n for n in range(1, len(order)) if weights[n] != weights[n - 1]}
     for start, stop in pairwise(sorted(n for n in {*changes, len(order)} if n <= len(order))):

@@ -16,9 +16,14 @@ import sentencepiece as spm
 import typer
 from prep_support import Outcome, chinese_text, english_text
 
-from data_prep.assembly import WrittenShard, sum_up, write_index
+from data_prep.assembly import WrittenShard, summarize_split, write_index
 from data_prep.blocks import BlockData, cut_blocks, join_documents
-from data_prep.commands.looking import diff_command, inspect_command, show_command, verify_command
+from data_prep.commands.inspecting import (
+    diff_command,
+    inspect_command,
+    show_command,
+    verify_command,
+)
 from data_prep.commands.rearranging import merge_command, reshard_command
 from data_prep.errors import PrepError
 from data_prep.files import sha256_of
@@ -138,7 +143,7 @@ def make_corpus(
                 for block in blocks:
                     add(block.lens)
             lengths = FileInfo(file=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
-            splits[split] = sum_up(shards, index, lengths)
+            splits[split] = summarize_split(shards, index, lengths)
     source = made[-1].number + 1 if source_documents is None else source_documents
     model_bytes = (folder / "tokenizer.model").read_bytes()
     manifest = Manifest.create(
@@ -220,7 +225,7 @@ def _write(
 
 
 def edit_manifest(folder: Path, **changes: Any) -> Manifest:
-    """Write the manifest anew with other fields and a right fingerprint."""
+    """Write the manifest again with other fields and a right fingerprint."""
     manifest = Manifest.load(folder)
     fields = {name: getattr(manifest, name) for name in Manifest.model_fields}
     del fields["format"], fields["fingerprint"]

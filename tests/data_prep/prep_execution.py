@@ -204,7 +204,7 @@ def make_killed_at_random(folder: Path, kills: int) -> Work[int, int]:
 
 
 def make_hang() -> Work[Path, None]:
-    """The work says that it began and then holds the interpreter for ever."""
+    """The work says that it began and then holds the interpreter forever."""
 
     def work(task: Path, context: Context) -> None:
         task.touch()

@@ -180,7 +180,7 @@ def train_tiny(
     ranks: Ranks, config: RunConfig, plan: Sequence[Step], rate: float = 0.05
 ) -> Trained:
     """Do the updates of a plan."""
-    ranks = ranks.arranged(config.parallel.sequence_parallel_size)
+    ranks = ranks.with_sequence_parallel(config.parallel.sequence_parallel_size)
     trained = Trained([], [], [], [])
     with closing(tiny_engine(config, ranks)) as engine:
         for step in plan:

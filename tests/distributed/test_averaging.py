@@ -13,7 +13,7 @@ import torch
 
 from megapt.config import RunConfig
 from megapt.distributed.averaging import decay_after
-from megapt.distributed.masters import masters
+from megapt.distributed.master_weights import master_weights
 from megapt.distributed.ranks import Ranks
 from tests.distributed.engines import (
     Step,
@@ -124,10 +124,10 @@ def fails_inside(ranks: Ranks, config: RunConfig) -> bool:
     """Whether an error of one rank, which meets no other rank again, leaves its weights right."""
     with closing(tiny_engine(config, ranks)) as engine:
         one_step(engine, ranks, Step(0), 0.05)
-        before = [part.clone() for part in masters(engine._engine)]
+        before = [part.clone() for part in master_weights(engine._engine)]
         with suppress(RuntimeError), engine.averaged():
             raise RuntimeError
-        both = zip(before, masters(engine._engine), strict=True)
+        both = zip(before, master_weights(engine._engine), strict=True)
         return all(torch.equal(old, new) for old, new in both)
 
 

@@ -20,10 +20,10 @@ EXPECTED: Said = ([2 / 3, 1.0], True, False, ["rank 0", "rank 1"])
 
 def talk(ranks: Ranks) -> Said:
     """Decide together whatever ranks can."""
-    with ranks.together():
+    with ranks.shared_errors():
         mine = ranks.rank == 1
     with pytest.raises(ConfigError, match=r"^of rank 1$"):
-        ranks.agree(ConfigError("of rank 1") if mine else None)
+        ranks.raise_on_all(ConfigError("of rank 1") if mine else None)
     ranks.barrier()
     return (
         ranks.sum([1 / 3, float(mine)]),
@@ -54,7 +54,7 @@ def talk_beside_another_backend(ranks: Ranks) -> Said:
     end_ranks()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.distributed, "get_backend", lambda *_: "nccl")
-        ranks = start_ranks().arranged(2)
+        ranks = start_ranks().with_sequence_parallel(2)
         for name in ("all_reduce", "all_gather_object", "barrier"):
 
             def noted(*args: Any, call: Any = getattr(torch.distributed, name), **rest: Any) -> Any:

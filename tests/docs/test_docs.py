@@ -88,14 +88,14 @@ def test_every_objective_has_its_page_and_its_place_in_the_index() -> None:
 @pytest.mark.parametrize(("command", "output"), CONSOLES, ids=[name for name, _ in CONSOLES])
 @pytest.mark.usefixtures("corpora")
 def test_a_command_prints_what_the_page_shows(command: str, output: str) -> None:
-    assert run(command) == output, "python tests/docs/regenerate.py writes the page anew"
+    assert run(command) == output, "python tests/docs/regenerate.py writes the page again"
 
 
 @pytest.mark.parametrize("page", ["objectives.md", "cluster.md"])
 @pytest.mark.usefixtures("corpora")
 def test_the_program_of_a_page_prints_what_stands_there(page: str) -> None:
     ((program, output),) = programs(read(page))
-    assert execute(program) == output, "python tests/docs/regenerate.py writes the page anew"
+    assert execute(program) == output, "python tests/docs/regenerate.py writes the page again"
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))

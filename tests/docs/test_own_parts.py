@@ -75,7 +75,7 @@ def test_they_train_and_are_resumed_through_the_real_command(folder: Path) -> No
     run_ranks(2, run_command, folder, [*words, "output=whole"])
     broken = [*words, "output=broken"]
     ends = run_ranks(2, stopped, folder, broken, folder / "broken/losses.csv")
-    assert all(end.endswith(f"exit code {Exit.START_AGAIN.value}") for end in ends), ends
+    assert all(end.endswith(f"exit code {Exit.RESTART.value}") for end in ends), ends
     assert not (folder / "broken/summary.json").exists()
     run_ranks(2, run_command, folder, broken)
     whole, again = (
@@ -102,7 +102,7 @@ def test_a_comparison_with_a_measure_is_stopped_and_resumed(folder: Path) -> Non
     broken = [*words, "output=again"]
     second = folder / "again/members/mlm/metrics.jsonl"
     ends = run_ranks(2, stopped, folder, broken, second)
-    assert all(end.endswith(f"exit code {Exit.START_AGAIN.value}") for end in ends), ends
+    assert all(end.endswith(f"exit code {Exit.RESTART.value}") for end in ends), ends
     assert not (folder / "again/results.json").exists()
     run_ranks(2, run_command, folder, broken)
     whole, resumed = (load(folder / run / "results.json") for run in ("compared", "again"))

@@ -220,7 +220,7 @@ def random_batches(draw: st.DrawFn) -> list[Example]:
 @settings(max_examples=25)
 @given(random_batches(), st.integers(1, 4), st.sampled_from(sorted(STYLES)))
 def test_all_agree_on_random_packings(examples: list[Example], open_rows: int, style: str) -> None:
-    # As many rows as examples: FlexAttention traces every new shape anew.
+    # As many rows as examples: FlexAttention traces every new shape again.
     rows = Rows(length=16, count=8, open=open_rows)
     reference = Setup("grouped", None)
     alone = reference.model(style)

@@ -107,7 +107,7 @@ def test_losses_and_gradients_are_those_of_all_logits(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_it_computes_the_same(dtype: torch.dtype) -> None:
-    """In chunks of unlike sizes too, for which nothing is compiled anew."""
+    """In chunks of unlike sizes too, for which nothing is compiled again."""
     case = make_case(23, 31).to(dtype)
     draws = torch.rand(23, generator=torch.Generator().manual_seed(1))
     plain, compiled = (

@@ -40,7 +40,7 @@ ROWS = Rows(16, 4, 2)
 
 def group_of(ranks: Ranks) -> SequenceGroup:
     """All ranks as one group; one rank alone."""
-    return SequenceGroup.of(ranks.arranged(ranks.world))
+    return SequenceGroup.of(ranks.with_sequence_parallel(ranks.world))
 
 
 def asking(length: int, kind: Attention) -> Example:

@@ -12,7 +12,7 @@ import yaml
 import megapt.objectives
 from megapt.config import ObjectiveSection, Origins
 from megapt.errors import ConfigError, Exit
-from megapt.exits import guarded
+from megapt.exits import run_and_report
 from megapt.objectives import OBJECTIVES, Context, Objective, build_objective
 from megapt.objectives.mlm import Mlm
 from megapt.registry import Registry
@@ -208,7 +208,7 @@ def test_a_wrong_package_ends_a_command_with_one_line(
     installed: Callable[..., str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     installed("1 / 0")
-    assert guarded(lambda: [].extend(OBJECTIVES)) == Exit.WRONG_INPUT
+    assert run_and_report(lambda: [].extend(OBJECTIVES)) == Exit.WRONG_INPUT
     assert capfd.readouterr().err.startswith("megapt: error: entry point 'own = wrong_package:Own'")
 
 

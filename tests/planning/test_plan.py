@@ -30,9 +30,9 @@ MIB = 2**20
 
 
 def test_stages_hold_less_and_less() -> None:
-    reckoned = planner(run(model={"num_layers": 8, "hidden_size": 512})).plan()
-    weights = 4.0 * sum(reckoned.parameters.values())
-    held = [stage.footprint for stage in reckoned.stages]
+    planned = planner(run(model={"num_layers": 8, "hidden_size": 512})).plan()
+    weights = 4.0 * sum(planned.parameters.values())
+    held = [stage.footprint for stage in planned.stages]
     assert [found.stage for found in held] == [0, 1, 2, 3]
     assert held[0].parts["weights"] == weights
     assert held[0].parts["optimizer"] == 2 * weights
@@ -43,12 +43,12 @@ def test_stages_hold_less_and_less() -> None:
 
 
 def test_half_precision_keeps_master_weights_and_knows_no_stage_0() -> None:
-    reckoned = planner(run(training={"precision": "bf16"})).plan()
-    size = sum(reckoned.parameters.values())
-    assert [stage.footprint.stage for stage in reckoned.stages] == [1, 2, 3]
-    assert reckoned.stages[0].footprint.parts["weights"] == 2 * size
-    assert reckoned.stages[0].footprint.parts["optimizer"] == 12 * size / 8
-    assert reckoned.checkpoint_bytes == (4 + 2 + 12) * size
+    planned = planner(run(training={"precision": "bf16"})).plan()
+    size = sum(planned.parameters.values())
+    assert [stage.footprint.stage for stage in planned.stages] == [1, 2, 3]
+    assert planned.stages[0].footprint.parts["weights"] == 2 * size
+    assert planned.stages[0].footprint.parts["optimizer"] == 12 * size / 8
+    assert planned.checkpoint_bytes == (4 + 2 + 12) * size
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_the_optimiser_decides_what_is_held(section: dict[str, Any], bytes_more:
     other = planner(run(**{"parallel": {"zero_stage": 1}, **section})).plan()
     size = sum(usual.parameters.values()) / 8
 
-    def held(reckoned: Any) -> float:
-        (found,) = [s.footprint for s in reckoned.stages if s.footprint.stage == 1]
+    def held(planned: Any) -> float:
+        (found,) = [s.footprint for s in planned.stages if s.footprint.stage == 1]
         return float(found.parts["optimizer"])
 
     assert held(other) - held(usual) == pytest.approx(bytes_more * size)
@@ -115,28 +115,28 @@ def test_recomputation_is_recommended_only_if_nothing_else_helps() -> None:
 def test_time_follows_from_utilization_or_from_a_measured_speed() -> None:
     config = run()
     found = planner(config)
-    reckoned = found.plan()
+    planned = found.plan()
     tokens = 64 * 128
-    assert reckoned.step.compute == pytest.approx(tokens * reckoned.flops / (8 * 1e13 * 0.5))
-    assert reckoned.steps == pytest.approx(1e9 / tokens)
+    assert planned.step.compute == pytest.approx(tokens * planned.flops / (8 * 1e13 * 0.5))
+    assert planned.steps == pytest.approx(1e9 / tokens)
     # Seconds of all steps, and of what is written between them.
-    saves = reckoned.steps / reckoned.settings.checkpoint_every * reckoned.checkpoint_seconds
-    assert reckoned.seconds == pytest.approx(reckoned.steps * reckoned.step.total + saves)
-    assert reckoned.cost == pytest.approx(reckoned.seconds / 3600 * 8 * 2.0)
+    saves = planned.steps / planned.settings.checkpoint_every * planned.checkpoint_seconds
+    assert planned.seconds == pytest.approx(planned.steps * planned.step.total + saves)
+    assert planned.cost == pytest.approx(planned.seconds / 3600 * 8 * 2.0)
     assert found.plan(speed=1000.0).step.compute == pytest.approx(tokens / 8000)
 
 
 @pytest.mark.parametrize("axis", ["positions", "targets", "model_flops", "wall_clock"])
 def test_a_budget_on_any_axis_becomes_raw_tokens(axis: str) -> None:
     config = run("mlm", training={"budget": {"axis": axis, "amount": 1e6}})
-    reckoned = planner(config).plan()
+    planned = planner(config).plan()
     of_token = {
         "positions": 130 / 128,
         "targets": 0.15,
-        "model_flops": reckoned.flops,
-        "wall_clock": reckoned.step.total / (64 * 128),
+        "model_flops": planned.flops,
+        "wall_clock": planned.step.total / (64 * 128),
     }
-    assert reckoned.tokens * of_token[axis] == pytest.approx(1e6)
+    assert planned.tokens * of_token[axis] == pytest.approx(1e6)
 
 
 def test_bytes_are_counted_by_the_ring() -> None:
@@ -188,10 +188,10 @@ device = {"memory": 85e9, "peak_flops": {"bf16": 1e15}}
 from megapt.planning import made_up_text
 config = run(model=model, training=training, data={"window": 4096})
 machines = cluster(nodes=128, gpus_per_node=8, device=device)
-reckoned = planner(config, machines, made_up_text(32_000)).plan()
-assert 69e9 < sum(reckoned.parameters.values()) < 71e9
-assert reckoned.settings.zero_stage == 3
-assert reckoned.ranks == 1024
+planned = planner(config, machines, made_up_text(32_000)).plan()
+assert 69e9 < sum(planned.parameters.values()) < 71e9
+assert planned.settings.zero_stage == 3
+assert planned.ranks == 1024
 # Not ru_maxrss: what a child inherits of it is the size of the process that started it.
 [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
 print(time.process_time(), 1024 * int(peak.split()[1]))
@@ -217,8 +217,8 @@ def test_a_corpus_tells_its_vocabulary_and_the_length_of_its_documents(
     assert text.vocabulary.size > 200
     assert piece_length(text, 10_000) == round(text.tokens / text.documents)
     assert piece_length(text, 16) == 16
-    reckoned = planner(config, cluster(nodes=1, gpus_per_node=2), text).plan()
-    assert reckoned.positions == pytest.approx(1 + 1 / piece_length(text, 48))
+    planned = planner(config, cluster(nodes=1, gpus_per_node=2), text).plan()
+    assert planned.positions == pytest.approx(1 + 1 / piece_length(text, 48))
 
 
 def test_the_command_prints_for_people_and_for_programs(

@@ -126,7 +126,7 @@ def test_spikes_that_are_left_out_count_as_other_updates_do() -> None:
     guard = Guard(faults(spike_threshold=3.0, on_spike="skip", max_skipped_updates=3))
     feed(guard, *[1.0] * 8)
     assert [reaction.rollback for reaction in feed(guard, 5.0, NAN, 5.0)] == [False, False, True]
-    assert guard.judge(5.0) is Verdict.KEEP, "the statistics begin anew"
+    assert guard.judge(5.0) is Verdict.KEEP, "the statistics start again"
 
 
 losses = st.lists(

@@ -22,7 +22,7 @@ from megapt.config import Origins, RunConfig
 from megapt.data import PackedBatch
 from megapt.distributed.ranks import Ranks
 from megapt.errors import Exit, RunInterrupted
-from megapt.exits import guarded
+from megapt.exits import run_and_report
 from megapt.monitoring.metrics import without_clock
 from megapt.resilience.stopping import StopRequested, StopRequests
 from megapt.training.prepared import prepare
@@ -127,7 +127,7 @@ def train_with_a_death(ranks: Ranks, config: RunConfig) -> int:
             within_step(trainer, STEP, kill)
         trainer.train()
 
-    return guarded(job)
+    return run_and_report(job)
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -155,7 +155,7 @@ def test_the_death_of_a_loader_process_ends_all_ranks_in_one_line(
 def test_a_request_is_remembered_and_ends_the_next_wait() -> None:
     stops = StopRequests()
     before = signal.getsignal(signal.SIGTERM)
-    with stops.heard():
+    with stops.handling():
         with stops.waiting():
             assert not stops.received
         os.kill(os.getpid(), signal.SIGTERM)
@@ -177,7 +177,7 @@ def test_a_second_request_does_not_disturb_what_is_put_away() -> None:
             put_away.append("a lock")
 
     stops = StopRequests()
-    with stops.heard(), pytest.raises(StopRequested), stops.waiting():
+    with stops.handling(), pytest.raises(StopRequested), stops.waiting():
         wait()
     assert put_away
 
@@ -191,14 +191,14 @@ def train_and_be_asked(ranks: Ranks, config: RunConfig, numbers: Sequence[signal
         within_step(trainer, STEP, lambda: os.kill(os.getpid(), number))
         trainer.train()
 
-    return guarded(job)
+    return run_and_report(job)
 
 
 @pytest.mark.parametrize(
     ("numbers", "code"),
     [
-        ([signal.SIGUSR1], Exit.START_AGAIN),
-        ([signal.SIGTERM, signal.SIGUSR1], Exit.START_AGAIN),
+        ([signal.SIGUSR1], Exit.RESTART),
+        ([signal.SIGTERM, signal.SIGUSR1], Exit.RESTART),
         ([signal.SIGTERM, signal.SIGINT], Exit.INTERRUPTED),
     ],
 )
@@ -220,7 +220,7 @@ def train_into_silence(ranks: Ranks, config: RunConfig) -> int:
         stall_in(trainer, STEP, ranks.rank == ranks.world - 1, asked=False)
         trainer.train()
 
-    return guarded(job)
+    return run_and_report(job)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -260,7 +260,7 @@ def test_a_request_is_heard_before_torch_is_imported(corpus_folder: Path, tmp_pa
         process.send_signal(signal.SIGUSR1)
         _, errors = process.communicate(timeout=patience(60))
     assert "libtorch" not in loaded
-    assert process.returncode == Exit.START_AGAIN, errors
+    assert process.returncode == Exit.RESTART, errors
     assert "stopped after step 0" in errors
     run_ranks(1, train, config)
 
@@ -290,5 +290,5 @@ def test_a_rank_that_does_not_meet_the_others_ends_when_it_is_asked(late: bool) 
             _, errors = process.communicate(timeout=patience(60))
             if late:
                 connection.close()
-    assert process.returncode == Exit.START_AGAIN, errors
+    assert process.returncode == Exit.RESTART, errors
     assert errors == ""

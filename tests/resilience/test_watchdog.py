@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from megapt.config import FaultsConfig
 from megapt.distributed.mesh import Mesh
 from megapt.distributed.ranks import Ranks
-from megapt.distributed.start import import_deepspeed, limit_waits
+from megapt.distributed.start import import_deepspeed, set_timeout
 from megapt.errors import ConfigError, Exit, RanksLost, TrainingError
 from megapt.resilience import heartbeats
 from megapt.resilience.heartbeats import FAILED, KILLED, Heartbeat, innermost, suspects
@@ -168,7 +168,7 @@ def work_slowly(ranks: Ranks, folder: Path) -> None:
     watchdog = Watchdog(folder, ranks, FaultsConfig(timeout=0.5, start_timeout=20.0))
     with watchdog.watching():
         watchdog.beat(1, "data")
-        with watchdog.slowly("checkpoint"):
+        with watchdog.slow_phase("checkpoint"):
             time.sleep(1.5)
         for _ in range(10):
             time.sleep(0.2)
@@ -311,7 +311,7 @@ def test_whoever_looks_sees_no_beat_half_written(tmp_path: Path) -> None:
 
 def wait_in_a_group_of_deepspeed(ranks: Ranks) -> float:
     """Return the seconds that a rank waits where another one stays away."""
-    limit_waits(1.0)
+    set_timeout(1.0)
     group = import_deepspeed().comm.new_group(range(ranks.world))
     began = time.monotonic()
     if ranks.rank == 1:

@@ -17,7 +17,7 @@ import yaml
 from megapt.checkpoint.run_folder import RunFolder
 from megapt.config import RunConfig
 from megapt.errors import ConfigError, Exit, RunInterrupted, TrainingError
-from megapt.exits import guarded
+from megapt.exits import run_and_report
 from megapt.training.launch import arguments
 from tests.patience import patience
 from tests.ranks import free_port
@@ -107,7 +107,7 @@ def test_a_port_that_is_taken_ends_the_job_in_one_line(tmp_path: Path) -> None:
         running.communicate(timeout=60)
     # The launcher gives a rank 30 seconds to hear its SIGTERM.
     assert time.monotonic() - told < patience(15)
-    assert running.returncode == Exit.START_AGAIN, lines
+    assert running.returncode == Exit.RESTART, lines
     assert lines == [
         f"megapt: error: 127.0.0.1:{port}: the port on which the ranks connect is used by another "
         f"process; give the launcher another --master_port"
@@ -148,7 +148,7 @@ def test_every_end_has_its_line_and_its_code(
     def job() -> None:
         raise error
 
-    assert guarded(job) == code
+    assert run_and_report(job) == code
     assert capfd.readouterr().err == f"{line}\n"
 
 
@@ -160,5 +160,5 @@ def test_only_the_first_rank_speaks(
     def job() -> None:
         raise ConfigError("wrong")
 
-    assert guarded(job) == 2
+    assert run_and_report(job) == 2
     assert capfd.readouterr().err == ""

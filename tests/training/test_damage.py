@@ -19,7 +19,7 @@ from megapt.config import Origins, RunConfig
 from megapt.data import Corpus, PackedBatch
 from megapt.distributed.ranks import Ranks
 from megapt.errors import DamagedError, Exit
-from megapt.exits import guarded, leave
+from megapt.exits import leave, run_and_report
 from megapt.training import launch
 from megapt.training.prepared import prepare
 from megapt.training.trainer import Trainer
@@ -43,7 +43,7 @@ SKIP = {"reading": {"on_damage": "skip"}}
 
 def ended_with(ranks: Ranks, file: Path) -> int:
     """Train as the command does on this rank; return its exit code."""
-    return guarded(lambda: launch.train(str(file), []))
+    return run_and_report(lambda: launch.train(str(file), []))
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (2, 1)])
@@ -104,14 +104,12 @@ def test_a_store_that_goes_away_ends_the_job_saved_and_to_be_started_again(
         file.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
         outcomes, printed = end_ranks(2, ended_with, file)
         ended = [(outcome.value, outcome.failure) for outcome in outcomes]
-        assert ended == [(Exit.START_AGAIN, "")] * 2, printed
+        assert ended == [(Exit.RESTART, "")] * 2, printed
         [line] = [line for line in printed.splitlines() if line.startswith("megapt: error: ")]
         assert f"{server.url}/{shard.name}: cannot be read" in line
         assert steps_saved(RunFolder(config.output).checkpoints) == [step - 1]
         outcomes, printed = end_ranks(2, ended_with, file)
-        assert [outcome.value for outcome in outcomes] == [Exit.START_AGAIN] * 2, (
-            "away at the start"
-        )
+        assert [outcome.value for outcome in outcomes] == [Exit.RESTART] * 2, "away at the start"
         assert f"{server.url}/manifest.json: cannot be read" in printed
         server.requests = []
         server.always.clear()
@@ -140,7 +138,7 @@ def fail_alone(ranks: Ranks, config: RunConfig, step: int) -> int:
             before_step(trainer.prepared, step, fail)
         trainer.train()
 
-    code = guarded(job)
+    code = run_and_report(job)
     leave(code)
     return code
 

@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     world, stage, precision, whole = unbroken
     config = job(corpus_folder, tmp_path / "run", stage, precision)
     if number == SIGKILL:
-        # In update 6: the records of update 5 are there already, and are written anew.
+        # In update 6: the records of update 5 are there already, and are written again.
         assert_killed(world, kill_at, config, 6)
         assert records_of(config)[-1]["step"] == 5
         assert steps_saved(RunFolder(config.output).checkpoints) == [2, 4]

@@ -162,7 +162,7 @@ def test_a_corpus_without_one_of_its_files(
 
 
 def test_a_tokenizer_that_is_not_the_corpus_s_own(corpus_folder: Path, tmp_path: Path) -> None:
-    """The run keeps a copy of it, and would speak with it for ever."""
+    """The run keeps a copy of it, and would name it forever."""
     shutil.copytree(corpus_folder, tmp_path / "corpus")
     flip(tmp_path / "corpus" / "tokenizer.model")
     config = run_config(tmp_path / "corpus", tmp_path / "run")

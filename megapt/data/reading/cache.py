@@ -18,7 +18,7 @@ from data_prep.manifest import FileInfo
 from megapt.config import ReadingConfig
 from megapt.data.reading.errors import DamagedFile, TransferError, fault_of, is_shortage, log
 from megapt.data.reading.locks import holding, try_lock, unlock
-from megapt.errors import ConfigError, MegaptError, UnavailableError, is_away
+from megapt.errors import ConfigError, MegaptError, UnavailableError, is_unavailable
 
 _SHARD, _PARTIAL = ".tar", ".partial"
 _CORPUS = "[0-9a-f]" * 16
@@ -200,7 +200,7 @@ def unwritable(path: Path, info: FileInfo, error: OSError) -> MegaptError:
     """
     if is_shortage(error):
         return fault_of(path, error)
-    transient = error.errno in _FULL or is_away(error)
+    transient = error.errno in _FULL or is_unavailable(error)
     remedy = "free space" if error.errno in _FULL else "make the cache writable"
     return (UnavailableError if transient else ConfigError)(
         f"{path}: {info.bytes:,} bytes cannot be written ({error.strerror}); {remedy}, or set "

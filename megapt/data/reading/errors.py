@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_prep.errors import DamagedError as DamagedContent
 from data_prep.errors import PrepError
-from megapt.errors import ConfigError, DamagedError, MegaptError, UnavailableError, is_away
+from megapt.errors import ConfigError, DamagedError, MegaptError, UnavailableError, is_unavailable
 
 log = logging.getLogger("megapt.data")
 """Reports faults that did not end the run, as warnings of one line each."""
@@ -44,12 +44,12 @@ def fault_of(path: Path | str, error: Exception) -> MegaptError:
         return ConfigError(
             f"{path}: {os.strerror(error.errno)}; the file may be intact: {_SHORTAGES[error.errno]}"
         )
-    return UnreachableFile(str(error)) if is_away(error) else DamagedFile(str(error))
+    return UnreachableFile(str(error)) if is_unavailable(error) else DamagedFile(str(error))
 
 
 def kind_of(error: PrepError | OSError) -> type[MegaptError]:
     """Return the error class for a fault of a whole corpus, rather than of one file."""
-    if is_away(error):
+    if is_unavailable(error):
         return UnavailableError
     return DamagedError if isinstance(error, DamagedContent) else ConfigError
 

@@ -16,7 +16,7 @@ from data_prep.shards import Shard
 from megapt.config import ReadingConfig
 from megapt.data.reading.errors import FILE_FAULTS, DamagedFile, fault_of, log
 from megapt.data.reading.location import Location
-from megapt.errors import ConfigError, UnavailableError, is_away
+from megapt.errors import ConfigError, UnavailableError, is_unavailable
 
 _OPEN_SHARDS = 128
 """Shards that all stores of a process together keep mapped for later use.
@@ -148,7 +148,7 @@ class ShardStore:
                 shard.tokens(0)  # maps the file
                 return shard
             except (PrepError, OSError) as error:
-                if os.path.exists(path) or is_away(error):
+                if os.path.exists(path) or is_unavailable(error):
                     raise fault_of(path, error) from None
         raise ConfigError(
             f"{path}: was removed from the cache {_OPEN_ATTEMPTS} times before it could be opened; "

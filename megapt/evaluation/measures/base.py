@@ -102,7 +102,7 @@ class Measure(ABC):
             MeasureError: on every rank, if `compute` raised it.
         """
         outcome: tuple[T | None, MeasureError | None] = None, None
-        with self.ranks.together():
+        with self.ranks.shared_errors():
             if self.ranks.main:
                 try:
                     outcome = compute(), None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from megapt.config import Origins, PartSection, Section
 from megapt.evaluation.measures.base import Measure, MeasureContext
-from megapt.registry import Registry, own_settings
+from megapt.registry import Registry, part_settings
 
 MEASURES = Registry("measure", Measure, "megapt.evaluation.measures", "megapt.measures")  # type: ignore[type-abstract]
 
@@ -23,7 +23,7 @@ def find_measure(
         ConfigError: for an unknown name, a wrong setting, or custom code that defines no measure.
     """
     kind = MEASURES.find(section.name, section.file, origins, path)
-    return kind, own_settings(section, kind.Config, origins, path)
+    return kind, part_settings(section, kind.Config, origins, path)
 
 
 def build_measure(

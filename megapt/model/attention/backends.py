@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from megapt.config import ModelConfig, Origins, RunConfig, Section
 from megapt.model.attention.backend import Backend
-from megapt.registry import Registry, own_settings
+from megapt.registry import Registry, part_settings
 
 BACKENDS = Registry("attention backend", Backend, "megapt.model.attention", "megapt.attention")  # type: ignore[type-abstract]
 
@@ -16,7 +16,7 @@ def find_backend(config: RunConfig, origins: Origins) -> type[Backend]:
         ConfigError: for an unknown name, or a user-defined file that defines no backend.
     """
     section, path = config.training.attention, "training.attention"
-    own_settings(section, Section, origins, path)  # Backends have no settings.
+    part_settings(section, Section, origins, path)  # Backends have no settings.
     return BACKENDS.find(section.name, section.file, origins, path)
 
 

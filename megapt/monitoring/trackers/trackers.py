@@ -7,7 +7,7 @@ from typing import Any
 from megapt.config import Origins, RunConfig
 from megapt.distributed.ranks import Ranks
 from megapt.monitoring.trackers.base import Tracker
-from megapt.registry import Registry, own_settings
+from megapt.registry import Registry, part_settings
 
 TRACKERS = Registry("tracker", Tracker, "megapt.monitoring.trackers", "megapt.trackers")  # type: ignore[type-abstract]
 
@@ -25,7 +25,7 @@ def find_trackers(config: RunConfig, origins: Origins) -> Trackers:
     for number, section in enumerate(config.monitor.trackers):
         path = f"monitor.trackers.{number}"
         kind = TRACKERS.find(section.name, section.file, origins, path)
-        found.append((kind, own_settings(section, kind.Config, origins, path)))
+        found.append((kind, part_settings(section, kind.Config, origins, path)))
     return found
 
 
@@ -35,7 +35,7 @@ def check_trackers(trackers: Trackers, ranks: Ranks, origins: Origins) -> None:
     Raises:
         ConfigError: on every rank, if a tracker cannot write.
     """
-    with ranks.together():
+    with ranks.shared_errors():
         for number, (kind, own) in enumerate(trackers if ranks.main else []):
             if problem := kind.problem(own):
                 raise origins.error(f"monitor.trackers.{number}", f"'{kind.name}': {problem}")

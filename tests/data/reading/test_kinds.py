@@ -111,8 +111,8 @@ def test_what_one_attempt_could_not_reach_is_not_known_to_be_damaged(
         (Fault("status", 403), ConfigError, Exit.WRONG_INPUT),
         (Fault("flip", 700), DamagedError, Exit.DAMAGED),
         (Fault("short", 700), DamagedError, Exit.DAMAGED),
-        (Fault("status", 503), UnavailableError, Exit.START_AGAIN),
-        (Fault("cut", 700), UnavailableError, Exit.START_AGAIN),
+        (Fault("status", 503), UnavailableError, Exit.RESTART),
+        (Fault("cut", 700), UnavailableError, Exit.RESTART),
     ],
     ids=str,
 )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 
-def masters(engine: Any) -> list[Tensor]:
+def master_weights(engine: Any) -> list[Tensor]:
     """Return the float32 tensors that this rank's optimizer updates, not copies.
 
     Args:
