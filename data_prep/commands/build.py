@@ -47,14 +47,20 @@ def build_command(
     separator: options.Separator = None,
     errors: options.Errors = None,
     words: Annotated[
-        str | None, typer.Option(help="Where CJK words start: at each piece, or as jieba says.")
+        str | None,
+        options.setting("words", "Where CJK words start: at each piece, or as jieba says."),
     ] = None,
     valid_fraction: Annotated[
-        float | None, typer.Option(help="Expected share of validation documents or groups.")
+        float | None,
+        options.setting("valid_fraction", "Expected share of validation documents or groups."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the split.")] = None,
-    block_tokens: Annotated[int | None, typer.Option(help="Tokens per block.")] = None,
-    shard_tokens: Annotated[int | None, typer.Option(help="Tokens per shard.")] = None,
+    seed: Annotated[int | None, options.setting("seed", "Seed of the split.")] = None,
+    block_tokens: Annotated[
+        int | None, options.setting("block_tokens", "Tokens per block.")
+    ] = None,
+    shard_tokens: Annotated[
+        int | None, options.setting("shard_tokens", "Tokens per shard.")
+    ] = None,
     workers: options.Workers = None,
     executor: options.Executor = "local",
     overwrite: Annotated[bool, typer.Option(help="Replace another corpus in --output.")] = False,

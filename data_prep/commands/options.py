@@ -1,12 +1,27 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from data_prep.execution import ExecutorKind
-from data_prep.inputs import ErrorPolicy, InputFormat, TextSplit
+from data_prep.inputs import ErrorPolicy, InputFormat, InputSettings, TextSplit
+from data_prep.settings import BuildSettings
+
+
+def setting(name: str, help_text: str) -> Any:
+    """Return the option of a setting, whose default is that of the setting.
+
+    Args:
+        name: field of `BuildSettings` or `InputSettings`.
+        help_text: what the option does.
+    """
+    fields = BuildSettings.model_fields | InputSettings.model_fields
+    return typer.Option(
+        f"--{name.replace('_', '-')}", help=help_text, show_default=str(fields[name].default)
+    )
+
 
 Inputs = Annotated[
     list[str] | None,
@@ -14,18 +29,16 @@ Inputs = Annotated[
 ]
 Format = Annotated[
     InputFormat | None,
-    typer.Option("--format", help="Format of all files; by suffix if not given."),
+    setting("format", "Format of all files; auto: by suffix."),
 ]
-TextField = Annotated[
-    str | None, typer.Option(help='Field or column that holds the text: "text" if not given.')
-]
+TextField = Annotated[str | None, setting("text_field", "Field or column that holds the text.")]
 Errors = Annotated[
     ErrorPolicy | None,
-    typer.Option(help="At a faulty document: stop; skip and count it; or replace bad UTF-8."),
+    setting("errors", "At a faulty document: stop; skip and count it; or replace bad UTF-8."),
 ]
 SplitText = Annotated[
     TextSplit | None,
-    typer.Option(help="What is a document in a text file; the whole file if not given."),
+    setting("split_text", "What is a document in a text file."),
 ]
 Separator = Annotated[
     str | None, typer.Option(help="With --split-text separator: the line between documents.")

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 from prep_support import Prep, build, command, environment, make_documents, write_jsonl
+from typer.testing import CliRunner
 
 from data_prep import cli
 from data_prep.cli import repeat_input_option
 from data_prep.commands.build import read_config
 from data_prep.progress import ByteProgress
+from data_prep.settings import BuildSettings
 
 
 def test_rejected_documents_are_told(prep: Prep, tokenizer_path: Path, tmp_path: Path) -> None:
@@ -210,3 +212,13 @@ def test_dry_run_tells_what_a_step_leaves_empty(prep: Prep, tmp_path: Path) -> N
     lines, length = json.loads(done.out)["steps"]
     assert lines["removed"] == {"empty": 5}
     assert length["removed"] == {}
+
+
+def test_help_shows_the_defaults_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = CliRunner().invoke(cli.app, ["build", "--help"])
+    assert result.exit_code == 0
+    for name in ("valid_fraction", "block_tokens", "errors", "words"):
+        option = f"--{name.replace('_', '-')} "
+        [line] = [line for line in result.output.splitlines() if option in line]
+        assert f"[default: ({BuildSettings.model_fields[name].default})]" in line

@@ -20,11 +20,10 @@ from prep_support import chinese_text, english_text, environment, read_split, wr
 
 from data_prep.cli import app
 from data_prep.corpora.reading import Corpus
-from data_prep.inputs import InputSettings
 from data_prep.manifest import Manifest
 from data_prep.pipeline.duplicates import REASONS
 from data_prep.pipeline.units import POISONOUS
-from data_prep.settings import BuildConfig, BuildSettings
+from data_prep.settings import BuildConfig
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -193,23 +192,3 @@ def test_every_reason_of_a_fault_is_on_the_page() -> None:
     table = section("Wrong input")
     assert {name for row in rows(table) for name in names(row[0])} == reasons
     assert all(name in table for name in REASONS.values())
-
-
-@pytest.mark.parametrize("name", sorted(COMMAND.commands))
-def test_every_option_is_on_the_page_with_its_default(name: str) -> None:
-    params = [param for param in COMMAND.commands[name].params if param.opts[0].startswith("--")]
-    expected = {param.opts[0]: default_of(name, param) for param in params}
-    shown = {row[0].strip("`"): row[1] for row in rows(section(f"`{name}`"))}
-    assert set(shown) == set(expected)
-    for option, cell in shown.items():
-        # A default in words is found when the command runs.
-        assert (yaml.safe_load(cell.strip("`")) if "`" in cell else None) == expected[option]
-
-
-def default_of(command: str, param: Any) -> Any:
-    """The default of an option, None for none; that of the settings where the option has none."""
-    if param.is_flag or param.default is not None or command not in ("build", "tokenizer"):
-        return None if param.is_flag else param.default
-    name = param.opts[0].removeprefix("--").replace("-", "_")
-    fields = BuildSettings.model_fields | InputSettings.model_fields
-    return fields[name].default if name in fields else None
