@@ -122,8 +122,8 @@ def here(corpus: Simulated, span: int, blocks: int, lanes: int) -> Reading:
         lambda shard: np.full(BLOCKS, BLOCK_TOKENS),
         KEY,
         window=WINDOW,
-        shuffle_shards=span,
-        shuffle_blocks=blocks,
+        shuffle_buffer_shards=span,
+        shuffle_buffer_blocks=blocks,
         lanes=lanes,
     )
     parts, token = [], 0

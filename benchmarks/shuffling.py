@@ -47,7 +47,7 @@ SETTINGS = (
     (16, 8, 8),
     (8, 8, 16),
 )
-"""shuffle_shards, shuffle_blocks, lanes."""
+"""shuffle_buffer_shards, shuffle_buffer_blocks, lanes."""
 DEFAULTS = (8, 8, 8)
 
 TABLE: dict[str, Order] = {

@@ -27,7 +27,7 @@ from megapt.distributed.ranks import Ranks
 from megapt.distributed.start import start_ranks
 from megapt.model import training_flops
 from megapt.planning.text import MadeUpText
-from megapt.training.engine import make_engine
+from megapt.training.make_engine import make_engine
 from megapt.training.parts import find_parts
 
 TASKS = ("256x4", "256x12", "512x4", "512x8", "1024x2", "1024x4", "2048x1")

@@ -52,8 +52,8 @@ def make_stream(corpus: Corpus) -> Callable[..., WindowStream]:
             "seed": 1,
             "window": 64,
             "policy": "fill",
-            "shuffle_shards": 2,
-            "shuffle_blocks": 3,
+            "shuffle_buffer_shards": 2,
+            "shuffle_buffer_blocks": 3,
             "lanes": 4,
         }
         return WindowStream(

@@ -14,8 +14,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from megapt.comparison.reading import in_unit
 from megapt.comparison.results import MeasureRecord, Results
+from megapt.comparison.summary import in_unit
 from megapt.config.section import Axis
 
 AXES: dict[Axis, str] = {

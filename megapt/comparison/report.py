@@ -16,8 +16,8 @@ from megapt.comparison.figures import (
     learning_curves,
     measured,
 )
-from megapt.comparison.reading import NONE, in_unit, percent, ranked, reading, score_text
 from megapt.comparison.results import MeasureRecord, Member, Results
+from megapt.comparison.summary import NONE, in_unit, percent, ranked, reading, score_text
 from megapt.evaluation.html_page import html_page
 
 _CSS = """

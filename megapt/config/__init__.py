@@ -2,7 +2,7 @@
 
 from megapt.config.cluster import ClusterConfig, DeviceConfig, load_cluster
 from megapt.config.data import CorpusConfig, DataConfig, MixtureConfig, ReadingConfig
-from megapt.config.division import check_batches, check_groups
+from megapt.config.divisibility import check_batches, check_groups
 from megapt.config.errors import Origins, validate
 from megapt.config.load import load_config
 from megapt.config.model import LossConfig, ModelConfig
@@ -12,15 +12,15 @@ from megapt.config.run import (
     RunConfig,
     SharedConfig,
 )
-from megapt.config.running import (
+from megapt.config.section import PartSection, Section, is_due
+from megapt.config.system import (
     BranchConfig,
     CheckpointConfig,
     FaultsConfig,
     MonitorConfig,
     ParallelConfig,
 )
-from megapt.config.section import PartSection, Section, is_due
-from megapt.config.updates import (
+from megapt.config.training import (
     BudgetConfig,
     OptimizerConfig,
     Precision,

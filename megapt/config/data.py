@@ -114,9 +114,9 @@ class DataConfig(Section):
     window_policy: Literal["fill", "whole"] = "fill"
     """`fill`: a document is cut wherever a window is full, so all windows hold W tokens. `whole`:
     only documents longer than W are cut; a window holds W tokens on average, and fewer than 2 W."""
-    shuffle_shards: PositiveInt = 8
+    shuffle_buffer_shards: PositiveInt = 8
     """Number of shards whose blocks are shuffled together."""
-    shuffle_blocks: PositiveInt = 8
+    shuffle_buffer_blocks: PositiveInt = 8
     """Number of blocks whose documents, and then windows, are shuffled together in memory."""
     lanes: PositiveInt = 8
     """Number of lanes: places of the corpus that are read in parallel. If it is a multiple of the

@@ -6,11 +6,20 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_MASKING = {"ngram_longest": "max_ngram", "span_longest": "max_span_length"}
+_MASKING = {
+    "mask_share": "mask_replace_prob",
+    "ngram_longest": "max_ngram",
+    "random_share": "random_replace_prob",
+    "span_longest": "max_span_length",
+}
 _BY_OBJECTIVE: dict[str, dict[str, str]] = {
     "bert": {**_MASKING, "nsp_weight": "pair_weight", "reading": "pooling"},
     "electra": {**_MASKING, "detection_weight": "detection_loss_weight"},
-    "infilling": {"permute": "permute_sentences", "span_mean": "mean_span_length"},
+    "infilling": {
+        "permute": "permute_sentences",
+        "random_share": "random_replace_prob",
+        "span_mean": "mean_span_length",
+    },
     "mgm": _MASKING,
     "mlm": _MASKING,
     "msc": {
@@ -56,12 +65,14 @@ RENAMED: dict[str, str] = {
     "faults.rollbacks": "faults.max_rollbacks",
     "faults.skipped_limit": "faults.max_skipped_updates",
     "faults.spike": "faults.spike_threshold",
+    "faults.start_timeout": "faults.slow_phase_timeout",
     "monitor.groups": "monitor.norms_by_group",
     "monitor.prometheus": "monitor.trackers",
     "monitor.sample_tokens": "monitor.max_new_tokens",
     "monitor.samples": "monitor.num_samples",
     "data.policy": "data.window_policy",
-    "data.shuffle_span": "data.shuffle_shards",
+    "data.shuffle_blocks": "data.shuffle_buffer_blocks",
+    "data.shuffle_span": "data.shuffle_buffer_shards",
     "data.workers": "data.num_workers",
     "data.reading.cache": "data.reading.cache_dir",
     "data.reading.retries": "data.reading.max_retries",

@@ -11,13 +11,6 @@ from pydantic import Field, model_validator
 
 from megapt.config.data import DataConfig
 from megapt.config.model import LossConfig, ModelConfig
-from megapt.config.running import (
-    BranchConfig,
-    CheckpointConfig,
-    FaultsConfig,
-    MonitorConfig,
-    ParallelConfig,
-)
 from megapt.config.section import (
     MemberName,
     NonNegativeInt,
@@ -26,7 +19,14 @@ from megapt.config.section import (
     PositiveInt,
     Section,
 )
-from megapt.config.updates import OptimizerConfig, ScheduleConfig, TrainingConfig
+from megapt.config.system import (
+    BranchConfig,
+    CheckpointConfig,
+    FaultsConfig,
+    MonitorConfig,
+    ParallelConfig,
+)
+from megapt.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 _ALIASES = {"clm": "arlm"}
 """Alias of an objective -> its name. Random draws and records use the name."""

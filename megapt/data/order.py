@@ -2,8 +2,8 @@
 
 An epoch arranges all text of a split in one stream:
 
-1. the shards are permuted, and consecutive ones form *spans* of `shuffle_shards`;
-2. the blocks of a span are permuted, and consecutive ones form *chunks* of `shuffle_blocks`;
+1. the shards are permuted, and consecutive ones form *spans* of `shuffle_buffer_shards`;
+2. the blocks of a span are permuted, and consecutive ones form *chunks* of `shuffle_buffer_blocks`;
 3. the documents of a chunk are permuted (`megapt.data.chunks`, the only step that needs lengths).
 
 The stream of T tokens is cut every W tokens into N = ceil(T / W) windows. N is the same in every
@@ -71,8 +71,8 @@ class WindowOrder:
         block_tokens: returns the tokens of each block of a shard, int64 [blocks].
         key: beginning of the keys of all draws.
         window: W, in tokens.
-        shuffle_shards: shards in a span.
-        shuffle_blocks: blocks in a chunk.
+        shuffle_buffer_shards: shards in a span.
+        shuffle_buffer_blocks: blocks in a chunk.
         lanes: L.
     """
 
@@ -83,8 +83,8 @@ class WindowOrder:
         key: Key,
         *,
         window: int,
-        shuffle_shards: int,
-        shuffle_blocks: int,
+        shuffle_buffer_shards: int,
+        shuffle_buffer_blocks: int,
         lanes: int,
     ) -> None:
         self.window = window
@@ -96,8 +96,8 @@ class WindowOrder:
         self._shard_tokens = shard_tokens
         self._block_tokens = block_tokens
         self._key = key
-        self._span_shards = shuffle_shards
-        self._chunk_blocks = shuffle_blocks
+        self._span_shards = shuffle_buffer_shards
+        self._chunk_blocks = shuffle_buffer_blocks
         self._spans = lru_cache(maxsize=3)(self._plan_spans)
         self._span = lru_cache(maxsize=2 * lanes + 2)(self._plan_span)
         self._lane_starts = lru_cache(maxsize=3)(self._plan_lanes)

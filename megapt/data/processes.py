@@ -114,7 +114,7 @@ class LoaderProcesses:
                 how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
                 raise LostProcessError(
                     f"a loader process has died ({how}); out of memory? lower data.num_workers or "
-                    f"data.shuffle_blocks"
+                    f"data.shuffle_buffer_blocks"
                 ) from None
 
 

@@ -224,8 +224,8 @@ def _stream(
         seed=seed,
         window=data.window,
         policy=data.window_policy,
-        shuffle_shards=data.shuffle_shards,
-        shuffle_blocks=data.shuffle_blocks,
+        shuffle_buffer_shards=data.shuffle_buffer_shards,
+        shuffle_buffer_blocks=data.shuffle_buffer_blocks,
         lanes=data.lanes,
         corpus=number,
     )

@@ -83,8 +83,8 @@ class WindowStream:
         seed: seed of the run.
         window: W, in raw tokens.
         policy: how documents are cut.
-        shuffle_shards: shards whose blocks are shuffled together.
-        shuffle_blocks: blocks whose documents are shuffled together.
+        shuffle_buffer_shards: shards whose blocks are shuffled together.
+        shuffle_buffer_blocks: blocks whose documents are shuffled together.
         lanes: places of the corpus that are read in parallel.
         corpus: number and name of the corpus, if there are several.
     """
@@ -99,8 +99,8 @@ class WindowStream:
         seed: int,
         window: int,
         policy: Policy,
-        shuffle_shards: int,
-        shuffle_blocks: int,
+        shuffle_buffer_shards: int,
+        shuffle_buffer_blocks: int,
         lanes: int,
         corpus: tuple[int, str] = (0, "corpus"),
     ) -> None:
@@ -114,8 +114,8 @@ class WindowStream:
             "seed": seed,
             "window": window,
             "window_policy": policy,
-            "shuffle_shards": shuffle_shards,
-            "shuffle_blocks": shuffle_blocks,
+            "shuffle_buffer_shards": shuffle_buffer_shards,
+            "shuffle_buffer_blocks": shuffle_buffer_blocks,
             "lanes": lanes,
         }
         self._number, self._corpus = corpus
@@ -126,8 +126,8 @@ class WindowStream:
             split.block_tokens,
             self._key,
             window=window,
-            shuffle_shards=shuffle_shards,
-            shuffle_blocks=shuffle_blocks,
+            shuffle_buffer_shards=shuffle_buffer_shards,
+            shuffle_buffer_blocks=shuffle_buffer_blocks,
             lanes=lanes,
         )
         self.count = self.order.count

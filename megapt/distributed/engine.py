@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from megapt.config import RunConfig
 from megapt.distributed.averaging import WeightAverage
+from megapt.distributed.checkpoint_capture import checkpoint_files
 from megapt.distributed.deepspeed_config import DTYPES
 from megapt.distributed.determinism import deterministic
 from megapt.distributed.master_weights import gather
 from megapt.distributed.parameter_shards import ParameterShard, parameter_shards
 from megapt.distributed.ranks import Ranks
 from megapt.distributed.resharding import load_engine
-from megapt.distributed.saving import checkpoint_files
 from megapt.distributed.start import import_deepspeed
 
 _BUCKET = 500_000_000

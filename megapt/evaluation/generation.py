@@ -8,7 +8,7 @@ from megapt.data import RESERVED
 from megapt.data.example import Ints
 from megapt.errors import ConfigError
 from megapt.evaluation.loading import LoadedRun
-from megapt.model.generation import write
+from megapt.model.decoding import write
 from megapt.objectives import ObjectiveError
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from megapt.config import LossConfig, ModelConfig
-from megapt.config.updates import Recompute
+from megapt.config.training import Recompute
 from megapt.data import Batch, HeadSpec
 from megapt.model.attention import Backend, GroupedAttention, Prepared
 from megapt.model.generator import Generator

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
-from megapt.config.updates import Recompute
+from megapt.config.training import Recompute
 
 _PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"})
 _ATTENTION = frozenset(

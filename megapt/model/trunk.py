@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from megapt.config import ModelConfig, Origins
-from megapt.config.updates import Recompute
+from megapt.config.training import Recompute
 from megapt.data import Batch
 from megapt.model.attention import (
     Attention,

@@ -9,7 +9,7 @@ from megapt.data import AnyCorpus, BatchMaker, CounterRng
 from megapt.data.example import Ints
 from megapt.distributed.engine import Engine
 from megapt.distributed.ranks import Ranks
-from megapt.model.generation import write
+from megapt.model.decoding import write
 from megapt.objectives import Objective
 
 _TEXT_TOKENS = 48

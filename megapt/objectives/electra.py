@@ -22,8 +22,8 @@ from megapt.objectives.noise import MaskingConfig, MaskingObjective, mask
 class ElectraConfig(MaskingConfig):
     """Settings of the mask, of the generator and of the detection."""
 
-    mask_share: Share = 1.0
-    random_share: Share = 0.0
+    mask_replace_prob: Share = 1.0
+    random_replace_prob: Share = 0.0
     detection_loss_weight: Annotated[float, Field(gt=0)] = 50.0
     """Weight w of the detection loss; the generator's loss has the weight 1."""
     generator_size: Annotated[float, Field(gt=0, le=1)] = 0.25

@@ -39,7 +39,7 @@ class InfillingConfig(Section):
     """Mean of the Poisson length of a span, in words. A span of length 0 inserts a [MASK]."""
     replace: Literal["one", "each", "none"] = "one"
     """What replaces a span: one [MASK], one [MASK] per token, or nothing."""
-    random_share: Share = 0.1
+    random_replace_prob: Share = 0.1
     """Share of the spans that random ordinary tokens replace, instead of [MASK]."""
     permute_sentences: Share = 1.0
     """Share of the sentences that are permuted among themselves."""
@@ -133,8 +133,10 @@ class Infilling(Objective):
         room = longest - texts.sizes + budget
         spans = draw_spans(budget, room, config.mean_span_length, rng)
         if config.compat:
-            return place_spans_as_bart(texts, words, spans, longest, config.random_share, rng)
-        return place_spans(texts, words - budget, spans, config.random_share, rng)
+            return place_spans_as_bart(
+                texts, words, spans, longest, config.random_replace_prob, rng
+            )
+        return place_spans(texts, words - budget, spans, config.random_replace_prob, rng)
 
     def _sources(self, texts: Texts, items: Items, rng: CounterRng) -> tuple[Ints, Ints]:
         """Return the sources end to end, hidden items replaced, and the size of each source."""

@@ -43,9 +43,9 @@ class MaskingConfig(Section):
     """`span`: parameter of the geometric length in words, truncated at `max_span_length`."""
     max_span_length: Longest = 10
     """`span`: longest run, in words."""
-    mask_share: Share = 0.8
+    mask_replace_prob: Share = 0.8
     """Share of the masked tokens that becomes [MASK]."""
-    random_share: Share = 0.1
+    random_replace_prob: Share = 0.1
     """Share that becomes a random ordinary token; the rest is unchanged."""
     compat: Compat | None = None
     """Choose and replace tokens by the rule of this reference, instead of by the default rule."""
@@ -54,15 +54,15 @@ class MaskingConfig(Section):
 
     @model_validator(mode="after")
     def _check_settings(self) -> MaskingConfig:
-        if self.mask_share + self.random_share > 1 + 1e-9:
+        if self.mask_replace_prob + self.random_replace_prob > 1 + 1e-9:
             raise ValueError(
-                f"mask_share {self.mask_share} and random_share {self.random_share} "
-                f"should sum to at most 1"
+                f"mask_replace_prob {self.mask_replace_prob} and random_replace_prob "
+                f"{self.random_replace_prob} should sum to at most 1"
             )
-        if not self.mask_share + self.random_share:
+        if not self.mask_replace_prob + self.random_replace_prob:
             raise ValueError(
-                "mask_share and random_share are both 0: every chosen token would stay in the "
-                "input, which shows the answers; one of them should be above 0"
+                "mask_replace_prob and random_replace_prob are both 0: every chosen token would "
+                "stay in the input, which shows the answers; one of them should be above 0"
             )
         if self.compat and self.unit not in _UNITS[self.compat]:
             raise ValueError(

@@ -22,8 +22,8 @@ class MgmConfig(MaskingConfig):
     """Settings of the mask on the source."""
 
     mask_rate: Rate = 0.3
-    mask_share: Share = 1.0
-    random_share: Share = 0.0
+    mask_replace_prob: Share = 1.0
+    random_replace_prob: Share = 0.0
 
 
 class Mgm(MaskingObjective):

@@ -54,7 +54,7 @@ def corrupt(
 ) -> Ints:
     """Replace the chosen tokens by [MASK], by a random id or by themselves.
 
-    One draw per token decides, by `mask_share` and `random_share`.
+    One draw per token decides, by `mask_replace_prob` and `random_replace_prob`.
 
     Args:
         tokens: the text, any integer type [n]; it is not changed.
@@ -74,10 +74,10 @@ def corrupt(
     if same_draw is not None:
         u = u[np.maximum.accumulate(np.where(same_draw, 0, np.arange(len(u))))]
     randoms = ids[rng.integers(0, len(ids), len(places))]
-    to_random = u < config.mask_share + config.random_share
+    to_random = u < config.mask_replace_prob + config.random_replace_prob
     new = np.where(to_random, randoms, tokens[places])
     corrupted: Ints = tokens.copy()
-    corrupted[places] = np.where(u < config.mask_share, vocabulary.mask, new)
+    corrupted[places] = np.where(u < config.mask_replace_prob, vocabulary.mask, new)
     return corrupted
 
 

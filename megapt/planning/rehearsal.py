@@ -18,7 +18,7 @@ from megapt.evaluation.losses import Totals, count_parts, factors
 from megapt.objectives import Objective
 from megapt.planning.memory import PeakMemory
 from megapt.planning.text import made_up_batch
-from megapt.training.engine import make_engine
+from megapt.training.make_engine import make_engine
 from megapt.training.parts import RunParts
 from megapt.training.prepared import prepare
 

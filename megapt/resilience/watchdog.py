@@ -101,12 +101,12 @@ class Watchdog:
 
     @contextmanager
     def slow_phase(self, doing: str) -> Iterator[None]:
-        """Allow `faults.start_timeout` between two beats inside.
+        """Allow `faults.slow_phase_timeout` between two beats inside.
 
         Args:
             doing: phase that starts now, one word.
         """
-        before, self._limit = (self._doing, self._limit), self._config.start_timeout
+        before, self._limit = (self._doing, self._limit), self._config.slow_phase_timeout
         self.beat(self._step, doing)
         try:
             yield
@@ -153,7 +153,7 @@ class Watchdog:
                 for file in self._folder.glob("rank-*.json"):
                     file.unlink()
         # If a rank monitor has died, this still ends a job that hangs, without naming the rank.
-        set_timeout(max(self._config.timeout, self._config.start_timeout) + _MARGIN)
+        set_timeout(max(self._config.timeout, self._config.slow_phase_timeout) + _MARGIN)
         beats, self._stacks = os.memfd_create("beats"), os.memfd_create("stacks")
         os.ftruncate(beats, BEAT_SIZE)
         self._shared = mmap(beats, BEAT_SIZE)

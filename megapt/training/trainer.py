@@ -18,8 +18,8 @@ from megapt.monitoring.monitor import Monitor
 from megapt.monitoring.throughput import StepTimes
 from megapt.resilience.stopping import StopRequested, StopRequests
 from megapt.resilience.watchdog import Watchdog
-from megapt.training.engine import make_engine
 from megapt.training.hooks import HOOKS, ActiveRun, Hook, Validated
+from megapt.training.make_engine import make_engine
 from megapt.training.prepared import PreparedRun
 from megapt.training.steps import StepData, agreed_steps
 from megapt.training.updating import StepResult, Updater

@@ -64,7 +64,7 @@ def test_sections_are_strict_and_cannot_change(section: type[BaseModel]) -> None
         (DataConfig, {"corpus": "c", "window": "512"}),
         (DataConfig, {"corpus": 3}),
         (DataConfig, {"corpus": "c", "lanes": 0}),
-        (DataConfig, {"corpus": "c", "shuffle_blocks": 0}),
+        (DataConfig, {"corpus": "c", "shuffle_buffer_blocks": 0}),
         (ReadingConfig, {"on_damage": "ignore"}),
         (ReadingConfig, {"max_retries": -1}),
         (ReadingConfig, {"timeout": 0}),

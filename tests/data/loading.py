@@ -45,8 +45,8 @@ def describe_data(*where: str | Path, **changes: Any) -> DataConfig:
     usual: dict[str, Any] = {
         "corpus": str(where[0]),
         "window": 32,
-        "shuffle_shards": 2,
-        "shuffle_blocks": 3,
+        "shuffle_buffer_shards": 2,
+        "shuffle_buffer_blocks": 3,
         "lanes": 4,
     }
     if len(where) > 1:

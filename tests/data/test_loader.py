@@ -229,7 +229,7 @@ def test_each_remote_shard_is_fetched_by_one_rank_an_epoch(
     with serve(corpus_folder) as server:
         for rank in range(2):
             reading = {"cache_dir": str(tmp_path / str(rank))}
-            data = describe_data(server.url, lanes=2, shuffle_shards=1, reading=reading)
+            data = describe_data(server.url, lanes=2, shuffle_buffer_shards=1, reading=reading)
             corpus = open_corpora(data)
             stream = open_stream(corpus, "train", data, seed=0)
             loader = Loader(TextMaker(stream), global_batch_size=4, rank=rank, world=2)

@@ -16,7 +16,7 @@ SHARDS = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=6), min_size
 
 
 def make_order(shards: list[list[int]], **changes: Any) -> WindowOrder:
-    usual = {"window": 8, "shuffle_shards": 2, "shuffle_blocks": 3, "lanes": 4}
+    usual = {"window": 8, "shuffle_buffer_shards": 2, "shuffle_buffer_blocks": 3, "lanes": 4}
     return WindowOrder(
         np.array([sum(blocks) for blocks in shards]),
         lambda shard: np.array(shards[shard]),
@@ -31,8 +31,8 @@ def orders(draw: st.DrawFn) -> tuple[list[list[int]], WindowOrder]:
     settings = {
         "seed": draw(st.integers(0, 9)),
         "window": draw(st.integers(1, 50)),
-        "shuffle_shards": draw(st.integers(1, 10)),
-        "shuffle_blocks": draw(st.integers(1, 10)),
+        "shuffle_buffer_shards": draw(st.integers(1, 10)),
+        "shuffle_buffer_blocks": draw(st.integers(1, 10)),
         "lanes": draw(st.integers(1, 12)),
     }
     return shards, make_order(shards, **settings)
@@ -107,7 +107,8 @@ BIG = [[100 + shard + block for block in range(6)] for shard in range(20)]
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 2}, {"shuffle_shards": 5}, {"shuffle_blocks": 2}, {"lanes": 8}]
+    "change",
+    [{"seed": 2}, {"shuffle_buffer_shards": 5}, {"shuffle_buffer_blocks": 2}, {"lanes": 8}],
 )
 def test_every_setting_changes_the_order(change: dict[str, int]) -> None:
     usual, changed = make_order(BIG), make_order(BIG, **change)
@@ -171,8 +172,8 @@ def test_a_far_seek_plans_the_spans_it_needs_alone() -> None:
         block_tokens,
         (0,),
         window=16,
-        shuffle_shards=4,
-        shuffle_blocks=8,
+        shuffle_buffer_shards=4,
+        shuffle_buffer_blocks=8,
         lanes=2,
     )
     order.locate(10**9)

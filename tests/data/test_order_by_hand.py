@@ -60,9 +60,11 @@ def epoch_by_hand(
     window, lanes = settings["window"], settings["lanes"]
     stream: list[list[int]] = []
     chunk_starts = [0]
-    for span, mine in groups(permuted(shards, *key, epoch, "shards"), settings["shuffle_shards"]):
+    for span, mine in groups(
+        permuted(shards, *key, epoch, "shards"), settings["shuffle_buffer_shards"]
+    ):
         blocks = permuted([block for shard in mine for block in shard], *key, epoch, span, "blocks")
-        for chunk, mixed in groups(blocks, settings["shuffle_blocks"]):
+        for chunk, mixed in groups(blocks, settings["shuffle_buffer_blocks"]):
             documents = [document for block in mixed for document in block]
             stream += permuted(documents, *key, epoch, span, chunk, "documents")
             chunk_starts.append(chunk_starts[-1] + sum(map(len, documents)))
@@ -100,9 +102,9 @@ def epoch_by_hand(
     [
         {},
         {"policy": "whole"},
-        {"policy": "whole", "window": 500, "lanes": 7, "shuffle_blocks": 1},
-        {"window": 17, "lanes": 1, "shuffle_shards": 1},
-        {"shuffle_shards": 50, "shuffle_blocks": 1000},
+        {"policy": "whole", "window": 500, "lanes": 7, "shuffle_buffer_blocks": 1},
+        {"window": 17, "lanes": 1, "shuffle_buffer_shards": 1},
+        {"shuffle_buffer_shards": 50, "shuffle_buffer_blocks": 1000},
         {"window": 3000, "lanes": 40},
     ],
     ids=json.dumps,
@@ -117,8 +119,8 @@ def test_the_page_defines_the_order(
         "window": 64,
         "policy": "fill",
         "lanes": 4,
-        "shuffle_shards": 2,
-        "shuffle_blocks": 3,
+        "shuffle_buffer_shards": 2,
+        "shuffle_buffer_blocks": 3,
         **changes,
     }
     stream = make_stream(seed=9, **settings)

@@ -162,7 +162,7 @@ def mixture_of(first: Path, second: Path, **changes: Any) -> DataConfig:
             ("coast", "farms"), (first, second), weights, caps, strict=True
         )
     }
-    values = {"window": 64, "shuffle_shards": 2, "shuffle_blocks": 3, "lanes": 4}
+    values = {"window": 64, "shuffle_buffer_shards": 2, "shuffle_buffer_blocks": 3, "lanes": 4}
     return DataConfig.model_validate({**values, "mixture": {"corpora": corpora, **changes}})
 
 
@@ -190,7 +190,7 @@ def shares(corpus_folder: Path, farms_folder: Path) -> Shares:
 
 
 def test_one_corpus_is_read_as_such(corpus_folder: Path) -> None:
-    data = DataConfig(corpus=str(corpus_folder), window=64, lanes=3, shuffle_blocks=2)
+    data = DataConfig(corpus=str(corpus_folder), window=64, lanes=3, shuffle_buffer_blocks=2)
     corpus = open_corpora(data)
     assert isinstance(corpus, Corpus)
     stream = open_stream(corpus, "valid", data, seed=9, global_batch_size=GLOBAL_BATCH)
@@ -203,8 +203,8 @@ def test_one_corpus_is_read_as_such(corpus_folder: Path) -> None:
         "seed": 9,
         "window": 64,
         "window_policy": "fill",
-        "shuffle_shards": 8,
-        "shuffle_blocks": 2,
+        "shuffle_buffer_shards": 8,
+        "shuffle_buffer_blocks": 2,
         "lanes": 3,
     }
 
@@ -338,8 +338,8 @@ def test_the_identity_of_a_mixture_names_all_that_its_order_depends_on(
         "seed": 1,
         "window": 64,
         "window_policy": "fill",
-        "shuffle_shards": 2,
-        "shuffle_blocks": 3,
+        "shuffle_buffer_shards": 2,
+        "shuffle_buffer_blocks": 3,
         "lanes": 4,
         "mixture": {
             "max_epochs": {"coast": None, "farms": 4.0},

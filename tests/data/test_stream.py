@@ -62,11 +62,11 @@ def assert_holds_every_token_once(stream: WindowStream, epoch: int, split: Split
 
 SETTINGS = [
     {},
-    {"window": 16, "shuffle_shards": 1, "shuffle_blocks": 1, "lanes": 1},
-    {"window": 64, "shuffle_shards": 100, "shuffle_blocks": 100, "lanes": 7},
-    {"window": 333, "shuffle_shards": 3, "shuffle_blocks": 2, "lanes": 2},
-    {"window": 1024, "shuffle_shards": 1, "shuffle_blocks": 8, "lanes": 3},
-    {"window": 5000, "shuffle_shards": 2, "shuffle_blocks": 1, "lanes": 8},
+    {"window": 16, "shuffle_buffer_shards": 1, "shuffle_buffer_blocks": 1, "lanes": 1},
+    {"window": 64, "shuffle_buffer_shards": 100, "shuffle_buffer_blocks": 100, "lanes": 7},
+    {"window": 333, "shuffle_buffer_shards": 3, "shuffle_buffer_blocks": 2, "lanes": 2},
+    {"window": 1024, "shuffle_buffer_shards": 1, "shuffle_buffer_blocks": 8, "lanes": 3},
+    {"window": 5000, "shuffle_buffer_shards": 2, "shuffle_buffer_blocks": 1, "lanes": 8},
     {"window": 10**6, "lanes": 16},
 ]
 
@@ -121,8 +121,8 @@ def test_epochs_hold_the_same_documents_in_another_order(make_stream: MakeStream
         {"fingerprint": "another"},
         {"window": 65},
         {"policy": "whole"},
-        {"shuffle_shards": 1},
-        {"shuffle_blocks": 2},
+        {"shuffle_buffer_shards": 1},
+        {"shuffle_buffer_blocks": 2},
         {"lanes": 5},
     ],
 )
@@ -191,7 +191,7 @@ def test_no_windows_have_no_text(make_stream: MakeStream) -> None:
 
 @policies
 def test_a_window_reads_on_in_the_next_chunk(make_stream: MakeStream, policy: str) -> None:
-    stream = make_stream(policy=policy, shuffle_blocks=1, window=100)
+    stream = make_stream(policy=policy, shuffle_buffer_blocks=1, window=100)
     chunks = {piece: chunk for chunk, pieces in _documents(stream).items() for piece in pieces}
     crossing = 0
     for index in range(stream.count):
@@ -219,7 +219,7 @@ def _documents(stream: WindowStream) -> dict[int, list[int]]:
 
 def test_windows_of_a_chunk_are_shuffled(make_stream: MakeStream) -> None:
     """Neighbors in a long document must not stand beside each other in the epoch."""
-    windows = read_epoch(make_stream(window=16, shuffle_blocks=100, lanes=1))
+    windows = read_epoch(make_stream(window=16, shuffle_buffer_blocks=100, lanes=1))
     beside = sum(a.index + 1 == b.index for a, b in pairwise(windows))
     assert beside < 0.05 * len(windows)
 
@@ -243,7 +243,7 @@ def test_shards_of_all_lanes_are_asked_for_before_they_are_read(
     make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First those of the chunk at hand, then those that the lanes are in, then the next ones."""
-    stream = make_stream(lanes=2, shuffle_shards=1, shuffle_blocks=1)
+    stream = make_stream(lanes=2, shuffle_buffer_shards=1, shuffle_buffer_blocks=1)
     asked: list[list[int]] = []
     monkeypatch.setattr(stream.split.store, "fetch_ahead", lambda numbers: asked.append([*numbers]))
     stream.windows([0])
@@ -285,7 +285,9 @@ def test_memory_holds_two_chunks_a_lane_however_many_are_read(
     make_stream: MakeStream, counted: Count, lanes: Sequence[int], policy: str
 ) -> None:
     """A process that reads some lanes of six holds their chunks alone, each read once a lane."""
-    stream = make_stream(lanes=6, window=32, shuffle_shards=1, shuffle_blocks=1, policy=policy)
+    stream = make_stream(
+        lanes=6, window=32, shuffle_buffer_shards=1, shuffle_buffer_blocks=1, policy=policy
+    )
     asked = [number for number in range(3 * stream.count) if number % 6 in lanes]
     for number in asked:
         stream.windows([number])
@@ -320,6 +322,8 @@ def test_a_document_larger_than_all_settings_is_read_like_any_other(
     texts += [" ".join(texts * times) for times in (2, 3, 4)]
     huge = Corpus(build_another([{"text": text} for text in texts], **TINY))
     assert huge.train.lengths.max() > 5 * 300
-    stream = make_stream(corpus=huge, window=20, policy=policy, shuffle_shards=2, shuffle_blocks=2)
+    stream = make_stream(
+        corpus=huge, window=20, policy=policy, shuffle_buffer_shards=2, shuffle_buffer_blocks=2
+    )
     for epoch in range(2):
         assert_holds_every_token_once(stream, epoch, huge.train)

@@ -58,7 +58,7 @@ ENOUGH = {
     "electra": 250,
     "mixture": 120,
 }
-_ALL_MASKED = {"mask_rate": 0.3, "mask_share": 1.0, "random_share": 0.0}
+_ALL_MASKED = {"mask_rate": 0.3, "mask_replace_prob": 1.0, "random_replace_prob": 0.0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "mlm": _ALL_MASKED,
     "msc": _ALL_MASKED,

@@ -12,7 +12,7 @@ import torch
 from megapt.data import BatchMaker, Corpus, CounterRng, Example, Piece, Targets, Window, open_stream
 from megapt.evaluation import LoadedRun, unmask
 from megapt.evaluation.losses import Scores
-from megapt.model.generation import extended
+from megapt.model.decoding import extended
 from megapt.objectives import OBJECTIVES
 from tests.training.runs import ALONE
 

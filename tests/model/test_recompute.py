@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from megapt.config import ModelConfig
-from megapt.config.updates import Recompute
+from megapt.config.training import Recompute
 from megapt.data import Attention, Batch, HeadSpec
 from megapt.data.packing import Rows
 from megapt.model import PretrainingModel

@@ -11,7 +11,7 @@ from tests.objectives.builders import build, examples_of
 from tests.windows import VOCABULARY, make_piece
 
 V = VOCABULARY
-PLAIN: dict[str, Any] = {"permute_sentences": 0.0, "random_share": 0.0}
+PLAIN: dict[str, Any] = {"permute_sentences": 0.0, "random_replace_prob": 0.0}
 """Masks alone."""
 
 

@@ -124,7 +124,7 @@ def test_the_share_of_masks_is_the_mask_rate(rate: float) -> None:
 
 def test_a_share_of_the_masked_tokens_may_stay() -> None:
     """The 85 and 15 in 100 of the published code."""
-    objective = build("electra", mask_share=0.85)
+    objective = build("electra", mask_replace_prob=0.85)
     piece = make_piece([50] * 20_000)
     [example] = examples_of(objective, Window(0, 0, (piece,)), "shares")
     seen = example.tokens[example.targets["generator"].positions]
@@ -156,7 +156,7 @@ def test_the_trunk_is_shown_plain_text_and_fills_no_masks() -> None:
         ("generator_size", 1.5),
         ("mask_rate", 0),
         ("mask_rate", 1),
-        ("mask_share", -0.1),
+        ("mask_replace_prob", -0.1),
         ("compat", "bert"),
         ("temperature", 1.0),
     ],

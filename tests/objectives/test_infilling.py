@@ -21,7 +21,7 @@ noises = st.fixed_dictionaries(
     {
         "mask_rate": st.sampled_from([0.0, 0.15, 0.3, 0.9]),
         "mean_span_length": st.sampled_from([1.0, 3.5, 20.0]),
-        "random_share": st.sampled_from([0.0, 0.1, 1.0]),
+        "random_replace_prob": st.sampled_from([0.0, 0.1, 1.0]),
         "permute_sentences": st.sampled_from([0.5, 1.0]),
         "rotate": st.sampled_from([0.0, 0.5]),
     }
@@ -146,7 +146,7 @@ def test_every_arrangement_of_spans_has_its_chance() -> None:
 def test_random_tokens_are_ordinary_and_uniform() -> None:
     piece = make_piece([40] * 200)
     drawn = sources(
-        piece, 300, permute_sentences=0.0, random_share=1.0, mask_rate=0.9, replace="each"
+        piece, 300, permute_sentences=0.0, random_replace_prob=1.0, mask_rate=0.9, replace="each"
     )
     counts = np.bincount(np.concatenate(drawn), minlength=V.size)
     assert counts[V.reserved].sum() == 0
@@ -156,7 +156,7 @@ def test_random_tokens_are_ordinary_and_uniform() -> None:
 def test_the_share_of_random_spans() -> None:
     piece = make_piece([40] * 150)
     random_spans = masks = 0
-    for source in sources(piece, 600, permute_sentences=0.0, random_share=0.25):
+    for source in sources(piece, 600, permute_sentences=0.0, random_replace_prob=0.25):
         masks += source.count(V.mask)
         random_spans += sum(token not in (40, V.mask) for token in source)
     share = 0.25 * (len(V.ordinary) - 1) / len(V.ordinary)  # 40 itself is seen as the text
@@ -166,7 +166,11 @@ def test_the_share_of_random_spans() -> None:
 def test_a_span_is_random_as_a_whole() -> None:
     """With few spans, [MASK]s and random tokens hardly ever touch."""
     piece = make_piece([40] * 100)
-    settings: dict[str, Any] = {"mask_rate": 0.1, "mean_span_length": 50.0, "random_share": 0.5}
+    settings: dict[str, Any] = {
+        "mask_rate": 0.1,
+        "mean_span_length": 50.0,
+        "random_replace_prob": 0.5,
+    }
     for source in sources(piece, 100, permute_sentences=0.0, replace="each", **settings):
         assert source.count(V.mask) in (0, 10)
 
@@ -223,7 +227,9 @@ def test_masks_reach_over_sentences_that_have_changed_places() -> None:
     piece = distinct(10, sentences=(0, 5))
     first, last = V.ordinary[[0, 9]].tolist()
     together = 0
-    for source in sources(piece, 300, mask_rate=0.4, mean_span_length=20.0, random_share=0.0):
+    for source in sources(
+        piece, 300, mask_rate=0.4, mean_span_length=20.0, random_replace_prob=0.0
+    ):
         swapped = next(t for t in source if t != V.mask) >= V.ordinary[5]
         together += swapped and source.count(V.mask) == 1 and not {first, last} & set(source)
     assert together > 0

@@ -61,7 +61,7 @@ def test_compat_follows_fairseq(n: int, mean: float) -> None:
     noise: dict[str, Any] = {
         "permute_sentences": 0.0,
         "mean_span_length": mean,
-        "random_share": share,
+        "random_replace_prob": share,
     }
     ours = []
     for source in sources(piece, count, compat="bart", **noise):
@@ -119,7 +119,7 @@ def test_compat_cuts_spans_at_the_end_of_a_text() -> None:
 
 def test_compat_draws_any_id_but_the_first() -> None:
     piece = make_piece([40] * 100)
-    drawn = sources(piece, 1500, compat="bart", permute_sentences=0.0, random_share=1.0)
+    drawn = sources(piece, 1500, compat="bart", permute_sentences=0.0, random_replace_prob=1.0)
     counts = np.bincount(np.concatenate(drawn), minlength=V.size)
     assert counts[0] == 0
     assert_fits(np.delete(counts, [0, 40]), np.ones(V.size - 2))

@@ -123,7 +123,9 @@ def test_the_settings_without_a_preset_are_those_of_the_preset() -> None:
     assert settings == build("mgm").config
 
 
-@pytest.mark.parametrize("wrong", [{"mask_rate": 1.0}, {"mask_share": 1.5}, {"random_share": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"mask_rate": 1.0}, {"mask_replace_prob": 1.5}, {"random_replace_prob": -0.1}]
+)
 def test_settings_that_make_no_mask_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="objective"):
         build("mgm", **wrong)

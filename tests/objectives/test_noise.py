@@ -64,9 +64,9 @@ def mask_by_hand(
     randoms = [rng.integer(33, V.size) for _ in every]
     corrupted = [list(tokens) for tokens in texts]
     for (text, place), u, random in zip(every, shares, randoms, strict=True):
-        if u < config.mask_share:
+        if u < config.mask_replace_prob:
             corrupted[text][place] = V.mask
-        elif u < config.mask_share + config.random_share:
+        elif u < config.mask_replace_prob + config.random_replace_prob:
             corrupted[text][place] = random
     return list(zip(corrupted, chosen, strict=True))
 
@@ -174,7 +174,7 @@ def test_masks_are_those_of_the_rule_worked_by_hand(
 @pytest.mark.parametrize("shares", [(0.8, 0.1), (0.5, 0.25), (0.1, 0.6)])
 def test_mask_random_and_kept_come_in_their_shares(shares: tuple[float, float]) -> None:
     tokens = np.full(60_000, 40)
-    config = MaskingConfig(mask_share=shares[0], random_share=shares[1])
+    config = MaskingConfig(mask_replace_prob=shares[0], random_replace_prob=shares[1])
     corrupted = corrupt_all(tokens, config, "80")
     # A random id is the old one once in all ordinary ids.
     chance = shares[1] / (len(V.ordinary))
@@ -187,7 +187,7 @@ def test_mask_random_and_kept_come_in_their_shares(shares: tuple[float, float]) 
 
 def test_random_ids_are_uniform_over_the_ordinary_pieces() -> None:
     tokens = np.full(100_000, 40)
-    config = MaskingConfig(mask_share=0.0, random_share=1.0)
+    config = MaskingConfig(mask_replace_prob=0.0, random_replace_prob=1.0)
     corrupted = corrupt_all(tokens, config, "ids")
     assert corrupted.min() == V.ordinary[0]
     assert_fits(np.bincount(corrupted)[V.ordinary[0] :], np.ones(len(V.ordinary)))
@@ -196,7 +196,7 @@ def test_random_ids_are_uniform_over_the_ordinary_pieces() -> None:
 def test_random_ids_pass_over_reserved_ids_anywhere() -> None:
     scattered = V.model_copy(update={"mask": 150, "reserved": [0, 7, 8, 150, 199]})
     tokens = np.full(100_000, 40)
-    config = MaskingConfig(mask_share=0.0, random_share=1.0)
+    config = MaskingConfig(mask_replace_prob=0.0, random_replace_prob=1.0)
     drawn = np.bincount(corrupt_all(tokens, config, "ids", scattered), minlength=200)
     assert drawn[[0, 7, 8, 150, 199]].sum() == 0
     assert_fits(np.delete(drawn, [0, 7, 8, 150, 199]), np.ones(195))
@@ -216,7 +216,7 @@ def test_the_replacement_does_not_depend_on_the_place() -> None:
 )
 def test_extreme_shares(shares: tuple[float, float], expected: set[int] | None) -> None:
     tokens = np.full(2000, 40)
-    config = MaskingConfig(mask_share=shares[0], random_share=shares[1])
+    config = MaskingConfig(mask_replace_prob=shares[0], random_replace_prob=shares[1])
     corrupted = corrupt_all(tokens, config, "all")
     if expected is not None:
         assert set(corrupted.tolist()) == expected

@@ -33,10 +33,10 @@ from tests.windows import keys, make_piece, pieces
         {"max_span_length": 0},
         {"max_ngram": 1001},
         {"max_span_length": 10**11},
-        {"mask_share": 1.1},
-        {"random_share": -0.1},
-        {"mask_share": 0.8, "random_share": 0.3},
-        {"mask_share": 0.0, "random_share": 0.0},
+        {"mask_replace_prob": 1.1},
+        {"random_replace_prob": -0.1},
+        {"mask_replace_prob": 0.8, "random_replace_prob": 0.3},
+        {"mask_replace_prob": 0.0, "random_replace_prob": 0.0},
         {"maskrate": 0.15},
         {"compat": "electra"},
         {"compat": "spanbert"},
@@ -58,7 +58,7 @@ def test_a_reference_that_masks_other_units_says_which() -> None:
 
 def test_a_mask_that_shows_every_answer_says_so() -> None:
     with pytest.raises(ValidationError, match=r"both 0: .* shows the answers; one of them should"):
-        MaskingConfig(mask_share=0, random_share=0)
+        MaskingConfig(mask_replace_prob=0, random_replace_prob=0)
 
 
 @pytest.mark.parametrize("unit", ["ngram", "span"])
@@ -70,7 +70,11 @@ def test_weights_of_lengths_are_not_made_anew_for_each_window(unit: str) -> None
 
 def test_the_defaults_are_those_of_bert() -> None:
     config = MaskingConfig()
-    assert (config.mask_rate, config.mask_share, config.random_share) == (0.15, 0.8, 0.1)
+    assert (config.mask_rate, config.mask_replace_prob, config.random_replace_prob) == (
+        0.15,
+        0.8,
+        0.1,
+    )
     assert config.unit == "token"
 
 

@@ -200,7 +200,7 @@ def corrupted(settings: dict[str, Any], length: int = 60, **shares: float) -> li
 
 
 def ids_drawn(settings: dict[str, Any]) -> np.ndarray:
-    found = corrupted(settings, mask_share=0.0, random_share=1.0)
+    found = corrupted(settings, mask_replace_prob=0.0, random_replace_prob=1.0)
     return np.bincount(
         np.concatenate([text.tokens[text.places] for text in found]), minlength=V.size
     )

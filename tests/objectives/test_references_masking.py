@@ -119,13 +119,15 @@ def test_tokens_are_chosen_as_by_the_collator(
 def test_other_shares_mean_the_same(
     tokenizer: PreTrainedTokenizerFast, shares: tuple[float, float]
 ) -> None:
-    ids, labels = ours(compat="huggingface", mask_share=shares[0], random_share=shares[1])
+    ids, labels = ours(
+        compat="huggingface", mask_replace_prob=shares[0], random_replace_prob=shares[1]
+    )
     theirs_too = theirs(tokenizer, mask_replace_prob=shares[0], random_replace_prob=shares[1])
     assert_alike(kinds(ids, labels), kinds(*theirs_too))
 
 
 def test_random_ids_come_from_the_whole_vocabulary(tokenizer: PreTrainedTokenizerFast) -> None:
-    settings = {"mask_share": 0.0, "random_share": 1.0}
+    settings = {"mask_replace_prob": 0.0, "random_replace_prob": 1.0}
     drawn = [
         np.bincount(ids[labels != IGNORED], minlength=V.size)
         for ids, labels in (
@@ -140,7 +142,9 @@ def test_random_ids_come_from_the_whole_vocabulary(tokenizer: PreTrainedTokenize
 
 def test_whole_words_are_chosen_as_by_the_collator(tokenizer: PreTrainedTokenizerFast) -> None:
     """Each word by a draw of its own; the collator leaves none as it is."""
-    ids, labels = ours(compat="huggingface", unit="word", mask_share=1.0, random_share=0.0)
+    ids, labels = ours(
+        compat="huggingface", unit="word", mask_replace_prob=1.0, random_replace_prob=0.0
+    )
     their_ids, their_labels = theirs(tokenizer, whole_word_mask=True)
     assert_chosen_alike(labels, their_labels, STARTS + 1)
     for new, asked in ((ids, labels), (their_ids, their_labels)):

@@ -240,6 +240,6 @@ def test_a_setting_of_a_wrong_type_or_size_is_refused(value: Any) -> None:
 
 
 def test_shares_over_1_are_refused_with_both_values() -> None:
-    text = refusal(name="mlm", mask_share=0.9, random_share=0.3)
+    text = refusal(name="mlm", mask_replace_prob=0.9, random_replace_prob=0.3)
     assert "0.9" in text
     assert "0.3" in text

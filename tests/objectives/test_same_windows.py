@@ -60,8 +60,8 @@ def stream_over(corpus: Corpus, policy: str = "fill") -> WindowStream:
         seed=3,
         window=W,
         policy=policy,
-        shuffle_shards=2,
-        shuffle_blocks=2,
+        shuffle_buffer_shards=2,
+        shuffle_buffer_blocks=2,
         lanes=2,
     )
 

@@ -36,7 +36,7 @@ def config(corpus_folder: Path, tmp_path: Path) -> RunConfig:
         tmp_path / "run",
         training={"budget": {"amount": 1e9}, "validate_every": 0},
         checkpoint={"every": 5},
-        faults={"timeout": TIMEOUT, "start_timeout": LONG},
+        faults={"timeout": TIMEOUT, "slow_phase_timeout": LONG},
     )
 
 

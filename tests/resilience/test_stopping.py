@@ -143,7 +143,7 @@ def test_the_death_of_a_loader_process_ends_all_ranks_in_one_line(
     [line] = [line for line in printed.splitlines() if not line.startswith("run: ")]
     assert line == (
         "megapt: error: a loader process has died (killed by signal 9); out of memory? lower "
-        "data.num_workers or data.shuffle_blocks"
+        "data.num_workers or data.shuffle_buffer_blocks"
     )
     assert steps_saved(RunFolder(config.output).checkpoints) == [STEP]
     whole = run_config(corpus_folder, tmp_path / "whole")

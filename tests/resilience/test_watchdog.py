@@ -29,7 +29,7 @@ from tests.ranks import Outcome, end_ranks, rank_of, run_ranks
 
 ALONE = Ranks(0, Mesh(), torch.device("cpu"))
 TIMEOUT, STEP = 2.0, 4
-FAULTS = FaultsConfig(timeout=TIMEOUT, start_timeout=30.0)
+FAULTS = FaultsConfig(timeout=TIMEOUT, slow_phase_timeout=30.0)
 LONG = 600.0
 
 
@@ -165,7 +165,7 @@ def test_an_error_that_no_lost_rank_explains_stays_as_it_is(
 
 
 def work_slowly(ranks: Ranks, folder: Path) -> None:
-    watchdog = Watchdog(folder, ranks, FaultsConfig(timeout=0.5, start_timeout=20.0))
+    watchdog = Watchdog(folder, ranks, FaultsConfig(timeout=0.5, slow_phase_timeout=20.0))
     with watchdog.watching():
         watchdog.beat(1, "data")
         with watchdog.slow_phase("checkpoint"):

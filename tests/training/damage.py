@@ -13,7 +13,7 @@ from tests.training.runs import ALONE, merged, run_config
 
 # One lane reads the shards one after another; the budget ends in the fourth of five.
 _IN_TURN: dict[str, Any] = {
-    "data": {"lanes": 1, "shuffle_shards": 1, "shuffle_blocks": 2},
+    "data": {"lanes": 1, "shuffle_buffer_shards": 1, "shuffle_buffer_blocks": 2},
     "training": {"budget": {"amount": 9000.0}, "validate_every": 0},
 }
 

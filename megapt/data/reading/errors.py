@@ -17,7 +17,7 @@ log = logging.getLogger("megapt.data")
 _SHORTAGES = {
     errno.EMFILE: "raise `ulimit -n` or lower data.lanes",
     errno.ENFILE: "raise fs.file-max of this machine or lower data.lanes",
-    errno.ENOMEM: "lower data.shuffle_blocks, data.lanes or data.num_workers",
+    errno.ENOMEM: "lower data.shuffle_buffer_blocks, data.lanes or data.num_workers",
 }
 """Shortages of the process or its machine and their remedies; the file is not at fault."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from megapt.comparison.reading import reading
 from megapt.comparison.report import render
 from megapt.comparison.results import Member
+from megapt.comparison.summary import reading
 from megapt.evaluation.scores import Score
 from tests.comparison.reporting import (
     PROBE,

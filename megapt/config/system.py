@@ -95,7 +95,7 @@ class FaultsConfig(Section):
     timeout: PositiveFloat = 600.0
     """Seconds without progress of some rank after which the stacks are written and the job ends.
     Waiting for data or for other ranks is no progress."""
-    start_timeout: PositiveFloat = 1800.0
+    slow_phase_timeout: PositiveFloat = 1800.0
     """The same for the start, the first step with its compilation, a checkpoint or a validation."""
     max_skipped_updates: PositiveInt = 10
     """Number of skipped updates in a row, for example with a loss or gradient that is not finite,
