@@ -266,7 +266,7 @@ def hugging_face(options: argparse.Namespace, turns: Turns, by_length: bool) -> 
 
     model.register_forward_pre_hook(count, with_kwargs=True)
 
-    class Told(TrainerCallback):
+    class UpdateCounter(TrainerCallback):
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             turns.updated(int(sum(tokens)))
             tokens.clear()
@@ -291,7 +291,7 @@ def hugging_face(options: argparse.Namespace, turns: Turns, by_length: bool) -> 
             disable_tqdm=True,
         )
         collator = their_collator(options, flat.special)
-        Dealt(model, arguments, collator, train_dataset=rows, callbacks=[Told()]).train()
+        Dealt(model, arguments, collator, train_dataset=rows, callbacks=[UpdateCounter()]).train()
 
 
 CASES = {

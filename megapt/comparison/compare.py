@@ -200,12 +200,12 @@ class Comparison:
             ranks=self.ranks.world,
             device=str(self.ranks.device.type),
             window=config.data.window,
-            policy=config.data.window_policy,
+            window_policy=config.data.window_policy,
             measures=[
                 record.model_copy(update={"untrained": untrained.get(record.name)})
                 for record in measures.records
             ],
-            left_out=measures.left_out,
+            skipped_measures=measures.skipped_measures,
             held_equal=list(_HELD_EQUAL),
             not_equal=_not_equal(config, members, measures.chosen),
             members=members,

@@ -27,7 +27,7 @@ class Measures:
     chosen: list[Measure]
     records: list[MeasureRecord]
     """The record of each measure, without the score of the untrained model."""
-    left_out: dict[str, str]
+    skipped_measures: dict[str, str]
     """Default measure -> what the corpus lacks for it."""
     sources: dict[str, bytes]
     """Dotted path of a custom measure -> content of its Python file."""
@@ -55,7 +55,7 @@ def choose_measures(
             except MeasureError as error:
                 if named:
                     raise origins.error(path, f"'{section.name}' {error}") from None
-                measures.left_out[section.name] = str(error)
+                measures.skipped_measures[section.name] = str(error)
                 continue
             measures.chosen.append(measure)
             measures.records.append(_record(measure, origins, path))

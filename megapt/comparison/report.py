@@ -17,7 +17,7 @@ from megapt.comparison.figures import (
     measured,
 )
 from megapt.comparison.results import MeasureRecord, Member, Results
-from megapt.comparison.summary import NONE, in_unit, percent, ranked, reading, score_text
+from megapt.comparison.summary import NONE, in_unit, percent, ranked, score_text, summarize
 from megapt.evaluation.html_page import html_page
 
 _CSS = """
@@ -155,7 +155,7 @@ def _scores(results: Results) -> str:
 
 def _unanswered(results: Results) -> str:
     """Return the list of missing scores, with reasons."""
-    reasons = [f"{name}: {why}" for name, why in results.left_out.items()]
+    reasons = [f"{name}: {why}" for name, why in results.skipped_measures.items()]
     reasons += [
         f"{name} of {member.name}: {why}"
         for member in results.members
@@ -243,7 +243,7 @@ def _setup(results: Results) -> str:
         "Training text": f"{corpus.train_documents:,} documents, {corpus.train_tokens:,} tokens",
         "Validation text": f"{corpus.valid_documents:,} documents, {corpus.valid_tokens:,} tokens",
         "Labels": ", ".join(corpus.labels) or "none",
-        "Windows": f"{results.window:,} positions, policy {results.policy}",
+        "Windows": f"{results.window:,} positions, policy {results.window_policy}",
         "Model": _settings(results.model),
         "Seed": results.seed,
         "Ranks": f"{results.ranks} on {results.device}",
@@ -277,6 +277,6 @@ def render(results: Results) -> str:
         f"<section>\n<h2>{title}</h2>\n{content}</section>\n" for title, content in sections.items()
     )
     # Keep the percent sign on the line of its number.
-    summary = _text(reading(results)).replace(" %", "&nbsp;%")
+    summary = _text(summarize(results)).replace(" %", "&nbsp;%")
     title = _text(results.title)
     return html_page(title, _CSS, f"<h1>{title}</h1>\n<p>{summary}</p>\n{body}")

@@ -154,10 +154,10 @@ class Results(Record):
     device: str
     window: NonNegativeInt
     """Positions per window."""
-    policy: str
+    window_policy: str
     """How windows are filled with documents."""
     measures: list[MeasureRecord]
-    left_out: dict[str, str]
+    skipped_measures: dict[str, str]
     """Default measure -> what the corpus lacks for it."""
     held_equal: list[str]
     not_equal: list[str]

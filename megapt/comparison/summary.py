@@ -110,7 +110,7 @@ def _read_measure(measure: MeasureRecord, ranking: Ranking) -> list[str]:
     return sentences
 
 
-def reading(results: Results) -> str:
+def summarize(results: Results) -> str:
     """Return in words what the numbers show, with no claim beyond the intervals."""
     sentences = [_read_losses(results.members)]
     rankings = [(measure, ranked(results.members, measure)) for measure in results.measures]

@@ -292,7 +292,7 @@ def test_without_classes_there_is_no_probe_unless_it_is_named(
     run_ranks(1, compare, CompareConfig.model_validate(values))
     found = load(tmp_path / "out" / "results.json")
     assert [measure.name for measure in found.measures] == ["repetition"]
-    assert "two classes" in found.left_out["probe"]
+    assert "two classes" in found.skipped_measures["probe"]
     assert found.corpus.labels == []
     assert all("probe" not in member.scores for member in found.members)
     page = (tmp_path / "out" / "report.html").read_text("utf-8")

@@ -80,7 +80,7 @@ def test_no_measure_may_be_asked_for(corpus_folder: Path, tmp_path: Path) -> Non
     config = compare_config(corpus_folder, tmp_path / "out", "arlm", measures=[], num_samples=0)
     [found] = run_ranks(1, compare, config)
     assert found.measures == []
-    assert found.left_out == {}
+    assert found.skipped_measures == {}
     assert found.members[0].scores == {}
 
 

@@ -155,7 +155,9 @@ def test_amounts_have_units(axis: Any, value: float, text: str) -> None:
 
 
 def test_what_was_not_measured_is_told_with_its_reason(results: Results) -> None:
-    texts = Page(render(results.model_copy(update={"left_out": {"halves": "needs two"}}))).texts
+    texts = Page(
+        render(results.model_copy(update={"skipped_measures": {"halves": "needs two"}}))
+    ).texts
     assert "Not measured:" in texts
     assert "halves: needs two" in texts
     assert "repetition of mlm: 'mlm' does not generate text" in texts

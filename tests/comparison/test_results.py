@@ -78,7 +78,7 @@ RESULTS: dict[str, Any] = {
     "ranks": 2,
     "device": "cpu",
     "window": 256,
-    "policy": "fill",
+    "window_policy": "fill",
     "measures": [
         {
             "name": "probe",
@@ -93,7 +93,7 @@ RESULTS: dict[str, Any] = {
             "untrained": {"value": 0.55, "interval": [0.5, 0.6], "items": []},
         }
     ],
-    "left_out": {},
+    "skipped_measures": {},
     "held_equal": ["text"],
     "not_equal": ["targets"],
     "members": [MEMBER],

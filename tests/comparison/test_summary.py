@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from megapt.comparison.report import render
 from megapt.comparison.results import Member
-from megapt.comparison.summary import reading
+from megapt.comparison.summary import summarize
 from megapt.evaluation.scores import Score
 from tests.comparison.reporting import (
     PROBE,
@@ -17,7 +17,7 @@ from tests.comparison.reporting import (
 
 
 def test_reading_of_losses_names_who_beats_unigrams() -> None:
-    text = reading(three_members())
+    text = summarize(three_members())
     assert (
         "2 of 3 members have a validation loss below the unigram loss: arlm by 24.8 %, "
         "mlm by 32.0 %. Not below the unigram loss: nsp." in text
@@ -33,13 +33,13 @@ def surprised(name: str, low: float, high: float) -> Member:
 
 
 def test_reading_ranks_two_members_only_if_their_intervals_are_apart() -> None:
-    close = reading(comparison(probed("a", 0.60, 0.63), probed("b", 0.62, 0.66)))
+    close = summarize(comparison(probed("a", 0.60, 0.63), probed("b", 0.62, 0.66)))
     assert (
         "accuracy is highest for b: 64.0 % (62.0–66.0); its interval overlaps that of the next "
         "member, a" in close
     )
     assert "shows no clear difference between the two" in close
-    apart = reading(comparison(probed("a", 0.60, 0.63), probed("b", 0.64, 0.66)))
+    apart = summarize(comparison(probed("a", 0.60, 0.63), probed("b", 0.64, 0.66)))
     assert "b: 65.0 % (64.0–66.0); its interval is above that of the next member, a: 61.5" in apart
     assert "overlaps" not in apart
 
@@ -51,7 +51,7 @@ def test_of_a_measure_whose_low_values_are_better_the_lowest_is_best() -> None:
         surprised("c", 6.4, 6.6),
         measures=[SURPRISE],
     )
-    text = reading(results)
+    text = summarize(results)
     assert (
         "Surprise is lowest for b: 4.100 nats (4.000–4.200); its interval is below that of the "
         "next member, a: 5.100 nats (5.000–5.200)." in text
@@ -64,15 +64,15 @@ def test_of_a_measure_whose_low_values_are_better_the_lowest_is_best() -> None:
     assert "Surprise, nats" in page
     assert "how unlikely &lt;texts&gt; are" in page
     close = comparison(surprised("a", 4.1, 4.3), surprised("b", 4.0, 4.2), measures=[SURPRISE])
-    assert "shows no clear difference between the two" in reading(close)
+    assert "shows no clear difference between the two" in summarize(close)
 
 
 def test_touching_intervals_overlap() -> None:
-    assert "overlaps" in reading(comparison(probed("a", 0.60, 0.63), probed("b", 0.63, 0.66)))
+    assert "overlaps" in summarize(comparison(probed("a", 0.60, 0.63), probed("b", 0.63, 0.66)))
 
 
 def test_reading_compares_with_majority_class_and_untrained_trunk() -> None:
-    text = reading(
+    text = summarize(
         comparison(
             probed("good", 0.60, 0.63),
             probed("same", 0.57, 0.60),
@@ -92,8 +92,8 @@ def test_reading_compares_with_majority_class_and_untrained_trunk() -> None:
 
 def test_a_diverged_member_does_not_beat_unigrams() -> None:
     results = comparison(member("mlm", validation_loss=float("nan")))
-    assert "0 of 1 members" in reading(results)
-    assert "Not below the unigram loss: mlm." in reading(results)
+    assert "0 of 1 members" in summarize(results)
+    assert "Not below the unigram loss: mlm." in summarize(results)
     assert "nan" in render(results)
 
 
@@ -104,7 +104,7 @@ def test_every_measure_with_intervals_has_its_sentences_in_order() -> None:
         "repetition": Score(value=0.1),
     }
     measures = [SURPRISE, REPETITION, PROBE]
-    text = reading(comparison(member("a", scores=scores), measures=measures))
+    text = summarize(comparison(member("a", scores=scores), measures=measures))
     assert (
         "Surprise is lowest for a: 5.000 nats (4.900–5.100). Intervals relative to the unigram"
         in text
