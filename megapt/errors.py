@@ -15,7 +15,7 @@ class Exit(IntEnum):
 
     DONE = 0
     FAILED = 1
-    """Training cannot continue; the same command would fail again."""
+    """Training cannot continue, or not before the cause is removed."""
     WRONG_INPUT = 2
     DAMAGED = 65
     """A file is missing or corrupt (EX_DATAERR of sysexits.h)."""

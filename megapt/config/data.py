@@ -21,8 +21,8 @@ class ReadingConfig(Section):
 
     verify: Literal["full", "use", "size"] = "full"
     """How a local corpus is verified. `full`: all shards are hashed (SHA-256) before the first
-    step. `use`: each shard is hashed when it is first read. `size`: only file sizes are compared.
-    Fetched files are always hashed on arrival."""
+    step, or with `on_damage: skip` when they are first read. `use`: each shard is hashed when it is
+    first read. `size`: only file sizes are compared. Fetched files are always hashed on arrival."""
     on_damage: Literal["stop", "skip"] = "stop"
     """What happens if a shard stays missing or corrupt after all retries. `stop`: the run ends.
     `skip`: the text of the shard is skipped and counted."""
@@ -120,7 +120,7 @@ class DataConfig(Section):
     """Number of blocks whose documents, and then windows, are shuffled together in memory."""
     lanes: PositiveInt = 8
     """Number of lanes: places of the corpus that are read in parallel. If it is a multiple of the
-    number of ranks, only one rank reads each shard."""
+    number of ranks, and the global batch a multiple of it, nearly all shards are read by one rank."""
     num_workers: NonNegativeInt = 0
     """Loader processes per rank; they do not change the order. 0: the rank itself loads."""
     reading: ReadingConfig = ReadingConfig()

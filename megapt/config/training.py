@@ -33,8 +33,8 @@ class OptimizerConfig(PartSection):
     """`adamw`: AdamW (Loshchilov & Hutter 2019). `lion` (Chen et al. 2023): one state instead of
     two; use a third of AdamW's lr and three times its weight_decay. `muon` (Jordan et al. 2024):
     orthogonalized updates of the matrices in blocks, AdamW for the rest, with the same lr;
-    zero_stage 0 to 2. `adafactor` (Shazeer & Stern 2018): one number per row and column; lr is
-    relative to the size of the weights; only zero_stage 0 in fp32."""
+    zero_stage 0 to 2. `adafactor` (Shazeer & Stern 2018): one number per row and column; the
+    step is min(lr, 1 / sqrt(update)) times the size of the weights; only zero_stage 0 in fp32."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -94,8 +94,8 @@ class ScheduleConfig(Section):
     decay_ratio: Fraction = 0.2
     """Last share of the budget, in which `wsd` decays."""
     decay_shape: Literal["linear", "sqrt"] = "linear"
-    """Shape of the decay of `wsd` at the share x of the decay: `linear` is 1 - x, `sqrt` is
-    1 - sqrt(x)."""
+    """Shape of the fall of `wsd` from the peak to `min_lr_ratio`; x goes from 0 to 1 during it.
+    `linear`: as 1 - x. `sqrt`: as 1 - sqrt(x)."""
     batch_size_rampup: list[BatchStageConfig] = Field(default_factory=list)
     """Stages with smaller global batches at the beginning, in increasing shares; afterwards
     `training.global_batch_size`. A stage ends with the first step that reaches its share. Needs a

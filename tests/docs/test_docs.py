@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -22,6 +24,7 @@ from megapt.config import (
     PartSection,
     RunConfig,
     Section,
+    load_cluster,
     load_config,
 )
 from megapt.errors import Exit
@@ -44,6 +47,7 @@ from tests.docs.pages import (
     run,
     section,
 )
+from tests.training.runs import run_config
 
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("README.md")])
 # Files that a page tells the reader to write, or that a command writes.
@@ -317,6 +321,43 @@ def test_the_mixture_of_the_page_is_a_configuration() -> None:
     data = DataConfig.model_validate(yaml.safe_load(text)["data"])
     assert data.mixture is not None
     assert data.mixture.schedule[0].weights == {"code": 1}
+
+
+# Other snippets.
+
+
+def test_the_program_of_training_trains(tmp_path: Path, corpus_folder: Path) -> None:
+    ((program,),) = [blocks(read("training.md"), "python")]
+    (tmp_path / "configs/run").mkdir(parents=True)
+    small = run_config(corpus_folder, Path("runs/demo"), training={"budget": {"amount": 800.0}})
+    text = yaml.safe_dump(small.model_dump())
+    (tmp_path / "configs/run/demo.yaml").write_text(text, encoding="utf-8")
+    script = f"{program}\nprint(summary['steps'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "3"
+    assert (tmp_path / "runs/mlm/summary.json").is_file()
+
+
+def test_configurations_of_pages_can_be_loaded(tmp_path: Path) -> None:
+    demo = f"base: {ROOT}/configs/run/demo.yaml\n"
+    (tmp_path / "stable.yaml").write_text(demo, encoding="utf-8")
+    for page in ("training.md", "checkpoints.md"):
+        for number, text in enumerate(blocks(read(page), "yaml")):
+            file = tmp_path / f"{page}-{number}.yaml"
+            base = "" if "base: stable" in text else demo
+            file.write_text(base + text.replace("base: stable", "base: stable.yaml"))
+            load_config(RunConfig, file)
+    (preset,) = blocks(read("model.md"), "yaml")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "modern-1b.yaml").write_text(preset, encoding="utf-8")
+    config, _ = load_config(RunConfig, tmp_path / "stable.yaml", ["model=modern-1b"])
+    assert config.model.num_layers == 16
+    (cluster,) = blocks(read("cluster.md"), "yaml")
+    (tmp_path / "cluster.yaml").write_text(cluster, encoding="utf-8")
+    assert load_cluster(tmp_path / "cluster.yaml").ranks == 32
 
 
 # Links and names.

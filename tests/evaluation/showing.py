@@ -87,7 +87,7 @@ window 3: 3 raw tokens
     A boat.
 objective some: 1 example, 4 positions
   a document of W = 3 tokens: 5 positions, 7.2 targets
-example 0 (document 7), 4 pieces
+example 0 (document 7), 4 positions
   input      [CLS] ▁A [MASK] [SEP]
   tokens     2:[MASK]→▁boat
   class      0:[CLS]→sea

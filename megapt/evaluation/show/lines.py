@@ -195,7 +195,7 @@ def _example(example: ShownExample, number: int, answers: Mapping[str, str]) -> 
         return Line([(lead, _SOFT), *parts], len(lead))
 
     title = f"example {number} (document {example['document']})"
-    yield Line([(title, _TITLE), (f", {plural(len(example['input']), 'piece')}", "")])
+    yield Line([(title, _TITLE), (f", {plural(len(example['input']), 'position')}", "")])
     yield named("input", *_spaced(list(zip(example["input"], styles, strict=True))))
     for head, targets in heads(example).items():
         extra = terms(example, head, targets)
