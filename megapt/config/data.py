@@ -120,7 +120,7 @@ class DataConfig(Section):
     """Number of blocks whose documents, and then windows, are shuffled together in memory."""
     lanes: PositiveInt = 8
     """Number of lanes: places of the corpus that are read in parallel. If it is a multiple of the
-    number of ranks, and the global batch a multiple of it, nearly all shards are read by one rank."""
+    number of ranks, and the global batch a multiple of it, one rank reads nearly every shard."""
     num_workers: NonNegativeInt = 0
     """Loader processes per rank; they do not change the order. 0: the rank itself loads."""
     reading: ReadingConfig = ReadingConfig()
