@@ -51,7 +51,7 @@ def make_stream(corpus: Corpus) -> Callable[..., WindowStream]:
         usual = {
             "seed": 1,
             "window": 64,
-            "policy": "fill",
+            "window_policy": "fill",
             "shuffle_buffer_shards": 2,
             "shuffle_buffer_blocks": 3,
             "lanes": 4,

@@ -223,7 +223,7 @@ def _stream(
         corpus.fingerprint,
         seed=seed,
         window=data.window,
-        policy=data.window_policy,
+        window_policy=data.window_policy,
         shuffle_buffer_shards=data.shuffle_buffer_shards,
         shuffle_buffer_blocks=data.shuffle_buffer_blocks,
         lanes=data.lanes,

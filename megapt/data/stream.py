@@ -82,7 +82,7 @@ class WindowStream:
         fingerprint: fingerprint of the corpus; it keys the order together with the seed.
         seed: seed of the run.
         window: W, in raw tokens.
-        policy: how documents are cut.
+        window_policy: how documents are cut.
         shuffle_buffer_shards: shards whose blocks are shuffled together.
         shuffle_buffer_blocks: blocks whose documents are shuffled together.
         lanes: places of the corpus that are read in parallel.
@@ -98,7 +98,7 @@ class WindowStream:
         *,
         seed: int,
         window: int,
-        policy: Policy,
+        window_policy: Policy,
         shuffle_buffer_shards: int,
         shuffle_buffer_blocks: int,
         lanes: int,
@@ -113,13 +113,13 @@ class WindowStream:
             "fingerprint": fingerprint,
             "seed": seed,
             "window": window,
-            "window_policy": policy,
+            "window_policy": window_policy,
             "shuffle_buffer_shards": shuffle_buffer_shards,
             "shuffle_buffer_blocks": shuffle_buffer_blocks,
             "lanes": lanes,
         }
         self._number, self._corpus = corpus
-        self._policy: Policy = policy
+        self._policy: Policy = window_policy
         self._key = (seed, fingerprint, split.name)
         self.order = WindowOrder(
             split.shard_tokens,

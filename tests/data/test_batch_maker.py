@@ -113,7 +113,7 @@ def test_a_batch_counts_the_text_of_its_windows(make_maker: MakeMaker) -> None:
 
 @pytest.mark.parametrize("policy", ["fill", "whole"])
 def test_a_batch_of_text_is_the_pieces_of_its_windows(make_stream: MakeStream, policy: str) -> None:
-    stream = make_stream(policy=policy)
+    stream = make_stream(window_policy=policy)
     numbers = [7, 2, 30]
     packed = TextMaker(stream).batch(numbers)
     assert isinstance(packed, PackedText)

@@ -74,7 +74,7 @@ def epoch_by_hand(
     for document in stream:
         for first in range(0, len(document), window):
             piece = document[first : first + window]
-            if settings["policy"] == "whole":
+            if settings["window_policy"] == "whole":
                 texts[place // window] += piece
                 place += len(piece)
             else:
@@ -101,8 +101,8 @@ def epoch_by_hand(
     "changes",
     [
         {},
-        {"policy": "whole"},
-        {"policy": "whole", "window": 500, "lanes": 7, "shuffle_buffer_blocks": 1},
+        {"window_policy": "whole"},
+        {"window_policy": "whole", "window": 500, "lanes": 7, "shuffle_buffer_blocks": 1},
         {"window": 17, "lanes": 1, "shuffle_buffer_shards": 1},
         {"shuffle_buffer_shards": 50, "shuffle_buffer_blocks": 1000},
         {"window": 3000, "lanes": 40},
@@ -117,7 +117,7 @@ def test_the_page_defines_the_order(
 ) -> None:
     settings = {
         "window": 64,
-        "policy": "fill",
+        "window_policy": "fill",
         "lanes": 4,
         "shuffle_buffer_shards": 2,
         "shuffle_buffer_blocks": 3,

@@ -76,7 +76,7 @@ SETTINGS = [
 def test_every_token_comes_once_an_epoch(
     corpus: Corpus, make_stream: MakeStream, policy: str, settings: dict[str, int]
 ) -> None:
-    stream = make_stream(policy=policy, **settings)
+    stream = make_stream(window_policy=policy, **settings)
     assert stream.count == -(-corpus.train.info.tokens // stream.window_size)
     for epoch in (0, 3):
         assert_holds_every_token_once(stream, epoch, corpus.train)
@@ -96,7 +96,7 @@ def test_windows_of_fill_are_full_but_for_the_last(
 def test_windows_of_whole_cut_no_document_that_fits(
     corpus: Corpus, make_stream: MakeStream, settings: dict[str, int]
 ) -> None:
-    stream = make_stream(policy="whole", **settings)
+    stream = make_stream(window_policy="whole", **settings)
     size = stream.window_size
     windows = sorted(read_epoch(stream), key=lambda window: window.index)
     assert all(window.pieces for window in windows[:-1])
@@ -120,7 +120,7 @@ def test_epochs_hold_the_same_documents_in_another_order(make_stream: MakeStream
         {"seed": 2},
         {"fingerprint": "another"},
         {"window": 65},
-        {"policy": "whole"},
+        {"window_policy": "whole"},
         {"shuffle_buffer_shards": 1},
         {"shuffle_buffer_blocks": 2},
         {"lanes": 5},
@@ -142,10 +142,10 @@ def test_the_identity_survives_json(make_stream: MakeStream) -> None:
 
 @policies
 def test_windows_do_not_depend_on_the_order_of_asking(make_stream: MakeStream, policy: str) -> None:
-    walked = make_stream(policy=policy)
+    walked = make_stream(window_policy=policy)
     numbers = list(range(2 * walked.count))
     forward = texts_of(walked.windows(numbers))
-    jumping = make_stream(policy=policy)
+    jumping = make_stream(window_policy=policy)
     shuffled = np.random.default_rng(0).permutation(numbers).tolist()
     assert {n: text_of(jumping.windows([n])[0]) for n in shuffled} == dict(enumerate(forward))
     places = [walked.order.locate(number) for number in numbers]
@@ -174,9 +174,9 @@ def test_ids_name_number_corpus_epoch_and_index(make_stream: MakeStream) -> None
 def test_plain_text_is_that_of_the_windows(
     make_stream: MakeStream, policy: str, settings: dict[str, int]
 ) -> None:
-    stream = make_stream(policy=policy, **settings)
+    stream = make_stream(window_policy=policy, **settings)
     numbers = np.random.default_rng(0).integers(0, 2 * stream.count, 40).tolist()
-    tokens, starts = make_stream(policy=policy, **settings).text(numbers)
+    tokens, starts = make_stream(window_policy=policy, **settings).text(numbers)
     pieces = [piece for window in stream.windows(numbers) for piece in window.pieces]
     assert tokens.dtype == np.uint16
     assert tokens.tolist() == [token for piece in pieces for token in piece.tokens]
@@ -191,7 +191,7 @@ def test_no_windows_have_no_text(make_stream: MakeStream) -> None:
 
 @policies
 def test_a_window_reads_on_in_the_next_chunk(make_stream: MakeStream, policy: str) -> None:
-    stream = make_stream(policy=policy, shuffle_buffer_blocks=1, window=100)
+    stream = make_stream(window_policy=policy, shuffle_buffer_blocks=1, window=100)
     chunks = {piece: chunk for chunk, pieces in _documents(stream).items() for piece in pieces}
     crossing = 0
     for index in range(stream.count):
@@ -286,7 +286,7 @@ def test_memory_holds_two_chunks_a_lane_however_many_are_read(
 ) -> None:
     """A process that reads some lanes of six holds their chunks alone, each read once a lane."""
     stream = make_stream(
-        lanes=6, window=32, shuffle_buffer_shards=1, shuffle_buffer_blocks=1, policy=policy
+        lanes=6, window=32, shuffle_buffer_shards=1, shuffle_buffer_blocks=1, window_policy=policy
     )
     asked = [number for number in range(3 * stream.count) if number % 6 in lanes]
     for number in asked:
@@ -307,7 +307,7 @@ def test_a_corpus_of_one_document_is_read_by_more_lanes_than_it_has_windows(
 ) -> None:
     tiny = Corpus(build_another(make_documents(4, seed=5), **TINY))
     assert tiny.train.lengths.tolist() == [106]
-    stream = make_stream(corpus=tiny, window=window, policy=policy, lanes=16)
+    stream = make_stream(corpus=tiny, window=window, window_policy=policy, lanes=16)
     assert stream.count == -(-106 // window) < 16
     for epoch in range(3):
         assert_holds_every_token_once(stream, epoch, tiny.train)
@@ -323,7 +323,11 @@ def test_a_document_larger_than_all_settings_is_read_like_any_other(
     huge = Corpus(build_another([{"text": text} for text in texts], **TINY))
     assert huge.train.lengths.max() > 5 * 300
     stream = make_stream(
-        corpus=huge, window=20, policy=policy, shuffle_buffer_shards=2, shuffle_buffer_blocks=2
+        corpus=huge,
+        window=20,
+        window_policy=policy,
+        shuffle_buffer_shards=2,
+        shuffle_buffer_blocks=2,
     )
     for epoch in range(2):
         assert_holds_every_token_once(stream, epoch, huge.train)

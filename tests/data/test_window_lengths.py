@@ -145,7 +145,7 @@ class Copied:
 @pytest.mark.parametrize("policy", ["fill", "whole"])
 def test_a_step_reads_the_same_text_in_shorter_examples(make_maker: MakeMaker, policy: str) -> None:
     short, whole = (
-        make_maker("arlm", *stages, policy=policy).with_objective(Copied())
+        make_maker("arlm", *stages, window_policy=policy).with_objective(Copied())
         for stages in ([(2, LENGTH)], [])
     )
     for step in range(4):

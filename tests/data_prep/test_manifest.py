@@ -35,7 +35,7 @@ def make_manifest(shards: list[ShardInfo], **changes: Any) -> Manifest:
         documents=2,
         tokens=7,
         text_bytes=20,
-        labeled=1,
+        labelled=1,
         label_counts=[1],
         corpus_counts=[2],
         index=FileInfo(file="train.index.npy", bytes=152, sha256="2" * 64),

@@ -59,7 +59,7 @@ def stream_over(corpus: Corpus, policy: str = "fill") -> WindowStream:
         corpus.manifest.fingerprint,
         seed=3,
         window=W,
-        policy=policy,
+        window_policy=policy,
         shuffle_buffer_shards=2,
         shuffle_buffer_blocks=2,
         lanes=2,
