@@ -170,8 +170,10 @@ def _renamed(value: Any, path: str, names: Mapping[str, str]) -> Any:
     renamed = {}
     for key, item in value.items():
         place = f"{path}.{key}" if path else key
-        inner = RENAMED.get(place, place)
+        new = names.get(place, place).rpartition(".")[2]
         if key == "members" and path.startswith("objective.") and isinstance(item, Mapping):
-            item = {name: _renamed(member, "objective", names) for name, member in item.items()}
-        renamed[names.get(place, place).rpartition(".")[2]] = _renamed(item, inner, names)
+            members = item.items()
+            renamed[new] = {name: _renamed(member, "objective", names) for name, member in members}
+        else:
+            renamed[new] = _renamed(item, RENAMED.get(place, place), names)
     return renamed

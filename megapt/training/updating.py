@@ -99,13 +99,10 @@ class Updater:
         self._after(step, update.applied)
         counts = data.counts
         flops = training_flops(self._config.model, self._heads, counts, self._vocabulary)
+        packing = counts.positions / max(counts.slots, 1)
         return StepResult(
             scores,
-            {
-                "learning_rate": rate,
-                "gradient_norm": update.norm,
-                "packing_efficiency": counts.positions / max(counts.slots, 1),
-            },
+            {"learning_rate": rate, "gradient_norm": update.norm, "packing_efficiency": packing},
             Spent(counts.raw_tokens, counts.positions, counts.targets, flops),
             self._stopwatch.read(),
             update.applied,
